@@ -1,0 +1,35 @@
+# The two commands of the README, `make demo` and `make test`, set themselves up.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+setup: $(VENV)/.installed  ## create .venv and install every pinned version into it
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("naturaltone needs Python 3.11 or newer; set PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: setup  ## the whole way on this machine, in minutes; ARGS="--inputs DIR --natural DIR" takes your photos
+	$(BIN)/naturaltone demo --out demo $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+test: lint types  ## lint, types and all tests; ARGS="-k name" picks some
+	$(BIN)/pytest $(ARGS)
+
+clean:  ## remove .venv and what the demo wrote
+	rm -rf $(VENV) demo
