@@ -1,0 +1,65 @@
+"""Progress of long work: a bar with an ETA on a terminal, plain log lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TypeVar
+
+from tqdm import tqdm
+
+_LINE_SECONDS = 10.0
+
+T = TypeVar("T")
+
+
+class Progress:
+    """Counts up to `total` (None: unknown) on stderr; a context manager."""
+
+    def __init__(self, what: str, *, total: int | None, unit: str) -> None:
+        self._what, self._total, self._unit = what, total, unit
+        self._done = 0
+        self._note = ""
+        self._started: float | None = None
+        self._printed = time.monotonic()
+        self._bar = tqdm(total=total, desc=what, unit=unit, leave=False) if sys.stderr.isatty() else None
+
+    def advance(self, count: int = 1, *, note: str = "") -> None:
+        """Count `count` more; `note` says in a few words how it goes."""
+        if self._started is None:  # the rate is that of work under way: processes that first start say nothing of it
+            self._started, self._skipped = time.monotonic(), count
+        self._done += count
+        self._note = note
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(count)
+        elif time.monotonic() - self._printed > _LINE_SECONDS:
+            self._print()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _print(self) -> None:
+        self._printed = time.monotonic()
+        assert self._started is not None  # advance() has been called
+        rate = (self._done - self._skipped) / max(self._printed - self._started, 1e-9)
+        left = f", {(self._total - self._done) / rate:.0f} s left" if self._total and rate else ""
+        of = f"/{self._total}" if self._total else ""
+        note = f"  {self._note}" if self._note else ""
+        print(f"{self._what}: {self._done}{of} {self._unit}s, {rate:.1f}/s{left}{note}", file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[T], what: str, *, total: int | None = None, unit: str = "photo") -> Iterator[T]:
+    """The items, with their progress shown."""
+    with Progress(what, total=total, unit=unit) as progress:
+        for item in items:
+            yield item
+            progress.advance()

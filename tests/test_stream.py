@@ -1,0 +1,183 @@
+"""The plan of the training stream: every photo once an epoch, the same batches for any number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import images, shards, stream
+
+
+def groups(sizes: list[int], run: int) -> stream.RowGroups:
+    return stream.RowGroups(
+        files=("file",) * len(sizes),
+        numbers=np.arange(len(sizes)),
+        starts=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        run=run,
+    )
+
+
+def plan(inputs: int, natural: int, *, run: int = 16, block: int = 16, batch: int = 8, seed: int = 1) -> stream.Plan:
+    return stream.Plan(
+        store="unused",
+        input=groups([inputs], run),
+        natural=groups([natural], run),
+        batch=batch,
+        crop=32,
+        seed=seed,
+        block=block,
+    )
+
+
+@given(size=st.integers(1, 3000), key=st.integers(0, 2**63))
+def test_permute_is_a_bijection(size: int, key: int) -> None:
+    assert sorted(stream.permute(np.arange(size), size, np.uint64(key))) == list(range(size))
+
+
+@given(size=st.integers(2, 10**12), key=st.integers(0, 2**63))
+def test_permute_computes_single_places_of_a_huge_range(size: int, key: int) -> None:
+    places = np.array([0, size // 2, size - 1])
+    permuted = stream.permute(places, size, np.uint64(key))
+    assert np.array_equal(
+        permuted, np.concatenate([stream.permute(places[i : i + 1], size, np.uint64(key)) for i in range(3)])
+    )
+    assert (permuted >= 0).all() and (permuted < size).all() and len(set(permuted)) == len(set(places))
+
+
+@given(photos=st.integers(1, 400), run=st.integers(1, 16), seed=st.integers(0, 2**32), epoch=st.integers(0, 50))
+def test_every_photo_is_seen_once_an_epoch(photos: int, run: int, seed: int, epoch: int) -> None:
+    of = plan(photos, photos, run=run, seed=seed)
+    for role in shards.ROLES:
+        assert sorted(of.photo_at(role, np.arange(epoch * photos, (epoch + 1) * photos))) == list(range(photos))
+
+
+@given(batch=st.integers(1, 24), block=st.integers(1, 16), number=st.integers(0, 1000))
+def test_a_block_of_steps_takes_a_contiguous_part_of_the_walk(batch: int, block: int, number: int) -> None:
+    positions = np.arange(number * batch * block, (number + 1) * batch * block)
+    assert sorted(plan(100, 100, block=block, batch=batch).walk(positions)) == positions.tolist()
+
+
+@given(photos=st.integers(1, 200), run=st.integers(1, 16), place=st.integers(0, 10_000))
+def test_a_place_names_the_same_photo_alone_and_in_company(photos: int, run: int, place: int) -> None:
+    of = plan(photos, photos, run=run)
+    alone = of.photo_at("input", np.array([place]))
+    assert alone[0] == of.photo_at("input", np.arange(place, place + 300))[0]
+
+
+@settings(max_examples=30)
+@given(photos=st.integers(64, 3000), steps=st.integers(1, 300))
+def test_photos_are_drawn_evenly_at_any_moment(photos: int, steps: int) -> None:
+    """Inside a block lanes are at different places, so counts may differ by what one block holds, never more."""
+    of = plan(photos, photos)
+    counts = np.bincount(of.photo_index("natural", np.arange(steps * of.batch)), minlength=photos)
+    assert counts.max() - counts.min() <= 2 + of.batch * of.block // photos
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    first, second = (plan(500, 500).photo_at("input", np.arange(500) + 500 * epoch) for epoch in (0, 1))
+    other = plan(500, 500, seed=2).photo_at("input", np.arange(500))
+    assert (first != second).mean() > 0.9 and (first != other).mean() > 0.9
+
+
+def test_a_batch_comes_from_as_many_row_groups_as_it_has_lanes() -> None:
+    of = plan(16 * 200, 16 * 200)
+    for step in range(40):
+        photos = of.photo_index("input", np.arange(step * 8, step * 8 + 8))
+        assert len(set(photos // 16)) == 8
+
+
+def test_a_lane_reads_a_row_group_to_its_end_before_the_next() -> None:
+    of = plan(16 * 200, 16 * 200)
+    lane = of.photo_index("input", np.arange(16) * of.batch + 3)
+    assert len(set(lane // 16)) == 1 and len(set(lane)) == 16
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray) -> shards.Store:
+    """A store of flat pictures that carry their own number, so that a crop tells which photo it is of."""
+    uri = str(tmp_path_factory.mktemp("store"))
+    tables = []
+    for role, count in (("input", 40), ("natural", 27)):
+        rows = []
+        for number in range(count):
+            pixels = np.zeros((48, 64, 3), np.uint8)
+            pixels[..., 0] = 5 * number
+            pixels[:, :, 1] = 3 * np.arange(64)
+            pixels[:, :, 2] = 4 * np.arange(48)[:, None]
+            image = images.encode_jpeg(pixels, quality=100)
+            rows.append(
+                {
+                    "photo_id": f"{number:064x}",
+                    "source": "",
+                    "width": 64,
+                    "height": 48,
+                    "split": "train",
+                    "image": image,
+                }
+                | ({"intermediate": image} if role == "input" else {})
+            )
+        tables.append(shards.write_shard(uri, f"{role}/train-a.parquet", rows, role=role, algorithm="test"))
+    import pyarrow as pa
+
+    made = shards.Store(uri=uri, row_groups=pa.concat_tables(tables), algorithm="test", long_side=64)
+    shards.save_manifest(made)
+    return shards.open_store(uri)
+
+
+def test_input_and_intermediate_are_cut_and_mirrored_alike(store: shards.Store) -> None:
+    samples = stream.read_positions(stream.make_plan(store, batch=4, crop=32, seed=3), np.arange(40))
+    assert np.array_equal(samples["input"], samples["intermediate"])
+    assert samples["input"].shape == (40, 32, 32, 3) and samples["input"].dtype == np.uint8
+
+
+def test_crops_move_and_mirror(store: shards.Store) -> None:
+    samples = stream.read_positions(stream.make_plan(store, batch=4, crop=32, seed=3), np.arange(80))["input"]
+    rising = (samples[:, 0, -1, 1] > samples[:, 0, 0, 1]).mean()
+    assert 0.3 < rising < 0.7, "half of the crops are mirrored"
+    assert len({int(crop[0, :, 1].min()) // 3 for crop in samples}) > 10, "windows lie at many places"
+
+
+def test_natural_photos_are_unpaired_with_inputs(store: shards.Store) -> None:
+    samples = stream.read_positions(stream.make_plan(store, batch=4, crop=32, seed=3), np.arange(200))
+    numbers = [(samples[name][..., 0].mean(axis=(1, 2)) / 5).round() for name in ("input", "natural")]
+    pairs = set(zip(*numbers, strict=True))
+    assert len(pairs) > 150
+
+
+def test_a_position_gives_the_same_sample_alone_and_in_company(store: shards.Store) -> None:
+    plan = stream.make_plan(store, batch=4, crop=32, seed=3)
+    together = stream.read_positions(plan, np.arange(20))
+    alone = stream.read_positions(plan, np.array([13]))
+    for name in stream.COLUMNS:
+        assert np.array_equal(together[name][13], alone[name][0])
+
+
+def test_a_photo_smaller_than_the_crop_is_enlarged(store: shards.Store) -> None:
+    assert stream.read_positions(stream.make_plan(store, batch=4, crop=64, seed=3), np.arange(4))["natural"].shape[
+        1:
+    ] == (64, 64, 3)
+
+
+def test_a_store_without_natural_photos_says_how_to_add_them(store: shards.Store) -> None:
+    import dataclasses
+
+    only_inputs = dataclasses.replace(store, row_groups=store.select("input"))
+    with pytest.raises(ValueError, match=r"no natural photos.*--role natural"):
+        stream.make_plan(only_inputs, batch=4, crop=32, seed=0)
+
+
+def test_a_folder_that_is_no_store_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no store here.*naturaltone ingest"):
+        shards.open_store(str(tmp_path))
+
+
+def test_a_photo_stays_in_its_split_and_a_tenth_is_held_out(to_file: Callable[..., bytes]) -> None:
+    ids = [f"{number * 2654435761 % 2**32:08x}" + "0" * 56 for number in range(5000)]
+    splits = [shards.split_of(photo_id) for photo_id in ids]
+    assert splits == [shards.split_of(photo_id) for photo_id in ids]
+    assert 0.08 < splits.count("test") / len(splits) < 0.12
