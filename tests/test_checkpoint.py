@@ -1,0 +1,99 @@
+"""Checkpoints and bundles: whole again after loading, no code from files, clear refusals."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training import checkpoint
+from training.checkpoint import BUNDLE_JSON, BUNDLE_TENSORS, BundleError
+from training.config import TrainConfig
+from training.networks import ToneEnhancer
+from training.step import GanStep
+
+CPU = torch.device("cpu")
+
+
+def assert_same(first: object, second: object) -> None:
+    if isinstance(first, torch.Tensor):
+        assert isinstance(second, torch.Tensor) and torch.equal(first, second)
+    elif isinstance(first, dict):
+        assert isinstance(second, dict) and list(first) == list(second)
+        for key in first:
+            assert_same(first[key], second[key])
+    else:
+        assert json.dumps(first) == json.dumps(second)  # Adam's tuples come back as lists, which it takes as well
+
+
+def test_a_checkpoint_holds_all_networks_and_optimisers(tmp_path: Path, config: TrainConfig) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (3, config.batch, config.crop, config.crop, 3), np.uint8)
+    gan = GanStep(config, device=CPU)
+    gan.step(dict(zip(("input", "intermediate", "natural"), crops, strict=True)), number=0)
+    checkpoint.save_checkpoint(tmp_path, gan, step=1)
+    restored = GanStep(config, device=CPU)
+    assert checkpoint.load_checkpoint(tmp_path, restored) == 1
+    assert_same(gan.state_dict(), restored.state_dict())
+    generator, saved_config = checkpoint.checkpoint_generator(tmp_path)
+    assert saved_config == config
+    assert_same(gan.networks["generator"].state_dict(), generator.state_dict())
+
+
+def test_a_bundle_gives_the_same_pictures_after_loading(tmp_path: Path, config: TrainConfig) -> None:
+    generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)
+    torch.nn.init.normal_(generator.decoder[-1].weight)
+    checkpoint.save_bundle(tmp_path, generator, config, working_resolution=192, lineage={"run": "a"})
+    loaded = checkpoint.load_bundle(tmp_path)
+    x = torch.rand(1, 3, 40, 56)
+    assert torch.equal(loaded.generator(x), generator(x))
+    assert loaded.working_resolution == 192 and loaded.description["lineage"] == {"run": "a"}
+
+
+def test_subnormal_weights_are_flushed(tmp_path: Path, config: TrainConfig) -> None:
+    generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)
+    with torch.no_grad():
+        generator.encoder[0].weight.fill_(1e-40)
+    checkpoint.save_bundle(tmp_path, generator, config, working_resolution=192, lineage={})
+    assert (checkpoint.load_bundle(tmp_path).generator.encoder[0].weight == 0).all()
+
+
+@pytest.fixture
+def broken(tmp_path: Path, bundle_folder: Path) -> Path:
+    return Path(shutil.copytree(bundle_folder, tmp_path / "bundle"))
+
+
+def test_a_folder_without_a_bundle_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no model\.json here"):
+        checkpoint.load_bundle(tmp_path)
+
+
+def test_another_format_version_is_refused_with_the_remedy(broken: Path) -> None:
+    document = json.loads((broken / BUNDLE_JSON).read_text()) | {"format_version": 99}
+    (broken / BUNDLE_JSON).write_text(json.dumps(document))
+    with pytest.raises(
+        BundleError, match=r"format version 99, this version reads 1; use the naturaltone that wrote it"
+    ):
+        checkpoint.load_bundle(broken)
+
+
+def test_a_cut_file_is_refused(broken: Path) -> None:
+    data = (broken / BUNDLE_TENSORS).read_bytes()
+    (broken / BUNDLE_TENSORS).write_bytes(data[: len(data) // 2])
+    with pytest.raises(BundleError, match="not a usable model bundle"):
+        checkpoint.load_bundle(broken)
+
+
+def test_a_pickle_in_place_of_the_weights_is_not_run(broken: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (broken.joinpath("sprung").touch, ())
+
+    (broken / BUNDLE_TENSORS).write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(BundleError):
+        checkpoint.load_bundle(broken)
+    assert not (broken / "sprung").exists()

@@ -1,0 +1,96 @@
+"""G, D and C as the document draws them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from training.networks import (
+    InverseEnhancer,
+    NaturalnessDiscriminator,
+    ToneEnhancer,
+    check_imbalance,
+    num_convolutions,
+)
+
+
+def generator(width: int = 4, residual_blocks: int = 1) -> ToneEnhancer:
+    return ToneEnhancer(width=width, residual_blocks=residual_blocks)
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(16, 70), width=st.integers(16, 70))
+def test_the_corrected_image_has_the_inputs_size_whatever_it_is(height: int, width: int) -> None:
+    x = torch.rand(1, 3, height, width) * 2 - 1
+    assert generator()(x).shape == x.shape
+
+
+def test_g_starts_as_the_identity() -> None:
+    x = torch.rand(2, 3, 33, 47) * 2 - 1
+    assert torch.equal(generator()(x), x)
+
+
+def test_g_has_three_stride_2_stages_a_residual_part_and_three_decoder_stages() -> None:
+    g = generator(width=4, residual_blocks=2)
+    assert [layer.stride for layer in g.encoder] == [(2, 2)] * 3
+    assert (len(g.residual), len(g.decoder)) == (2, 3)
+    maps: list[torch.Size] = []
+    for layer in g.encoder:
+        layer.register_forward_hook(lambda _module, _args, output: maps.append(output.shape[-2:]))
+    g(torch.zeros(1, 3, 64, 48))
+    assert maps == [(32, 24), (16, 12), (8, 6)]
+
+
+def test_every_encoder_stage_reaches_the_result_by_its_skip() -> None:
+    g = generator()
+    nn.init.normal_(g.decoder[-1].weight)
+    for stage in (g.decoder[0], g.decoder[1]):  # what comes from below is cut off
+        nn.init.zeros_(stage.weight)
+        nn.init.zeros_(stage.bias)
+    x = torch.rand(1, 3, 32, 32)
+    before = g(x)
+    with torch.no_grad():
+        g.encoder[0].weight.mul_(2)
+    assert not torch.allclose(before, g(x))
+
+
+def test_no_frame_is_drawn_around_a_flat_picture() -> None:
+    g = generator()
+    nn.init.normal_(g.decoder[-1].weight)
+    result = g(torch.full((1, 3, 40, 40), 0.3))[0]
+    assert result.flatten(1).std(dim=1).max() < 1e-5
+
+
+@given(scale=st.floats(0.01, 1e4))
+@settings(max_examples=20, deadline=None)
+def test_ds_activation_lies_between_0_and_1(scale: float) -> None:
+    d = NaturalnessDiscriminator(width=4, crop=32)
+    activation = d(scale * torch.randn(5, 3, 32, 32))
+    assert activation.shape == (5, 1) and (activation >= 0).all() and (activation <= 1).all()
+
+
+def test_d_has_four_stride_2_convolutions_and_a_fully_connected_layer() -> None:
+    d = NaturalnessDiscriminator(width=4, crop=48)
+    assert [layer.stride for layer in d.encoder] == [(2, 2)] * 4
+    assert d.fully_connected.in_features == 8 * 4 * 3 * 3
+
+
+def test_c_has_five_plain_convolutions() -> None:
+    c = InverseEnhancer(width=4, num_layers=5)
+    assert num_convolutions(c) == 5 and all(layer.stride == (1, 1) for layer in c.layers)
+    assert c(torch.zeros(1, 3, 20, 30)).shape == (1, 3, 20, 30)
+
+
+def test_a_c_with_more_layers_than_g_is_refused_with_the_remedy() -> None:
+    g = generator(residual_blocks=0)
+    check_imbalance(g, InverseEnhancer(width=4, num_layers=6))
+    with pytest.raises(ValueError, match=r"inverse_layers=7.*generator's 6.*lower inverse_layers"):
+        check_imbalance(g, InverseEnhancer(width=4, num_layers=7))
+
+
+def test_no_network_has_batch_statistics() -> None:
+    for network in (generator(), NaturalnessDiscriminator(width=4, crop=32), InverseEnhancer(width=4, num_layers=5)):
+        assert not list(network.buffers())

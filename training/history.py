@@ -1,0 +1,83 @@
+"""What a run says while it runs: metrics averaged over the workers, for tracking and for progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed
+
+from training.config import TrainConfig
+from training.loop import Metrics
+from training.tracking import Recorder
+
+_REDUCE_STEPS = 10  # steps between all-reduces of the metrics: one a step would cost more than it tells
+_WINDOW = 0.2
+
+
+class Mean:
+    """A running mean of metrics."""
+
+    def __init__(self) -> None:
+        self._sums: Metrics = {}
+        self._count = 0
+
+    def add(self, metrics: Metrics) -> None:
+        self._count += 1
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def mean(self) -> Metrics:
+        return {name: value / self._count for name, value in self._sums.items()}
+
+
+class History:
+    """Collects every worker's metrics; rank 0, which has the recorder, records their means and posts its progress.
+
+    first, last: the means over the first and the last fifth of the run's steps. All workers must add equally often.
+    post: takes (steps done, metrics) now and then.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        device: torch.device,
+        recorder: Recorder | None,
+        post: Callable[[int, Metrics], None] | None,
+    ) -> None:
+        self.first, self.last = Mean(), Mean()
+        self._steps = config.steps
+        self._device = device
+        self._recorder, self._post = recorder, post
+        self._waiting: list[tuple[int, Metrics]] = []
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        self._waiting.append((step, metrics))
+        if len(self._waiting) == _REDUCE_STEPS:
+            self._reduce()
+
+    def close(self) -> None:
+        """Average and record what is left."""
+        if self._waiting:
+            self._reduce()
+        if self._recorder:
+            self._recorder.close()
+
+    def _reduce(self) -> None:
+        names = list(self._waiting[0][1])
+        table = torch.tensor([[metrics[name] for name in names] for _, metrics in self._waiting], device=self._device)
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(table)
+            table /= torch.distributed.get_world_size()
+        for (step, _), row in zip(self._waiting, table.tolist(), strict=True):
+            metrics = dict(zip(names, row, strict=True))
+            if step < _WINDOW * self._steps:
+                self.first.add(metrics)
+            if step >= (1 - _WINDOW) * self._steps:
+                self.last.add(metrics)
+            if self._recorder:
+                self._recorder.log(step, metrics)
+        self._waiting.clear()
+        if self._post:
+            self._post(step + 1, metrics)

@@ -1,0 +1,113 @@
+"""The three networks: ToneEnhancer (G), NaturalnessDiscriminator (D) and InverseEnhancer (C).
+
+Images are N×3×H×W floats in [−1, 1]. No layer has batch statistics: they would tie the photos of a batch together,
+make DDP inexact and flatten contrast (Lim et al. 2017, EDSR); residual branches are scaled instead. Convolutions that
+make pictures pad by reflection, since zero padding shows as a dark frame.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STRIDE = 8  # of G's residual part: three layers that halve
+RESIDUAL_SCALE = 0.1
+_SLOPE = 0.2
+
+
+def _conv(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, padding_mode="reflect")
+
+
+class ResidualBlock(nn.Module):
+    """x + 0.1 · conv(act(conv(x)))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = _conv(width, width)
+        self.second = _conv(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + RESIDUAL_SCALE * self.second(F.leaky_relu(self.first(x), _SLOPE))
+
+
+class ToneEnhancer(nn.Module):
+    """G (Fig. 2, part 200): input photo to first corrected image, of any size.
+
+    Three stride-2 encoder layers, a residual part, three decoder layers that enlarge by 2; skip connections join layers
+    of one size, the last one the input itself, so that G starts as the identity and learns the change.
+    """
+
+    def __init__(self, *, width: int, residual_blocks: int) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleList(
+            [_conv(3, width, stride=2), _conv(width, 2 * width, stride=2), _conv(2 * width, 4 * width, stride=2)]
+        )
+        self.residual = nn.Sequential(*(ResidualBlock(4 * width) for _ in range(residual_blocks)))
+        self.decoder = nn.ModuleList([_conv(4 * width, 2 * width), _conv(2 * width, width), _conv(width, 3)])
+        for parameter in self.decoder[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        padded = F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="reflect")
+        half = F.leaky_relu(self.encoder[0](padded), _SLOPE)
+        quarter = F.leaky_relu(self.encoder[1](half), _SLOPE)
+        eighth = F.leaky_relu(self.encoder[2](quarter), _SLOPE)
+        features = self.residual(eighth)
+        features = F.leaky_relu(self.decoder[0](_double(features)), _SLOPE) + quarter
+        features = F.leaky_relu(self.decoder[1](_double(features)), _SLOPE) + half
+        return (padded + self.decoder[2](_double(features)))[..., :height, :width]
+
+
+class NaturalnessDiscriminator(nn.Module):
+    """D (Fig. 3, part 300): crop×crop image to one activation in [0, 1]; 0 unnatural, 1 natural."""
+
+    def __init__(self, *, width: int, crop: int) -> None:
+        super().__init__()
+        widths = [3, width, 2 * width, 4 * width, 8 * width]
+        self.encoder = nn.ModuleList(
+            nn.Conv2d(inputs, outputs, 3, stride=2, padding=1) for inputs, outputs in pairwise(widths)
+        )
+        self.fully_connected = nn.Linear(widths[-1] * (crop // 16) ** 2, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        for layer in self.encoder:
+            image = F.leaky_relu(layer(image), _SLOPE)
+        return torch.sigmoid(self.fully_connected(image.flatten(1)))
+
+
+class InverseEnhancer(nn.Module):
+    """C (Fig. 4, part 400): first corrected image to second corrected image, which should be the input again."""
+
+    def __init__(self, *, width: int, num_layers: int) -> None:
+        super().__init__()
+        widths = [3, *[width] * (num_layers - 1), 3]
+        self.layers = nn.ModuleList(_conv(inputs, outputs) for inputs, outputs in pairwise(widths))
+
+    def forward(self, image: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            image = F.leaky_relu(layer(image), _SLOPE)
+        return self.layers[-1](image)
+
+
+def num_convolutions(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.Conv2d) for module in network.modules())
+
+
+def check_imbalance(generator: ToneEnhancer, inverse: InverseEnhancer) -> None:
+    """C must have no more layers than G ([0013], [0084]): a stronger C could hide artefacts instead of punishing them."""
+    ours, theirs = num_convolutions(inverse), num_convolutions(generator)
+    if ours > theirs:
+        raise ValueError(
+            f"inverse_layers={ours}: the inverse network may have no more convolution layers than the generator's {theirs}; "
+            "lower inverse_layers or raise residual_blocks"
+        )
+
+
+def _double(x: Tensor) -> Tensor:
+    # Nearest neighbour then a convolution: a transposed convolution draws checkerboards (Odena et al. 2016).
+    return F.interpolate(x, scale_factor=2, mode="nearest")
