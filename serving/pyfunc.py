@@ -1,0 +1,30 @@
+"""The script that MLflow runs to load a registered model (models-from-code): a bundle behind the Enhancer, no pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from serving.enhancer import Enhancer
+from training.checkpoint import load_bundle
+from training.tracking import BUNDLE_ARTIFACT
+
+
+class RegisteredEnhancer(PythonModel):
+    """N×H×W×3 uint8 sRGB photos to enhanced ones; `params={"strength": 0.5}` blends."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        self._enhancer = Enhancer(load_bundle(Path(context.artifacts[BUNDLE_ARTIFACT])), version="registered")
+
+    def predict(
+        self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
+    ) -> np.ndarray:
+        strength = float((params or {}).get("strength", 1.0))
+        return np.stack([self._enhancer.enhance(photo, strength=strength) for photo in model_input])
+
+
+mlflow.models.set_model(RegisteredEnhancer())

@@ -1,0 +1,122 @@
+"""The Enhancer: any size, any strength, edges kept, nothing changed that was not asked for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline import storage
+from serving import enhancer
+from serving.enhancer import Enhancer
+from training.checkpoint import Bundle, BundleError
+
+
+@pytest.fixture(scope="module")
+def tiny(bundle: Bundle) -> Enhancer:
+    return Enhancer(bundle, version="tiny")
+
+
+def test_strength_0_returns_the_pixels_unchanged(tiny: Enhancer, astronaut: np.ndarray) -> None:
+    assert np.array_equal(tiny.enhance(astronaut, strength=0), astronaut)
+
+
+def test_strength_goes_from_the_photo_through_the_models_result_and_beyond(tiny: Enhancer, photo: np.ndarray) -> None:
+    full = tiny.enhance(photo).astype(int) - photo
+    assert np.abs(full).mean() > 3, "the test's model must change the photo"
+    middle = (photo > 60).all(axis=2) & (photo < 180).all(axis=2)  # where nothing clips
+    half = tiny.enhance(photo, strength=0.5).astype(int) - photo
+    beyond = tiny.enhance(photo, strength=1.5).astype(int) - photo
+    assert np.abs(half - full / 2)[middle].max() <= 1.5
+    assert np.abs(beyond - full * 1.5)[middle].max() <= 2
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.6, float("nan")])
+def test_a_strength_out_of_range_is_refused(strength: float, tiny: Enhancer, photo: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"strength .*between 0 .* and 1.5"):
+        tiny.enhance(photo, strength=strength)
+
+
+@settings(max_examples=30, deadline=None)
+@given(height=st.integers(16, 300), width=st.integers(16, 300))
+def test_any_size_keeps_its_size(height: int, width: int, tiny: Enhancer, astronaut: np.ndarray) -> None:
+    pixels = astronaut[:height, :width]
+    assert tiny.enhance(pixels).shape == pixels.shape
+
+
+@pytest.mark.parametrize("shape", [(16, 4000), (4000, 16), (17, 19)])
+def test_panoramas_and_tiny_photos_go_through(shape: tuple[int, int], tiny: Enhancer, astronaut: np.ndarray) -> None:
+    pixels = cv2.resize(astronaut, shape[::-1])
+    assert tiny.enhance(pixels).shape == (*shape, 3)
+
+
+def test_a_photo_gets_the_same_look_at_any_size(tiny: Enhancer, astronaut: np.ndarray) -> None:
+    large = cv2.resize(astronaut, (1536, 1536), interpolation=cv2.INTER_CUBIC)
+    small = cv2.resize(large, (384, 384), interpolation=cv2.INTER_AREA)
+    shrunk = cv2.resize(tiny.enhance(large), (384, 384), interpolation=cv2.INTER_AREA)
+    assert cv2.PSNR(shrunk, tiny.enhance(small)) > 34
+
+
+def test_an_affine_change_of_colour_is_carried_over_exactly(astronaut: np.ndarray) -> None:
+    small = cv2.resize(astronaut, (128, 128), interpolation=cv2.INTER_AREA)
+    matrix = np.array([[0.8, 0.1, 0.0], [0.05, 0.7, 0.1], [0.0, 0.1, 0.6]])
+
+    def change(pixels: np.ndarray) -> np.ndarray:
+        return np.clip(pixels @ matrix.T + 20, 0, 255).round().astype(np.uint8)
+
+    result = enhancer._apply(astronaut, enhancer._affine_models(small, change(small)), 1.0)
+    assert np.abs(result.astype(int) - change(astronaut)).mean() < 1.5
+
+
+def test_the_identity_stays_the_identity_in_noise_and_at_edges(astronaut: np.ndarray) -> None:
+    small = cv2.resize(astronaut, (128, 128), interpolation=cv2.INTER_AREA)
+    result = enhancer._apply(astronaut, enhancer._affine_models(small, small), 1.0)
+    assert np.abs(result.astype(int) - astronaut).max() <= 1
+
+
+def test_strips_meet_without_a_seam(monkeypatch: pytest.MonkeyPatch, tiny: Enhancer, astronaut: np.ndarray) -> None:
+    whole = tiny.enhance(astronaut)
+    monkeypatch.setattr(enhancer, "_STRIP_ROWS", 7)
+    assert np.array_equal(tiny.enhance(astronaut), whole)
+
+
+def test_a_step_edge_gets_no_halo(tiny: Enhancer) -> None:
+    """What a photographer sends back first: a bright line beside a dark roof."""
+    edge = np.full((400, 400, 3), 60, np.uint8)
+    edge[:, 200:] = 190
+    row = tiny.enhance(edge)[200, 40:-40].astype(int)
+    dark, bright = row[:120], row[-120:]
+    assert dark.max() - dark.min() < 40 and bright.max() - bright.min() < 40
+    assert np.abs(np.diff(dark, axis=0)).max() <= 3 and np.abs(np.diff(bright, axis=0)).max() <= 3
+
+
+def test_a_photo_file_keeps_its_metadata(tiny: Enhancer, photo: np.ndarray, to_file: Callable[..., bytes]) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    before = to_file(photo, exif=exif, dpi=(300, 300))
+    enhanced = tiny.enhance_file(before)
+    written = Image.open(io.BytesIO(enhanced.data))
+    assert written.getexif()[0x010F] == "Maker" and written.info["dpi"] == (300, 300)
+    assert enhanced.megapixels == pytest.approx(photo.shape[0] * photo.shape[1] / 1e6)
+
+
+def test_a_model_loads_from_a_folder_and_a_missing_one_is_named(bundle_folder: Path, tmp_path: Path) -> None:
+    assert Enhancer.load(str(bundle_folder)).version == bundle_folder.name
+    with pytest.raises(BundleError, match=str(tmp_path)):
+        Enhancer.load(str(tmp_path))
+
+
+def test_a_model_loads_from_object_storage(bundle_folder: Path, object_store: object) -> None:
+    uri = f"{object_store.uri}/models/one"  # type: ignore[attr-defined]
+    for file in bundle_folder.iterdir():
+        storage.write_bytes(storage.join(uri, file.name), file.read_bytes())
+    assert Enhancer.load(uri).version == "one"
+    with pytest.raises(storage.StorageError, match=r"no model\.json there"):
+        Enhancer.load(f"{object_store.uri}/models/none")  # type: ignore[attr-defined]
