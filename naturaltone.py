@@ -1,0 +1,239 @@
+"""The command line of naturaltone: learns to enhance the tone of photos without a retouched example.
+
+One short function a command; each imports its package when it runs, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from datetime import datetime
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+CHAMPION = "models:/naturaltone@champion"
+OK, SOME_FAILED, WRONG_USAGE, RUN_FAILED = 0, 1, 2, 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code (0 well, 1 some photos failed, 2 wrong usage, 3 the run failed)."""
+    options = _parser().parse_args(arguments)
+    if options.s3_endpoint:
+        os.environ["AWS_ENDPOINT_URL"] = options.s3_endpoint
+    from infra.local import interruptible
+
+    try:
+        with interruptible():
+            return int(options.command(options))
+    except ValueError as error:
+        print(f"naturaltone: {error}", file=sys.stderr)
+        return WRONG_USAGE
+    except RuntimeError as error:
+        print(f"naturaltone: {error}", file=sys.stderr)
+        return RUN_FAILED
+    except KeyboardInterrupt as interrupt:
+        number = signal.SIGTERM if str(interrupt) == "SIGTERM" else signal.SIGINT
+        print("naturaltone: interrupted", file=sys.stderr)
+        return 128 + number
+
+
+def demo(options: argparse.Namespace) -> int:
+    from infra.demo import STEPS, format_summary, run_demo
+
+    out = Path(options.out)
+    summary = run_demo(inputs=options.inputs, natural=options.natural, out=out, steps=options.steps or STEPS)
+    print(format_summary(summary, out))
+    return SOME_FAILED if summary["photos"]["rejected"] or summary["archive"]["failed"] else OK
+
+
+def ingest(options: argparse.Namespace) -> int:
+    from infra.local import ray_session
+    from pipeline import ingest as ingesting
+
+    ingesting.find_photos(options.source)
+    with ray_session():
+        report = ingesting.ingest(options.source, role=options.role, store=options.to, long_side=options.long_side)
+    for row in report.rejects.to_pylist():
+        print(f"rejected {row['source']}: {row['reason']}: {row['detail']}", file=sys.stderr)
+    print(
+        f"{report.found} photos found: {report.added} added, {report.known} known or duplicate, "
+        f"{report.rejects.num_rows} rejected"
+    )
+    return SOME_FAILED if report.rejects.num_rows else OK
+
+
+def train(options: argparse.Namespace) -> int:
+    from infra import local
+    from infra.demo import register
+    from training.config import make_config
+    from training.train import train as run_training
+
+    config = make_config(options.recipe, options.set)
+    workers = options.workers or max(1, local.num_gpus())
+    if not os.environ.get("RAY_ADDRESS"):
+        local.check_workers(workers)
+    with local.ray_session():
+        use_gpu = local.check_workers(workers)
+        result = run_training(
+            options.store,
+            config,
+            run_name=options.run,
+            workers=workers,
+            use_gpu=use_gpu,
+            bundle=Path(options.out or f"models/{options.run}"),
+        )
+    version = register(result)
+    print(f"run {options.run}: {result.report.steps} steps, {result.images_per_second:.1f} photos/s")
+    if result.losses_first and result.losses_last:
+        print(f"L_color {result.losses_first['loss_color']:.4f} -> {result.losses_last['loss_color']:.4f}")
+    print(f"model {version.uri}, also in {result.bundle}")
+    print(f"try: naturaltone evaluate {result.bundle} {options.store} --sheet sheet.html")
+    return OK
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    from serving import evaluate as evaluating
+    from serving import sheet
+    from serving.enhancer import Enhancer
+
+    photos, held_out = evaluating.open_photos(options.photos)
+    evaluation = evaluating.evaluate(Enhancer.load(options.model), photos, held_out=held_out)
+    if options.sheet:
+        Path(options.sheet).write_text(sheet.page("naturaltone evaluation", evaluating.sheet_parts(evaluation)))
+    if options.json:
+        print(json.dumps({"photos": evaluation.photos, "held_out": evaluation.held_out, "table": evaluation.table}))
+    else:
+        print(evaluating.format_table(evaluation))
+    return OK
+
+
+def enhance(options: argparse.Namespace) -> int:
+    from pipeline import storage
+    from serving.enhancer import Enhancer, check_strength
+
+    check_strength(options.strength)
+    storage.check_reachable(options.source)
+    if storage.exists(options.source):
+        if storage.resolve(options.source) == storage.resolve(options.target):
+            raise ValueError(f"'{options.target}' is the photo itself; originals stay untouched: choose another name")
+        enhanced = Enhancer.load(options.model).enhance_file(
+            storage.read_bytes(options.source), strength=options.strength
+        )
+        storage.write_bytes(options.target, enhanced.data)
+        print(f"{options.target}: {enhanced.megapixels:.1f} megapixels")
+        return OK
+
+    from infra.local import ray_session
+    from serving.archive import enhance_archive
+
+    storage.check_folder(options.source)
+    enhancer = Enhancer.load(options.model)
+    with ray_session():
+        report = enhance_archive(options.source, options.target, enhancer, strength=options.strength)
+    for entry in report.failures:
+        print(f"failed {entry.source}: {entry.reason}", file=sys.stderr)
+    print(
+        f"{report.enhanced} enhanced, {report.failed} failed, {report.unchanged} done before, "
+        f"{report.other_files} other files left alone; {report.megapixels_per_second:.1f} MP/s"
+    )
+    return SOME_FAILED if report.failed else OK
+
+
+def serve(options: argparse.Namespace) -> int:
+    from infra.local import ray_session
+    from serving import app
+    from serving.enhancer import load_model
+
+    load_model(options.model)
+    with ray_session(), app.running(model=options.model, host=options.host, port=options.port) as address:
+        print(f"serving {options.model} at {address}, API at {address}/docs; Ctrl-C ends it", flush=True)
+        print(f"try: curl --data-binary @photo.jpg {address}/v1/enhance -o enhanced.jpg", flush=True)
+        signal.pause()
+    return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="naturaltone", description="Learns to enhance the tone of photos.")
+    parser.add_argument("--version", action="version", version=f"naturaltone {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--s3-endpoint", metavar="URL", help="S3 server (default: AWS_ENDPOINT_URL, else AWS)")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(command, help: str, epilog: str) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
+        added = commands.add_parser(
+            command.__name__,
+            help=help,
+            description=help[0].upper() + help[1:] + ".",
+            epilog=epilog,
+            parents=[common],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(command=command)
+        return added
+
+    sub = add(demo, "the whole way on one machine, in minutes", "example: naturaltone demo --out demo")
+    sub.add_argument("--inputs", metavar="DIR", help="photos to learn to enhance (default: built-in ones)")
+    sub.add_argument("--natural", metavar="DIR", help="photos whose tone you like; need not show the same things")
+    sub.add_argument("--out", metavar="DIR", default="demo", help="where everything goes (default: demo)")
+    sub.add_argument("--steps", metavar="N", type=int, help="training steps (default: 500)")
+
+    sub = add(
+        ingest,
+        "photos to shards in a store, intermediates included",
+        "example: naturaltone ingest ~/photos --role input --to s3://bucket/store",
+    )
+    sub.add_argument("source", metavar="SRC", help="folder of photos: a path, file:// or s3://")
+    sub.add_argument("--role", required=True, choices=["input", "natural"], help="what the photos are for")
+    sub.add_argument("--to", required=True, metavar="STORE", help="the store: a folder or s3:// prefix")
+    sub.add_argument("--long-side", metavar="PIXELS", type=int, default=1024, help="shrink to this (default: 1024)")
+
+    sub = add(
+        train,
+        "train a model on a store and register it",
+        "example: naturaltone train STORE --recipe small --set steps=2000 --run first",
+    )
+    sub.add_argument("store", metavar="STORE", help="made by `naturaltone ingest`")
+    sub.add_argument("--recipe", default="small", help="smoke, small or patent (default: small)")
+    sub.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="change a field; repeatable")
+    sub.add_argument("--workers", metavar="N", type=int, help="DDP workers (default: the GPUs, or 1)")
+    sub.add_argument(
+        "--run",
+        metavar="NAME",
+        default=f"run-{datetime.now():%Y%m%d-%H%M%S}",
+        help="the same name resumes (default: the time)",
+    )
+    sub.add_argument("--out", metavar="DIR", help="the model bundle (default: models/NAME)")
+
+    sub = add(
+        evaluate,
+        "score a model beside the input and the fixed algorithm",
+        "example: naturaltone evaluate models/first ~/other-photos --sheet sheet.html",
+    )
+    sub.add_argument("model", metavar="MODEL", help="bundle folder, s3:// or models:/name@alias")
+    sub.add_argument("photos", metavar="PHOTOS", help="a folder of photos, or a store (its held-out photos)")
+    sub.add_argument("--sheet", metavar="FILE", help="write before, intermediate and after as an HTML page")
+    sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    sub = add(
+        enhance,
+        "enhance one photo, or a whole tree into a parallel one; originals stay untouched",
+        "example: naturaltone enhance ~/photos ~/enhanced --model models/first --strength 0.8",
+    )
+    sub.add_argument("source", metavar="SRC", help="a photo or a folder: a path, file:// or s3://")
+    sub.add_argument("target", metavar="DST", help="where the enhanced ones go; never inside SRC")
+    sub.add_argument("--model", default=CHAMPION, help=f"default: {CHAMPION}")
+    sub.add_argument("--strength", type=float, default=1.0, help="0 unchanged, 1 the model's own, up to 1.5")
+
+    sub = add(serve, "HTTP service", "example: naturaltone serve --model models/first --port 8000")
+    sub.add_argument("--model", default=CHAMPION, help=f"default: {CHAMPION}")
+    sub.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
+    sub.add_argument("--port", type=int, default=8000, help="default: 8000")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The command line: a user's mistake is one clear line with the remedy and exit code 2, before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import naturaltone
+from infra import local
+from pipeline import storage
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    def run(*arguments: str) -> str:
+        assert naturaltone.main(list(arguments)) == naturaltone.WRONG_USAGE
+        captured = capsys.readouterr()
+        assert captured.err.startswith("naturaltone: ") and captured.err.count("\n") == 1, captured.err
+        return captured.err
+
+    return run
+
+
+@pytest.fixture
+def no_photos(tmp_path: Path) -> str:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "letter.txt").write_text("Dear all")
+    return str(folder)
+
+
+@pytest.mark.parametrize("role", ["input", "natural"])
+def test_ingest_refuses_a_missing_folder_and_one_without_photos(refused, role, no_photos, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    assert "no such folder; check the path" in refused(
+        "ingest", "/no/such", "--role", role, "--to", str(tmp_path / "s")
+    )
+    assert "no photos here; looked for .jpg" in refused(
+        "ingest", no_photos, "--role", role, "--to", str(tmp_path / "s")
+    )
+    assert not (tmp_path / "s").exists()
+
+
+def test_an_empty_folder_is_no_folder_of_photos(refused, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert "no photos here" in refused(
+        "demo", "--inputs", str(tmp_path), "--natural", str(tmp_path), "--out", str(tmp_path / "out")
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_demo_wants_both_folders_or_none(refused, photo_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert "--inputs and --natural go together" in refused(
+        "demo", "--inputs", str(photo_folder), "--out", str(tmp_path / "out")
+    )
+
+
+def test_demo_deletes_no_folder_that_is_not_its_own(refused, photo_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    before = sorted(photo_folder.rglob("*"))
+    assert "is not a demo's; choose a new folder" in refused("demo", "--out", str(photo_folder))
+    assert sorted(photo_folder.rglob("*")) == before
+
+
+def test_train_refuses_what_is_no_store(refused, no_photos: str) -> None:  # type: ignore[no-untyped-def]
+    assert "no store here" in refused("train", no_photos, "--workers", "1")
+
+
+def test_train_refuses_unknown_recipes_and_fields(refused, no_photos: str) -> None:  # type: ignore[no-untyped-def]
+    assert "recipe 'huge' is unknown; use one of" in refused("train", no_photos, "--recipe", "huge")
+    assert "there is no field 'speed'" in refused("train", no_photos, "--set", "speed=9")
+
+
+def test_train_refuses_more_workers_than_fit(refused, no_photos: str) -> None:  # type: ignore[no-untyped-def]
+    too_many = 1 + max(local.num_gpus(), local.cores())
+    assert f"--workers {too_many}: this machine has" in refused("train", no_photos, "--workers", str(too_many))
+    assert "use 1" in refused("train", no_photos, "--workers", "-1")
+
+
+def test_a_store_that_cannot_be_reached_names_the_endpoint(
+    refused, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "restored afterwards")
+    endpoint = f"http://127.0.0.1:{local.free_port()}"
+    for command in (
+        ["ingest", str(photo_folder), "--role", "input", "--to", "s3://bucket/store"],
+        ["train", "s3://bucket/store"],
+        ["evaluate", "s3://bucket/model", "s3://bucket/store"],
+        ["enhance", "s3://bucket/photos", "s3://bucket/enhanced", "--model", "s3://bucket/model"],
+    ):
+        line = refused(*command, "--s3-endpoint", endpoint)
+        assert "cannot be reached" in line and endpoint in line
+
+
+def test_wrong_keys_are_refused_at_once(refused, object_store: local.ObjectStore, photo_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    with local.environment({"AWS_SECRET_ACCESS_KEY": "wrong"}):
+        line = refused("ingest", str(photo_folder), "--role", "input", "--to", storage.join(object_store.uri, "x"))
+    assert "refuses access" in line and "AWS_SECRET_ACCESS_KEY" in line
+
+
+def test_a_model_that_is_not_there_is_named(refused, photo_folder: Path, tracking_uri: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    photo = str(photo_folder / "01.jpg")
+    assert "no model.json here" in refused("enhance", photo, str(tmp_path / "e.jpg"), "--model", str(tmp_path))
+    assert "models:/naturaltone@nobody" in refused("serve", "--model", "models:/naturaltone@nobody")
+
+
+def test_enhance_refuses_to_write_where_it_reads(refused, photo_folder: Path, bundle_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    model = ("--model", str(bundle_folder))
+    photo = str(photo_folder / "01.jpg")
+    assert "is the photo itself" in refused("enhance", photo, photo, *model)
+    assert "lie in each other" in refused("enhance", str(photo_folder), str(photo_folder / "enhanced"), *model)
+    assert "lie in each other" in refused("enhance", str(photo_folder / "below"), str(photo_folder), *model)
+    assert "strength 2.0: must be between 0" in refused("enhance", photo, "/elsewhere.jpg", "--strength", "2", *model)
+
+
+def test_one_photo_is_enhanced_to_a_file(photo_folder: Path, bundle_folder: Path, tmp_path: Path) -> None:
+    before = (photo_folder / "01.jpg").read_bytes()
+    target = tmp_path / "e.jpg"
+    assert naturaltone.main(["enhance", str(photo_folder / "01.jpg"), str(target), "--model", str(bundle_folder)]) == 0
+    assert target.read_bytes() != before == (photo_folder / "01.jpg").read_bytes()
+
+
+def test_evaluate_prints_json_for_scripts(
+    photo_folder: Path, bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import json
+
+    sheet = tmp_path / "sheet.html"
+    arguments = ["evaluate", str(bundle_folder), str(photo_folder / "below"), "--json", "--sheet", str(sheet)]
+    assert naturaltone.main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["photos"] == 2
+    assert sheet.read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("command", ["demo", "ingest", "train", "evaluate", "enhance", "serve"])
+def test_help_teaches_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        naturaltone.main([command, "--help"])
+    assert ended.value.code == 0 and f"example: naturaltone {command}" in capsys.readouterr().out
