@@ -24,6 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.s3_endpoint:
         os.environ["AWS_ENDPOINT_URL"] = options.s3_endpoint
+    # Absolute, since Ray's workers need not share this folder.
+    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/mlflow.db")
     from infra.local import interruptible
 
     try:
@@ -179,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--inputs", metavar="DIR", help="photos to learn to enhance (default: built-in ones)")
     sub.add_argument("--natural", metavar="DIR", help="photos whose tone you like; need not show the same things")
     sub.add_argument("--out", metavar="DIR", default="demo", help="where everything goes (default: demo)")
-    sub.add_argument("--steps", metavar="N", type=int, help="training steps (default: 500)")
+    sub.add_argument("--steps", metavar="N", type=int, help="training steps (default: 1300)")
 
     sub = add(
         ingest,

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -75,18 +75,22 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
 
 
 @contextlib.contextmanager
-def environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables, and put them back as they were."""
+def environment(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables (None: unset), and put them back as they were."""
     before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    _set_environment(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set_environment(before)
+
+
+def _set_environment(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @contextlib.contextmanager
@@ -101,9 +105,9 @@ def ray_session() -> Iterator[None]:
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
-    local = {} if address else {"num_cpus": local_cpus(), "include_dashboard": False}
+    local = {} if address else {"address": "local", "num_cpus": local_cpus(), "include_dashboard": False}
     # What workers log stays in Ray's files: what matters comes back as results, progress and errors.
-    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **local)
+    ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
     try:
         _set_up_ray_data(cpus=None if address else cores())
         with interruptible():  # after ray.init, which takes over SIGTERM

@@ -47,6 +47,7 @@ def ingest(source: str, *, role: str, store: str, long_side: int = LONG_SIDE) ->
     """
     if role not in shards.ROLES:
         raise ValueError(f"role '{role}'; use one of {', '.join(shards.ROLES)}")
+    source, store = storage.absolute(source), storage.absolute(store)
     uris = find_photos(source)
     opened = _open_or_new(store, long_side)
     hashed = _hash_photos(uris)

@@ -35,6 +35,11 @@ def is_s3(uri: str) -> bool:
     return uri.startswith("s3://")
 
 
+def absolute(uri: str) -> str:
+    """The same place for a process in another folder."""
+    return uri if is_s3(uri) else resolve(uri)[1]
+
+
 def join(uri: str, *names: str) -> str:
     return "/".join([uri.rstrip("/"), *names])
 

@@ -68,6 +68,7 @@ def enhance_archive(source: str, target: str, enhancer: Enhancer, *, strength: f
     work if one folder lies in the other or `source` has no photos.
     """
     check_strength(strength)
+    source, target = storage.absolute(source), storage.absolute(target)
     _refuse_nesting(source, target)
     storage.check_folder(source)
     storage.check_reachable(target)

@@ -67,6 +67,7 @@ def train(
     """
     if not _RUN_NAME.fullmatch(run_name):
         raise ValueError(f"run name '{run_name}': use letters, digits, '.', '_' and '-'")
+    store_uri = storage.absolute(store_uri)
     store = shards.open_store(store_uri)
     if config.batch % workers:
         raise ValueError(
