@@ -6,6 +6,7 @@ One short function a command; each imports its package when it runs, so that --h
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"naturaltone: {error}", file=sys.stderr)
         return WRONG_USAGE
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         print(f"naturaltone: {error}", file=sys.stderr)
         return RUN_FAILED
     except KeyboardInterrupt as interrupt:
@@ -47,7 +48,8 @@ def demo(options: argparse.Namespace) -> int:
     from infra.demo import STEPS, format_summary, run_demo
 
     out = Path(options.out)
-    summary = run_demo(inputs=options.inputs, natural=options.natural, out=out, steps=options.steps or STEPS)
+    steps = STEPS if options.steps is None else options.steps
+    summary = run_demo(inputs=options.inputs, natural=options.natural, out=out, steps=steps)
     print(format_summary(summary, out))
     return SOME_FAILED if summary["photos"]["rejected"] or summary["archive"]["failed"] else OK
 
@@ -75,7 +77,7 @@ def train(options: argparse.Namespace) -> int:
     from training.train import train as run_training
 
     config = make_config(options.recipe, options.set)
-    workers = options.workers or max(1, local.num_gpus())
+    workers = max(1, local.num_gpus()) if options.workers is None else options.workers
     if not os.environ.get("RAY_ADDRESS"):
         local.check_workers(workers)
     with local.ray_session():
@@ -98,6 +100,7 @@ def train(options: argparse.Namespace) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
+    from pipeline import storage
     from serving import evaluate as evaluating
     from serving import sheet
     from serving.enhancer import Enhancer
@@ -105,7 +108,8 @@ def evaluate(options: argparse.Namespace) -> int:
     photos, held_out = evaluating.open_photos(options.photos)
     evaluation = evaluating.evaluate(Enhancer.load(options.model), photos, held_out=held_out)
     if options.sheet:
-        Path(options.sheet).write_text(sheet.page("naturaltone evaluation", evaluating.sheet_parts(evaluation)))
+        page = sheet.page("naturaltone evaluation", evaluating.sheet_parts(evaluation))
+        storage.write_bytes(options.sheet, page.encode())
     if options.json:
         print(json.dumps({"photos": evaluation.photos, "held_out": evaluation.held_out, "table": evaluation.table}))
     else:
@@ -154,7 +158,8 @@ def serve(options: argparse.Namespace) -> int:
     with ray_session(), app.running(model=options.model, host=options.host, port=options.port) as address:
         print(f"serving {options.model} at {address}, API at {address}/docs; Ctrl-C ends it", flush=True)
         print(f"try: curl --data-binary @photo.jpg {address}/v1/enhance -o enhanced.jpg", flush=True)
-        signal.pause()
+        with contextlib.suppress(KeyboardInterrupt):  # how a server is meant to end
+            signal.pause()
     return OK
 
 

@@ -177,7 +177,7 @@ def _photos(inputs: str | None, natural: str | None, out: Path) -> Photos:
 def _clear(out: Path) -> None:
     """An empty folder with the demo's mark; anything else of the user's is refused, not deleted."""
     if out.exists():
-        if not (out / _MARKER).exists() and any(out.iterdir()):
+        if not out.is_dir() or (not (out / _MARKER).exists() and any(out.iterdir())):
             raise ValueError(f"--out '{out}': exists and is not a demo's; choose a new folder")
         shutil.rmtree(out)
     out.mkdir(parents=True)
@@ -290,7 +290,7 @@ def _report(summary: dict[str, Any], evaluation: evaluate.Evaluation, config: Tr
             sheet.heading("Before, intermediate, after"),
             *evaluate.sheet_parts(evaluation),
             sheet.heading("What was done"),
-            sheet.table(["", ""], [[name, text] for name, text in _rows(summary) if name]),
+            sheet.table(["", ""], [[name, text] for name, text in _rows(summary) if name], numbers=False),
             sheet.heading(f"Training: first and last fifth of {config.steps} steps"),
             sheet.table(
                 ["", "first", "last"],
@@ -305,6 +305,7 @@ def _report(summary: dict[str, Any], evaluation: evaluate.Evaluation, config: Tr
                     sheet.table(
                         ["photo", "reason", "detail"],
                         [[row["source"], row["reason"], row["detail"]] for row in summary["photos"]["rejects"]],
+                        numbers=False,
                     ),
                 ]
                 if summary["photos"]["rejects"]

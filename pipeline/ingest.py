@@ -25,7 +25,7 @@ from pipeline.progress import track
 
 log = logging.getLogger(__name__)
 
-LONG_SIDE = 1024
+LONG_SIDE, MIN_LONG_SIDE = 1024, 64
 _PREPARED = pa.schema([*shards.PHOTOS, ("reason", pa.string()), ("detail", pa.string())])
 
 
@@ -47,6 +47,8 @@ def ingest(source: str, *, role: str, store: str, long_side: int = LONG_SIDE) ->
     """
     if role not in shards.ROLES:
         raise ValueError(f"role '{role}'; use one of {', '.join(shards.ROLES)}")
+    if long_side < MIN_LONG_SIDE:
+        raise ValueError(f"--long-side {long_side}: photos that small teach nothing; use at least {MIN_LONG_SIDE}")
     source, store = storage.absolute(source), storage.absolute(store)
     uris = find_photos(source)
     opened = _open_or_new(store, long_side)

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel
 from ray import serve
 from starlette.datastructures import UploadFile
@@ -111,6 +111,11 @@ class EnhanceService:
                 "Server-Timing": f"total;dur={1000 * (time.perf_counter() - started):.1f}",
             },
         )
+
+    @api.get("/", include_in_schema=False)
+    def home(self) -> RedirectResponse:
+        """A person in a browser finds the API's description."""
+        return RedirectResponse("/docs")
 
     @api.get("/v1/model")
     def model(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ carried to full resolution strip by strip: edges stay where the photo has them, 
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,8 @@ class Enhancer:
         self.bundle = bundle
         self.version = version
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._generator = bundle.generator.to(self._device)
+        # A copy: the bundle itself stays on the CPU, from where it can be sent to other processes.
+        self._generator = copy.deepcopy(bundle.generator).to(self._device)
 
     @classmethod
     def load(cls, uri: str) -> Enhancer:

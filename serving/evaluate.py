@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,13 +14,26 @@ from serving import sheet
 from serving.enhancer import Enhancer
 from training import metrics
 
-# Name of the measure, what it is computed from (picture, input), and which way is better, for the reader of a table.
-MEASURES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], float], str]] = {
-    "local_contrast_gain": (metrics.local_contrast_gain, "times the input's"),
-    "clipped_fraction": (lambda picture, _: metrics.clipped_fraction(picture), "lower is better"),
-    "tmqi_naturalness": (lambda picture, _: metrics.tmqi_naturalness(picture), "0 to 1, higher is better"),
-}
 STAGES = ("input", "intermediate", "result")
+
+
+class Measure(NamedTuple):
+    """A measure of (picture, input), and how a table names and explains it."""
+
+    function: Callable[[np.ndarray, np.ndarray], float]
+    label: str
+    meaning: str
+
+
+MEASURES = {
+    "local_contrast_gain": Measure(metrics.local_contrast_gain, "local contrast gain", "times the input's"),
+    "clipped_fraction": Measure(
+        lambda picture, _: metrics.clipped_fraction(picture), "clipped fraction", "lower is better"
+    ),
+    "tmqi_naturalness": Measure(
+        lambda picture, _: metrics.tmqi_naturalness(picture), "TMQI naturalness", "0 to 1, higher is better"
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +66,8 @@ def evaluate(
         count += 1
         pictures = dict(zip(STAGES, (photo.input, photo.intermediate, enhancer.enhance(photo.input)), strict=True))
         for stage, picture in pictures.items():
-            for name, (measure, _) in MEASURES.items():
-                values[stage][name].append(measure(picture, photo.input))
+            for name, measure in MEASURES.items():
+                values[stage][name].append(measure.function(picture, photo.input))
         if len(examples) < num_examples:
             examples.append((photo.name, pictures))
     table = {
@@ -89,9 +103,9 @@ def folder_photos(uris: list[str]) -> Iterator[EvaluationPhoto]:
 def format_table(evaluation: Evaluation) -> str:
     """The table as plain text."""
     lines = [f"{'':22}" + "".join(f"{stage:>14}" for stage in STAGES)]
-    for name, (_, meaning) in MEASURES.items():
+    for name, measure in MEASURES.items():
         cells = "".join(f"{evaluation.table[stage][name]:14.3f}" for stage in STAGES)
-        lines.append(f"{name.replace('_', ' '):22}{cells}   {meaning}")
+        lines.append(f"{measure.label:22}{cells}   {measure.meaning}")
     return "\n".join(lines)
 
 
@@ -99,8 +113,8 @@ def sheet_parts(evaluation: Evaluation) -> list[str]:
     """The table and the examples as parts of an HTML page."""
     whose = "that training never saw" if evaluation.held_out else "of the training itself (too few to hold any out)"
     rows = [
-        [name.replace("_", " "), *(f"{evaluation.table[stage][name]:.3f}" for stage in STAGES), meaning]
-        for name, (_, meaning) in MEASURES.items()
+        [measure.label, *(f"{evaluation.table[stage][name]:.3f}" for stage in STAGES), measure.meaning]
+        for name, measure in MEASURES.items()
     ]
     captions = {"input": "before", "intermediate": "intermediate (fixed algorithm)", "result": "after"}
     return [

@@ -19,7 +19,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem aut
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
 th, td { text-align: right; padding: .3rem .9rem; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child, .words th, .words td { text-align: left; }
 .row { display: flex; gap: .5rem; margin: 1rem 0 1.8rem; }
 figure { margin: 0; flex: 1 1 0; min-width: 0; } img { width: 100%; border-radius: 4px; display: block; }
 figcaption { font-size: .85rem; opacity: .75; }
@@ -48,10 +48,11 @@ def commands(lines: Iterable[str]) -> str:
     return f"<pre>{html.escape(chr(10).join(lines))}</pre>"
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> str:
+    """A table whose first column names the rows; `numbers` sets the others flush right."""
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return f"<table{'' if numbers else ' class=words'}><tr>{head}</tr>{body}</table>"
 
 
 def picture_row(pictures: Sequence[tuple[str, np.ndarray]]) -> str:

@@ -60,6 +60,12 @@ def test_demo_deletes_no_folder_that_is_not_its_own(refused, photo_folder: Path)
     assert sorted(photo_folder.rglob("*")) == before
 
 
+def test_senseless_numbers_are_refused(refused, photo_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert "steps=0: must be at least 1" in refused("demo", "--steps", "0", "--out", str(tmp_path / "out"))
+    to = ("--role", "input", "--to", str(tmp_path / "store"), "--long-side", "0")
+    assert "--long-side 0" in refused("ingest", str(photo_folder), *to)
+
+
 def test_train_refuses_what_is_no_store(refused, no_photos: str) -> None:  # type: ignore[no-untyped-def]
     assert "no store here" in refused("train", no_photos, "--workers", "1")
 
@@ -72,7 +78,8 @@ def test_train_refuses_unknown_recipes_and_fields(refused, no_photos: str) -> No
 def test_train_refuses_more_workers_than_fit(refused, no_photos: str) -> None:  # type: ignore[no-untyped-def]
     too_many = 1 + max(local.num_gpus(), local.cores())
     assert f"--workers {too_many}: this machine has" in refused("train", no_photos, "--workers", str(too_many))
-    assert "use 1" in refused("train", no_photos, "--workers", "-1")
+    for none in ("0", "-1"):
+        assert "use 1" in refused("train", no_photos, "--workers", none)
 
 
 def test_a_store_that_cannot_be_reached_names_the_endpoint(
