@@ -150,10 +150,11 @@ def enhance(options: argparse.Namespace) -> int:
 
 
 def serve(options: argparse.Namespace) -> int:
-    from infra.local import ray_session
+    from infra.local import check_port, ray_session
     from serving import app
     from serving.enhancer import load_model
 
+    check_port(options.host, options.port)
     load_model(options.model)
     with ray_session(), app.running(model=options.model, host=options.host, port=options.port) as address:
         print(f"serving {options.model} at {address}, API at {address}/docs; Ctrl-C ends it", flush=True)

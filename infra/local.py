@@ -204,6 +204,18 @@ def _rclone() -> str:
     return found
 
 
+def check_port(host: str, port: int) -> None:
+    """Refuse a port that something listens on: Ray Serve would share it, and each get a part of the requests."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise ValueError(
+                f"--host {host} --port {port}: cannot listen there ({error}); choose another port"
+            ) from None
+
+
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:

@@ -123,27 +123,30 @@ def batches(plan: Plan, *, rank: int, world_size: int, first_step: int, last_ste
     import ray
 
     lanes = plan.batch // world_size
-    first_block, last_block = first_step // plan.block, -(-last_step // plan.block)
-    lanes_per_task = max(1, min(lanes, _TASK_PHOTOS // plan.block))
-    tasks_per_block = -(-lanes // lanes_per_task)
+    # A task covers whole blocks, several where they are short: a task of a few photos costs Ray more than reading them.
+    span = plan.block * max(1, shards.ROW_GROUP_PHOTOS // plan.block)
+    first_span, last_span = first_step // span, -(-last_step // span)
+    lanes_per_task = max(1, min(lanes, _TASK_PHOTOS // span))
+    tasks_per_span = -(-lanes // lanes_per_task)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ray.data.ExecutionResources(cpu=_cpus_per_rank(world_size))
-    num_tasks = (last_block - first_block) * tasks_per_block
+    num_tasks = (last_span - first_span) * tasks_per_span
     dataset = ray.data.range(num_tasks, override_num_blocks=num_tasks).map_batches(
         functools.partial(
             _read_task,
             plan=plan,
-            first_task=first_block * tasks_per_block,
-            tasks_per_block=tasks_per_block,
+            span=span,
+            first_task=first_span * tasks_per_span,
+            tasks_per_span=tasks_per_span,
             lanes=np.arange(rank * lanes, (rank + 1) * lanes),
         ),
         batch_size=None,
     )
-    step = first_block * plan.block
-    for block in dataset.iter_batches(batch_size=lanes * plan.block, batch_format="numpy", prefetch_batches=1):
-        by_lane = {name: column.reshape(lanes, plan.block, *column.shape[1:]) for name, column in block.items()}
-        for row in range(plan.block):
+    step = first_span * span
+    for rows in dataset.iter_batches(batch_size=lanes * span, batch_format="numpy", prefetch_batches=1):
+        by_lane = {name: column.reshape(lanes, span, *column.shape[1:]) for name, column in rows.items()}
+        for row in range(span):
             if first_step <= step < last_step:
                 yield {name: column[:, row] for name, column in by_lane.items()}
             step += 1
@@ -195,13 +198,14 @@ def _mix(value: np.ndarray | np.uint64) -> np.ndarray:
         return np.asarray(value ^ (value >> np.uint64(31)))
 
 
-def _read_task(rows: Batch, *, plan: Plan, first_task: int, tasks_per_block: int, lanes: np.ndarray) -> Batch:
+def _read_task(rows: Batch, *, plan: Plan, span: int, first_task: int, tasks_per_span: int, lanes: np.ndarray) -> Batch:
+    """The samples of one or more tasks, each some lanes over the steps of one span, lane by lane."""
     cv2.setNumThreads(1)  # Ray runs one task a core
     parts = []
     for task in rows["id"] + first_task:
-        block, part = divmod(int(task), tasks_per_block)
-        own = np.array_split(lanes, tasks_per_block)[part]
-        steps = np.arange(block * plan.block, (block + 1) * plan.block)
+        number, part = divmod(int(task), tasks_per_span)
+        own = np.array_split(lanes, tasks_per_span)[part]
+        steps = np.arange(number * span, (number + 1) * span)
         parts.append(read_positions(plan, (steps[None, :] * plan.batch + own[:, None]).ravel()))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,13 @@ def test_a_model_that_is_not_there_is_named(refused, photo_folder: Path, trackin
     photo = str(photo_folder / "01.jpg")
     assert "no model.json here" in refused("enhance", photo, str(tmp_path / "e.jpg"), "--model", str(tmp_path))
     assert "models:/naturaltone@nobody" in refused("serve", "--model", "models:/naturaltone@nobody")
+
+
+def test_serve_refuses_a_port_in_use(refused, bundle_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = refused("serve", "--model", str(bundle_folder), "--port", str(port))
+    assert f"--port {port}: cannot listen there" in line and "choose another port" in line
 
 
 def test_enhance_refuses_to_write_where_it_reads(refused, photo_folder: Path, bundle_folder: Path) -> None:  # type: ignore[no-untyped-def]
