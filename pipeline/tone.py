@@ -21,7 +21,8 @@ class LocalLaplacian:
     """Parameters of `local_laplacian`; luminance is in [0, 1].
 
     alpha: detail is amplified by up to 1/alpha. beta: large-scale contrast is scaled by beta. With both 1 the filter is
-    the identity; below 1/alpha = 3.24 beta the remapping is monotone, so no edge is turned round. sigma: what counts as detail. samples: remapping functions between which coefficients are interpolated.
+    the identity; below 1/alpha = 3.24 beta the remapping is monotone, so no edge is turned round.
+    sigma: what counts as detail. samples: remapping functions between which coefficients are interpolated.
     The rest bounds the global tone rule, so that a black or flat frame is not blown up into noise.
     """
 
