@@ -38,10 +38,20 @@ def main(arguments: list[str] | None = None) -> int:
     except (RuntimeError, OSError) as error:
         print(f"naturaltone: {error}", file=sys.stderr)
         return RUN_FAILED
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in ("ray", "mlflow"):  # a bug of ours: its traceback is wanted
+            raise
+        print(f"naturaltone: {_last_line(error)}", file=sys.stderr)
+        return RUN_FAILED
     except KeyboardInterrupt as interrupt:
         number = signal.SIGTERM if str(interrupt) == "SIGTERM" else signal.SIGINT
         print("naturaltone: interrupted", file=sys.stderr)
         return 128 + number
+
+
+def _last_line(error: Exception) -> str:
+    """What a failed Ray task or MLflow says in the end, without the stacks above it."""
+    return ([line for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1].strip()
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -58,7 +68,9 @@ def ingest(options: argparse.Namespace) -> int:
     from infra.local import ray_session
     from pipeline import ingest as ingesting
 
+    # What can be refused is, before Ray starts.
     ingesting.find_photos(options.source)
+    ingesting.open_or_new(options.to, options.long_side)
     with ray_session():
         report = ingesting.ingest(options.source, role=options.role, store=options.to, long_side=options.long_side)
     for row in report.rejects.to_pylist():
@@ -73,13 +85,19 @@ def ingest(options: argparse.Namespace) -> int:
 def train(options: argparse.Namespace) -> int:
     from infra import local
     from infra.demo import register
+    from pipeline import shards, storage
     from training.config import make_config
     from training.train import train as run_training
 
     config = make_config(options.recipe, options.set)
+    bundle = options.out or f"models/{options.run}"
+    if "://" in bundle:
+        raise ValueError(f"--out '{bundle}': a folder of this machine; the registry keeps the model for the others")
+    storage.check_writable(bundle)
     workers = max(1, local.num_gpus()) if options.workers is None else options.workers
     if not os.environ.get("RAY_ADDRESS"):
         local.check_workers(workers)
+    shards.open_store(options.store)
     with local.ray_session():
         use_gpu = local.check_workers(workers)
         result = run_training(
@@ -88,7 +106,7 @@ def train(options: argparse.Namespace) -> int:
             run_name=options.run,
             workers=workers,
             use_gpu=use_gpu,
-            bundle=Path(options.out or f"models/{options.run}"),
+            bundle=Path(bundle),
         )
     version = register(result)
     print(f"run {options.run}: {result.report.steps} steps, {result.images_per_second:.1f} photos/s")
@@ -105,7 +123,8 @@ def evaluate(options: argparse.Namespace) -> int:
     from serving import sheet
     from serving.enhancer import Enhancer
 
-    photos, held_out = evaluating.open_photos(options.photos)
+    rejects: list[str] = []
+    photos, held_out = evaluating.open_photos(options.photos, rejects)
     evaluation = evaluating.evaluate(Enhancer.load(options.model), photos, held_out=held_out)
     if options.sheet:
         page = sheet.page("naturaltone evaluation", evaluating.sheet_parts(evaluation))
@@ -114,7 +133,9 @@ def evaluate(options: argparse.Namespace) -> int:
         print(json.dumps({"photos": evaluation.photos, "held_out": evaluation.held_out, "table": evaluation.table}))
     else:
         print(evaluating.format_table(evaluation))
-    return OK
+    for reject in rejects:
+        print(f"rejected {reject}", file=sys.stderr)
+    return SOME_FAILED if rejects else OK
 
 
 def enhance(options: argparse.Namespace) -> int:
@@ -126,6 +147,8 @@ def enhance(options: argparse.Namespace) -> int:
     if storage.exists(options.source):
         if storage.resolve(options.source) == storage.resolve(options.target):
             raise ValueError(f"'{options.target}' is the photo itself; originals stay untouched: choose another name")
+        if os.path.isdir(options.target):
+            raise ValueError(f"'{options.target}' is a folder; name the file that the enhanced photo is to be")
         enhanced = Enhancer.load(options.model).enhance_file(
             storage.read_bytes(options.source), strength=options.strength
         )
@@ -134,9 +157,10 @@ def enhance(options: argparse.Namespace) -> int:
         return OK
 
     from infra.local import ray_session
-    from serving.archive import enhance_archive
+    from serving.archive import enhance_archive, refuse_nesting
 
     storage.check_folder(options.source)
+    refuse_nesting(options.source, options.target)
     enhancer = Enhancer.load(options.model)
     with ray_session():
         report = enhance_archive(options.source, options.target, enhancer, strength=options.strength)

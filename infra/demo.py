@@ -50,6 +50,8 @@ def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) 
 
     `ValueError` before any work for folders without photos or an `out` that is not the demo's own.
     """
+    if (inputs is None) != (natural is None):
+        raise ValueError("--inputs and --natural go together: give both, or neither for the built-in photos")
     config = make_config(RECIPE, [*SETTINGS, f"steps={steps}", f"checkpoint_every={max(1, steps // 2)}"])
     for folder in (inputs, natural):
         if folder is not None:
@@ -57,6 +59,7 @@ def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) 
                 raise ValueError(
                     f"'{folder}': the demo takes folders of this machine; `naturaltone ingest` takes s3://"
                 )
+            archive.refuse_nesting(folder, str(out))
             ingest.find_photos(folder)
     _clear(out)
     gpus = local.num_gpus()
@@ -96,7 +99,7 @@ def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) 
 
         with _stage("evaluate", seconds, "photos that training never saw"):
             uris, held_out = _unseen(photos, store_uri)
-            evaluation = evaluate.evaluate(enhancer, evaluate.folder_photos(uris), held_out=held_out)
+            evaluation = evaluate.evaluate(enhancer, evaluate.folder_photos(uris, []), held_out=held_out)
             tracking.log_metrics(
                 result.run_id,
                 {f"{stage}_{name}": value for stage, row in evaluation.table.items() for name, value in row.items()},
@@ -166,8 +169,6 @@ def format_summary(summary: dict[str, Any], out: Path) -> str:
 def _photos(inputs: str | None, natural: str | None, out: Path) -> Photos:
     if inputs is not None and natural is not None:
         return Photos(inputs=inputs, natural=natural, unseen=None)
-    if inputs is not None or natural is not None:
-        raise ValueError("--inputs and --natural go together: give both, or neither for the built-in photos")
     written = samples.write_samples(out / "photos")
     _say("No --inputs and --natural: using the real photos that scikit-image and scikit-learn carry;")
     _say("the inputs are dulled copies of some of them, so this shows the way, not what a good model can do.")

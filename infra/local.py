@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _START_SECONDS = 20.0
@@ -105,9 +106,13 @@ def ray_session() -> Iterator[None]:
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
-    local = {} if address else {"address": "local", "num_cpus": local_cpus(), "include_dashboard": False}
+    if address:  # its workers were not started from here and know neither the keys nor the tracking server
+        own = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "MLFLOW_"))}
+        where: dict[str, Any] = {"runtime_env": {"env_vars": own}}
+    else:
+        where = {"address": "local", "num_cpus": local_cpus(), "include_dashboard": False}
     # What workers log stays in Ray's files: what matters comes back as results, progress and errors.
-    ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
+    ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
     try:
         _set_up_ray_data(cpus=None if address else cores())
         with interruptible():  # after ray.init, which takes over SIGTERM
@@ -177,8 +182,12 @@ def _refuse_workers(workers: int, fit: int, why: str) -> None:
 def interruptible() -> Iterator[None]:
     """Turn SIGTERM into the same orderly end as Ctrl-C, for as long as the context lasts."""
 
+    stopping = False
+
     def stop(signum: int, frame: FrameType | None) -> None:
-        # A second signal must not interrupt the cleaning up.
+        # A second signal must not interrupt the cleaning up, which goes on behind this context.
+        nonlocal stopping
+        stopping = True
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt(signal.Signals(signum).name)
@@ -187,8 +196,9 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not stopping:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _die_with_parent() -> Callable[[], None]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
 # The limit is ours: decode() reads the size from the header and refuses before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -20,6 +20,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258
+# Width, length, bits, compression, photometry, strips, tiles, planes, predictor, samples and their kinds, YCbCr.
+_TIFF_LAYOUT = (*range(254, 260), 262, 266, 273, 277, 278, 279, 284, 317, *range(322, 326), 338, 339, *range(529, 533))
 _SRGB = ImageCms.createProfile("sRGB")
 
 
@@ -85,7 +87,10 @@ def encode(photo: Photo, pixels: np.ndarray) -> bytes:
     if photo.is_grey:
         image = image.convert("L")
     buffer = io.BytesIO()
-    image.save(buffer, format=photo.format, **photo.save_options)
+    try:
+        image.save(buffer, format=photo.format, **photo.save_options)
+    except (OSError, ValueError, struct.error) as error:
+        raise ImageError("unwritable", f"its metadata cannot be written again as {photo.format} ({error})") from None
     return buffer.getvalue()
 
 
@@ -138,7 +143,7 @@ def _refuse_unsupported(image: Image.Image, data: bytes, max_pixels: int) -> Non
         raise ImageError("too_small", f"{width}×{height} pixels; each side needs at least {MIN_SIDE}")
     if _bit_depth(image, data) > 8:
         raise ImageError("unsupported_depth", f"{_bit_depth(image, data)} bits a channel; save it with 8")
-    if image.mode not in ("RGB", "L"):
+    if image.mode not in ("RGB", "L") or "transparency" in image.info:
         raise ImageError("unsupported_mode", f"pixel layout {image.mode}; save it as RGB or grey without transparency")
 
 
@@ -154,7 +159,7 @@ def _bit_depth(image: Image.Image, data: bytes) -> int:
 def _save_options(image: Image.Image) -> dict[str, Any]:
     """Everything that `Image.save` forgets unless it is told (profile, EXIF, XMP, resolution, quality)."""
     options: dict[str, Any] = {}
-    exif = image.info.get("exif") or image.getexif().tobytes()
+    exif = image.info.get("exif") or _own_tags(image)
     if exif:
         options["exif"] = _upright_exif(exif)
     for name in ("icc_profile", "xmp", "dpi", "comment"):
@@ -165,11 +170,30 @@ def _save_options(image: Image.Image) -> dict[str, Any]:
         options["qtables"] = image.quantization  # type: ignore[attr-defined]
         options["subsampling"] = max(JpegImagePlugin.get_sampling(image), 0)
         options["progressive"] = bool(image.info.get("progressive"))
+    if image.format == "PNG":
+        options["pnginfo"] = _png_text(image)
     if image.format == "WEBP":
         options["quality"] = 95
     if image.format == "TIFF":
         options["compression"] = "tiff_lzw"
     return options
+
+
+def _own_tags(image: Image.Image) -> bytes:
+    """The tags of a TIFF (its EXIF is its directory) without those that describe how its old pixels were laid out."""
+    exif = image.getexif()
+    for tag in _TIFF_LAYOUT:
+        exif.pop(tag, None)
+    return exif.tobytes() if len(exif) else b""
+
+
+def _png_text(image: Image.Image) -> PngImagePlugin.PngInfo:
+    """The text chunks of a PNG, among which is its XMP."""
+    info = PngImagePlugin.PngInfo()
+    for name, text in getattr(image, "text", {}).items():
+        if not name.startswith("Raw profile"):  # ImageMagick's copies of EXIF and ICC, which are written anyway
+            info.add_itxt(name, str(text))
+    return info
 
 
 def _upright_exif(exif: bytes) -> bytes:

@@ -47,11 +47,9 @@ def ingest(source: str, *, role: str, store: str, long_side: int = LONG_SIDE) ->
     """
     if role not in shards.ROLES:
         raise ValueError(f"role '{role}'; use one of {', '.join(shards.ROLES)}")
-    if long_side < MIN_LONG_SIDE:
-        raise ValueError(f"--long-side {long_side}: photos that small teach nothing; use at least {MIN_LONG_SIDE}")
     source, store = storage.absolute(source), storage.absolute(store)
     uris = find_photos(source)
-    opened = _open_or_new(store, long_side)
+    opened = open_or_new(store, long_side)
     hashed = _hash_photos(uris)
     readable = hashed.filter(pc.field("reason").is_null()).sort_by([("photo_id", "ascending"), ("source", "ascending")])
     known = _known_ids(opened, role)
@@ -62,8 +60,10 @@ def ingest(source: str, *, role: str, store: str, long_side: int = LONG_SIDE) ->
         "role", pa.array([role] * pc.sum(pc.is_valid(hashed["reason"])).as_py(), pa.string())
     )
     rejects = pa.concat_tables([unreadable.select(shards.REJECTED.names), rejects])
-    shards.save_manifest(replace(opened, row_groups=pa.concat_tables([opened.row_groups, row_groups])))
-    _save_rejects(store, rejects)
+    # Read again: an ingest of the other role may have ended meanwhile.
+    newest = open_or_new(store, long_side)
+    shards.save_manifest(replace(newest, row_groups=pa.concat_tables([newest.row_groups, row_groups])))
+    _save_rejects(store, rejects, role=role, tried=pa.array(uris))
     return IngestReport(
         found=len(uris),
         added=pc.sum(row_groups["num_photos"]).as_py() or 0,
@@ -92,8 +92,11 @@ def shrink(pixels: np.ndarray, long_side: int) -> np.ndarray:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
-def _open_or_new(store: str, long_side: int) -> shards.Store:
-    storage.check_reachable(store)
+def open_or_new(store: str, long_side: int) -> shards.Store:
+    """The store at `store`, or an empty one to be; `ValueError` if it was made with another algorithm or long side."""
+    if long_side < MIN_LONG_SIDE:
+        raise ValueError(f"--long-side {long_side}: photos that small teach nothing; use at least {MIN_LONG_SIDE}")
+    storage.check_writable(store)
     if not storage.exists(storage.join(store, shards.MANIFEST)):
         return shards.Store(
             uri=store, row_groups=shards.ROW_GROUPS.empty_table(), algorithm=tone.algorithm_id(), long_side=long_side
@@ -213,13 +216,13 @@ def _write_batch(batch: pa.Table, *, role: str, store: str, algorithm: str) -> d
     return {"row_groups": [_to_ipc(pa.concat_tables(row_groups))], "rejects": [_to_ipc(rejects)]}
 
 
-def _save_rejects(store: str, rejects: pa.Table) -> None:
-    """Add to the store's rejects; a photo rejected again replaces its earlier row."""
+def _save_rejects(store: str, rejects: pa.Table, *, role: str, tried: pa.Array) -> None:
+    """Add to the store's rejects; what this ingest tried again counts by its new outcome."""
     uri = storage.join(store, shards.REJECTS)
     if storage.exists(uri):
         earlier = pq.read_table(io.BytesIO(storage.read_bytes(uri)))
         rejects = pa.concat_tables(
-            [earlier.filter(~pc.field("source").isin(rejects["source"].combine_chunks())), rejects]
+            [earlier.filter(~(pc.field("source").isin(tried) & (pc.field("role") == role))), rejects]
         )
     shards.write_table(uri, rejects)
 

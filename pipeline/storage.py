@@ -24,11 +24,12 @@ class StorageError(ValueError):
 
 @dataclass(frozen=True)
 class File:
-    """One listed file: its URI, and its path relative to the listed folder."""
+    """One listed file: its URI, its path relative to the listed folder, bytes, and seconds since 1970 when it changed."""
 
     uri: str
     relative: str
     size: int
+    modified: float
 
 
 def is_s3(uri: str) -> bool:
@@ -100,7 +101,7 @@ def list_files(uri: str, *, suffixes: tuple[str, ...] = ("",)) -> Iterator[File]
     for info in sorted(infos, key=lambda info: info.path):
         if info.type == fs.FileType.File and info.path.lower().endswith(suffixes):
             relative = info.path[len(path) :].lstrip("/")
-            yield File(join(uri, relative), relative, info.size)
+            yield File(join(uri, relative), relative, info.size, info.mtime_ns / 1e9)
 
 
 def check_folder(uri: str) -> None:
@@ -109,6 +110,18 @@ def check_folder(uri: str) -> None:
     filesystem, path = resolve(uri)
     if not is_s3(uri) and filesystem.get_file_info(path).type != fs.FileType.Directory:
         raise StorageError(f"'{uri}': no such folder; check the path")
+
+
+def check_writable(uri: str) -> None:
+    """Refuse a folder to write to that is out of reach, is a file, or belongs to somebody else."""
+    check_reachable(uri)
+    if is_s3(uri):
+        return
+    place = Path(resolve(uri)[1])
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise StorageError(f"'{uri}': nothing can be written to '{place}'; choose a folder that is yours")
 
 
 def check_reachable(uri: str) -> None:

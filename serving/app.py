@@ -8,6 +8,7 @@ from typing import Any
 
 # Serve pickles the class below by value, where it is decorated: what it uses stands above it, and its annotations are no
 # strings (no `from __future__ import annotations`), which FastAPI could not look up.
+import starlette.exceptions
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
@@ -52,8 +53,8 @@ async def _image_error(request: Request, error: ImageError) -> JSONResponse:
     return JSONResponse({"error": error.reason, "detail": error.detail}, _STATUS.get(error.reason, 400))
 
 
-@api.exception_handler(HTTPException)
-async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+@api.exception_handler(starlette.exceptions.HTTPException)  # FastAPI's own, and those of its router and parsers
+async def _http_error(request: Request, error: starlette.exceptions.HTTPException) -> JSONResponse:
     body = error.detail if isinstance(error.detail, dict) else {"error": "http", "detail": str(error.detail)}
     return JSONResponse(body, error.status_code)
 

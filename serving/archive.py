@@ -32,6 +32,7 @@ class Entry:
 
     source: str
     size: int
+    modified: float
     model: str
     strength: float
     status: str
@@ -39,9 +40,10 @@ class Entry:
     megapixels: float = 0.0
     seconds: float = 0.0
 
-    @property
-    def key(self) -> tuple[str, int, str, float]:
-        return self.source, self.size, self.model, self.strength
+    def asks_the_same(self, other: Entry) -> bool:
+        """Whether both want the same photo, as large and as old, enhanced alike."""
+        mine, theirs = ((e.source, e.size, e.modified, e.model, e.strength) for e in (self, other))
+        return mine == theirs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +71,9 @@ def enhance_archive(source: str, target: str, enhancer: Enhancer, *, strength: f
     """
     check_strength(strength)
     source, target = storage.absolute(source), storage.absolute(target)
-    _refuse_nesting(source, target)
+    refuse_nesting(source, target)
     storage.check_folder(source)
-    storage.check_reachable(target)
+    storage.check_writable(target)
     files = [file for file in storage.list_files(source)]
     photos = [file for file in files if file.relative.lower().endswith(images.SUFFIXES)]
     if not photos:
@@ -81,7 +83,14 @@ def enhance_archive(source: str, target: str, enhancer: Enhancer, *, strength: f
 
     report = _Report(storage.join(target, REPORT))
     wanted = [
-        Entry(source=file.relative, size=file.size, model=enhancer.version, strength=strength, status="waiting")
+        Entry(
+            source=file.relative,
+            size=file.size,
+            modified=file.modified,
+            model=enhancer.version,
+            strength=strength,
+            status="waiting",
+        )
         for file in photos
     ]
     todo = [entry for entry in wanted if not report.is_done(entry, target)]
@@ -156,19 +165,21 @@ class _Report:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        self._entries: dict[tuple[str, int, str, float], Entry] = {}
+        self._entries: dict[str, Entry] = {}  # by source: the newest alone says what lies in the target
         self._saved = time.monotonic()
         if storage.exists(uri):
             for line in storage.read_bytes(uri).decode().splitlines():
                 entry = Entry(**json.loads(line))
-                self._entries[entry.key] = entry
+                self._entries[entry.source] = entry
 
     def is_done(self, entry: Entry, target: str) -> bool:
-        done = self._entries.get(entry.key)
-        return done is not None and done.status == "enhanced" and storage.exists(storage.join(target, entry.source))
+        done = self._entries.get(entry.source)
+        if done is None or done.status != "enhanced" or not done.asks_the_same(entry):
+            return False
+        return storage.exists(storage.join(target, entry.source))
 
     def add(self, entry: Entry) -> None:
-        self._entries[entry.key] = entry
+        self._entries[entry.source] = entry
         if time.monotonic() - self._saved > _REPORT_SECONDS:
             self.save()
 
@@ -178,7 +189,8 @@ class _Report:
         self._saved = time.monotonic()
 
 
-def _refuse_nesting(source: str, target: str) -> None:
+def refuse_nesting(source: str, target: str) -> None:
+    """`ValueError` where writing to one of two folders could touch the other."""
     kinds = storage.is_s3(source), storage.is_s3(target)
     if kinds[0] != kinds[1]:
         return

@@ -82,13 +82,18 @@ def check_strength(strength: float) -> None:
 
 
 def load_model(uri: str) -> tuple[Bundle, str]:
-    """The bundle that `uri` names, and the version to report for it."""
+    """The bundle that `uri` names, and the version to report for it: a name for people, a digest for the weights."""
     if uri.startswith("models:/"):
         folder, version = tracking.download_model(uri)
-        return load_bundle(folder), f"{uri.removeprefix('models:/').split('@')[0].split('/')[0]}/{version}"
-    if not storage.is_s3(uri):
-        folder = Path(storage.resolve(uri)[1])
-        return load_bundle(folder), folder.name
+        name = f"{uri.removeprefix('models:/').split('@')[0].split('/')[0]}/{version}"
+        bundle = load_bundle(folder)
+    else:
+        name = uri.rstrip("/").rpartition("/")[2]
+        bundle = _load_stored(uri) if storage.is_s3(uri) else load_bundle(Path(storage.resolve(uri)[1]))
+    return bundle, f"{name}-{bundle.digest}"
+
+
+def _load_stored(uri: str) -> Bundle:
     storage.check_reachable(uri)
     with tempfile.TemporaryDirectory() as local:
         for name in (BUNDLE_JSON, BUNDLE_TENSORS):
@@ -96,7 +101,7 @@ def load_model(uri: str) -> tuple[Bundle, str]:
                 (Path(local) / name).write_bytes(storage.read_bytes(storage.join(uri, name)))
             except OSError:
                 raise storage.StorageError(f"'{uri}': no {name} there; give the folder of a model bundle") from None
-        return load_bundle(Path(local)), uri.rstrip("/").rpartition("/")[2]
+        return load_bundle(Path(local))
 
 
 def _to_working_size(pixels: np.ndarray, long_side: int) -> np.ndarray:

@@ -70,32 +70,35 @@ def evaluate(
                 values[stage][name].append(measure.function(picture, photo.input))
         if len(examples) < num_examples:
             examples.append((photo.name, pictures))
+    if not count:
+        raise ValueError("none of the photos can be read; give others")
     table = {
         stage: {name: float(np.mean(column)) for name, column in columns.items()} for stage, columns in values.items()
     }
     return Evaluation(photos=count, held_out=held_out, table=table, examples=examples)
 
 
-def open_photos(uri: str) -> tuple[Iterator[EvaluationPhoto], bool]:
+def open_photos(uri: str, rejects: list[str]) -> tuple[Iterator[EvaluationPhoto], bool]:
     """The photos at `uri`, and whether training never saw them: a store's held-out inputs, or any folder of photos.
 
     A folder is taken as held out: only its owner knows.
     """
     storage.check_reachable(uri)
     if not storage.exists(storage.join(uri, shards.MANIFEST)):
-        return folder_photos(ingest.find_photos(uri)), True
+        return folder_photos(ingest.find_photos(uri), rejects), True
     store = shards.open_store(uri)
     held_out = store.count("input", "test") > 0
     return _store_photos(store, "test" if held_out else "train"), held_out
 
 
-def folder_photos(uris: list[str]) -> Iterator[EvaluationPhoto]:
-    """Photo files to score, shrunk to at most `ingest.LONG_SIDE`; `ImageError` names the one that is none."""
+def folder_photos(uris: list[str], rejects: list[str]) -> Iterator[EvaluationPhoto]:
+    """Photo files to score, shrunk to at most `ingest.LONG_SIDE`; what is none is added to `rejects` with its reason."""
     for uri in uris:
         try:
             photo = images.decode(storage.read_bytes(uri))
-        except images.ImageError as error:
-            raise images.ImageError(error.reason, f"'{uri}': {error.detail}") from None
+        except (images.ImageError, OSError) as error:
+            rejects.append(f"{uri}: {error}")
+            continue
         pixels = ingest.shrink(images.to_srgb(photo.pixels, photo.icc_profile), ingest.LONG_SIDE)
         yield EvaluationPhoto(name=uri.rpartition("/")[2], input=pixels, intermediate=tone.intermediate(pixels))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from pathlib import Path
 
@@ -43,16 +44,29 @@ def test_ingest_refuses_a_missing_folder_and_one_without_photos(refused, role, n
 
 
 def test_an_empty_folder_is_no_folder_of_photos(refused, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    empty = tmp_path / "empty"
+    empty.mkdir()
     assert "no photos here" in refused(
-        "demo", "--inputs", str(tmp_path), "--natural", str(tmp_path), "--out", str(tmp_path / "out")
+        "demo", "--inputs", str(empty), "--natural", str(empty), "--out", str(tmp_path / "out")
     )
     assert not (tmp_path / "out").exists()
 
 
 def test_demo_wants_both_folders_or_none(refused, photo_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    assert "--inputs and --natural go together" in refused(
-        "demo", "--inputs", str(photo_folder), "--out", str(tmp_path / "out")
-    )
+    out = tmp_path / "out"
+    (out / "enhanced").mkdir(parents=True)
+    (out / ".naturaltone-demo").touch()
+    line = refused("demo", "--inputs", str(photo_folder), "--out", str(out))
+    assert "--inputs and --natural go together" in line and (out / "enhanced").exists(), "refused before clearing"
+
+
+def test_demo_deletes_no_photos_that_lie_in_its_folder(refused, photo_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "demo"
+    mine = Path(shutil.copytree(photo_folder, out / "mine"))
+    (out / ".naturaltone-demo").touch()
+    folders = ("--inputs", str(mine), "--natural", str(photo_folder), "--out", str(out))
+    assert "lie in each other" in refused("demo", *folders)
+    assert (mine / "01.jpg").exists()
 
 
 def test_demo_deletes_no_folder_that_is_not_its_own(refused, photo_folder: Path) -> None:  # type: ignore[no-untyped-def]
@@ -145,6 +159,21 @@ def test_evaluate_prints_json_for_scripts(
     assert naturaltone.main(arguments) == 0
     assert json.loads(capsys.readouterr().out)["photos"] == 2
     assert sheet.read_text().startswith("<!doctype html>")
+
+
+def test_evaluate_names_bad_photos_and_goes_on(
+    photo_folder: Path, bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(photo_folder / "01.jpg", tmp_path / "good.jpg")
+    (tmp_path / "text.jpg").write_text("no photo")
+    assert naturaltone.main(["evaluate", str(bundle_folder), str(tmp_path)]) == naturaltone.SOME_FAILED
+    captured = capsys.readouterr()
+    assert "local contrast gain" in captured.out and "text.jpg: not_an_image" in captured.err
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(refused, photo_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    file = str(photo_folder / "01.jpg")
+    assert "nothing can be written" in refused("ingest", str(photo_folder), "--role", "input", "--to", file)
 
 
 @pytest.mark.parametrize("command", ["demo", "ingest", "train", "evaluate", "enhance", "serve"])

@@ -108,7 +108,8 @@ def test_a_photo_file_keeps_its_metadata(tiny: Enhancer, photo: np.ndarray, to_f
 
 
 def test_a_model_loads_from_a_folder_and_a_missing_one_is_named(bundle_folder: Path, tmp_path: Path) -> None:
-    assert Enhancer.load(str(bundle_folder)).version == bundle_folder.name
+    loaded = Enhancer.load(str(bundle_folder))
+    assert loaded.version == f"{bundle_folder.name}-{loaded.bundle.digest}", "other weights have another version"
     with pytest.raises(BundleError, match=str(tmp_path)):
         Enhancer.load(str(tmp_path))
 
@@ -117,6 +118,6 @@ def test_a_model_loads_from_object_storage(bundle_folder: Path, object_store: ob
     uri = f"{object_store.uri}/models/one"  # type: ignore[attr-defined]
     for file in bundle_folder.iterdir():
         storage.write_bytes(storage.join(uri, file.name), file.read_bytes())
-    assert Enhancer.load(uri).version == "one"
+    assert Enhancer.load(uri).version == f"one-{Enhancer.load(str(bundle_folder)).bundle.digest}"
     with pytest.raises(storage.StorageError, match=r"no model\.json there"):
         Enhancer.load(f"{object_store.uri}/models/none")  # type: ignore[attr-defined]

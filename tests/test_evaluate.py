@@ -31,7 +31,7 @@ def test_the_inputs_own_gain_is_1_and_means_are_over_all_photos(bundle: Bundle, 
 
 
 def test_a_folder_of_photos_is_read_through_the_same_algorithm(photo_folder: Path) -> None:
-    photos, held_out = evaluate.open_photos(str(photo_folder))
+    photos, held_out = evaluate.open_photos(str(photo_folder), [])
     first = next(photos)
     assert held_out and np.array_equal(first.intermediate, tone.intermediate(first.input))
 

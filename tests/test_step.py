@@ -10,6 +10,7 @@ import torch
 
 from pipeline.stream import Batch
 from training.config import TrainConfig
+from training.history import History
 from training.loop import TrainingDiverged, fit
 from training.step import NETWORKS, GanStep, to_pixels, to_tensor
 
@@ -124,6 +125,16 @@ def test_fit_counts_steps_and_saves_between_but_not_at_the_end(config: TrainConf
     )
     assert steps == list(range(3, config.steps)) and saved == [4]
     assert report.steps == config.steps - 3
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_a_short_run_has_a_first_and_a_last_fifth_too(steps: int, config: TrainConfig) -> None:
+    history = History(dataclasses.replace(config, steps=steps), device=CPU, recorder=None, post=None)
+    for step in range(steps):
+        history.add(step, {"loss_color": float(step)})
+    history.close()
+    assert history.first.mean()["loss_color"] <= history.last.mean()["loss_color"]
+    assert (steps < 2) or history.first.mean() != history.last.mean()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(config: TrainConfig, batch: Batch) -> None:

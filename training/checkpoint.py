@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
 from training.config import TrainConfig
@@ -31,10 +32,11 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A model bundle: G in evaluation mode, and `model.json` as `description`."""
+    """A model bundle: G in evaluation mode, `model.json` as `description`, and a digest of the weights that names them."""
 
     generator: ToneEnhancer
     description: dict[str, Any]
+    digest: str
 
     @property
     def working_resolution(self) -> int:
@@ -105,10 +107,12 @@ def load_bundle(folder: Path) -> Bundle:
     description = _read_json(folder / BUNDLE_JSON)
     try:
         generator = ToneEnhancer(**description["architecture"])
-        generator.load_state_dict(load_file(folder / BUNDLE_TENSORS))
+        weights = (folder / BUNDLE_TENSORS).read_bytes()
+        generator.load_state_dict(load(weights))
     except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise BundleError(f"'{folder}': not a usable model bundle ({error}); export or download it again") from None
-    return Bundle(generator=generator.eval().requires_grad_(False), description=description)
+    digest = hashlib.sha256(weights).hexdigest()[:8]
+    return Bundle(generator=generator.eval().requires_grad_(False), description=description, digest=digest)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -48,6 +49,7 @@ class History:
     ) -> None:
         self.first, self.last = Mean(), Mean()
         self._steps = config.steps
+        self._window = max(1, math.ceil(_WINDOW * config.steps))
         self._device = device
         self._recorder, self._post = recorder, post
         self._waiting: list[tuple[int, Metrics]] = []
@@ -72,9 +74,9 @@ class History:
             table /= torch.distributed.get_world_size()
         for (step, _), row in zip(self._waiting, table.tolist(), strict=True):
             metrics = dict(zip(names, row, strict=True))
-            if step < _WINDOW * self._steps:
+            if step < self._window:
                 self.first.add(metrics)
-            if step >= (1 - _WINDOW) * self._steps:
+            if step >= self._steps - self._window:
                 self.last.add(metrics)
             if self._recorder:
                 self._recorder.log(step, metrics)

@@ -53,8 +53,11 @@ def create_experiment(*, artifacts: Path) -> None:
     mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts.resolve().as_uri())
 
 
-def start_run(*, run_name: str, params: dict[str, Any], tags: dict[str, str]) -> str:
-    """Open a run on the tracking server of `MLFLOW_TRACKING_URI`, or go on with the one of that name; returns its id."""
+def start_run(*, run_name: str, params: dict[str, Any], tags: dict[str, str], may_change: set[str]) -> str:
+    """Open a run on the tracking server of `MLFLOW_TRACKING_URI`, or go on with the one of that name; returns its id.
+
+    `TrackingError` if that one has other params or tags, but for those that `may_change`.
+    """
     import mlflow
 
     try:
@@ -73,7 +76,17 @@ def start_run(*, run_name: str, params: dict[str, Any], tags: dict[str, str]) ->
     with run:
         if not found:
             mlflow.log_params(params)
-        mlflow.set_tags(tags)
+            mlflow.set_tags(tags)
+    known = {**run.data.params, **run.data.tags}
+    other = [
+        f"{name} {known[name]}, now {value}"
+        for name, value in {**params, **tags}.items()
+        if found and name not in may_change and known.get(name, str(value)) != str(value)
+    ]
+    if other:
+        raise TrackingError(
+            f"run '{run_name}' was started with {'; '.join(other)}; set it so again or choose another --run"
+        )
     return str(run.info.run_id)
 
 
@@ -142,8 +155,9 @@ def register(bundle: Path, *, run_id: str, code: Path) -> ModelVersion:
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.tracking import MlflowClient
-    from mlflow.types import Schema, TensorSpec
+    from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
+    strength = ParamSchema([ParamSpec("strength", DataType.double, 1.0)])
     photos = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))])
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*input example")  # the signature is given, not inferred
@@ -151,7 +165,7 @@ def register(bundle: Path, *, run_id: str, code: Path) -> ModelVersion:
             name=MODEL_NAME,
             python_model=str(code),
             artifacts={BUNDLE_ARTIFACT: str(bundle)},
-            signature=ModelSignature(inputs=photos, outputs=photos),
+            signature=ModelSignature(inputs=photos, outputs=photos, params=strength),
             pip_requirements=_REQUIREMENTS,
         )
     client = MlflowClient()

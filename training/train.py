@@ -33,6 +33,7 @@ from training.networks import ToneEnhancer
 from training.step import GanStep, to_pixels, to_tensor
 
 _PROGRESS_SECONDS = 1.0
+_KEPT_CHECKPOINTS = 2
 _SAMPLE_PHOTOS, _SAMPLE_HEIGHT = 4, 240
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -79,7 +80,8 @@ def train(
     run_id = tracking.start_run(
         run_name=run_name,
         params=dataclasses.asdict(config),
-        tags={"store": store_uri, "algorithm": store.algorithm, "workers": str(workers)},
+        tags={"store": store_uri, "algorithm": store.algorithm},
+        may_change={"steps", "checkpoint_every"},
     )
     filesystem, path = storage.resolve(storage.join(store_uri, "runs"))
     if storage.is_s3(store_uri):
@@ -89,7 +91,12 @@ def train(
         _train_worker,
         train_loop_config={"store": store_uri, "config": dataclasses.asdict(config), "run_id": run_id, "board": board},
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu),
-        run_config=ray.train.RunConfig(name=run_name, storage_path=path, storage_filesystem=filesystem),
+        run_config=ray.train.RunConfig(
+            name=run_name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=_KEPT_CHECKPOINTS),
+        ),
     )
     try:
         result = _fit_with_progress(trainer, board, config)
