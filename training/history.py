@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 import torch
@@ -49,6 +50,8 @@ class History:
     ) -> None:
         self.first, self.last = Mean(), Mean()
         self._steps = config.steps
+        self._batch = config.batch
+        self._reduced = time.monotonic()
         self._window = max(1, math.ceil(_WINDOW * config.steps))
         self._device = device
         self._recorder, self._post = recorder, post
@@ -67,6 +70,9 @@ class History:
             self._recorder.close()
 
     def _reduce(self) -> None:
+        now = time.monotonic()
+        images_per_second = len(self._waiting) * self._batch / (now - self._reduced)
+        self._reduced = now
         names = list(self._waiting[0][1])
         table = torch.tensor([[metrics[name] for name in names] for _, metrics in self._waiting], device=self._device)
         if torch.distributed.is_initialized():
@@ -80,6 +86,8 @@ class History:
                 self.last.add(metrics)
             if self._recorder:
                 self._recorder.log(step, metrics)
+        if self._recorder:
+            self._recorder.log(step, {"images_per_second": images_per_second})
         self._waiting.clear()
         if self._post:
             self._post(step + 1, metrics)

@@ -149,7 +149,9 @@ def test_every_steps_losses_and_activations_are_tracked(trained: TrainResult, co
     for name in [*losses, "activation_natural", "activation_enhanced"]:
         steps = [metric.step for metric in client.get_metric_history(trained.run_id, name)]
         assert sorted(steps) == list(range(config.steps)), name
+    assert all(metric.value > 0 for metric in client.get_metric_history(trained.run_id, "images_per_second"))
     run = client.get_run(trained.run_id)
+    assert run.data.metrics["images_per_second"] > 0
     assert run.data.params["lambda_natural"] == str(config.lambda_natural)
     assert any("input-intermediate-enhanced" in file.path for file in client.list_artifacts(trained.run_id, "images"))
 
