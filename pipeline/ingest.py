@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,8 +21,6 @@ import ray
 
 from pipeline import images, shards, storage, tone
 from pipeline.progress import track
-
-log = logging.getLogger(__name__)
 
 LONG_SIDE, MIN_LONG_SIDE = 1024, 64
 _PREPARED = pa.schema([*shards.PHOTOS, ("reason", pa.string()), ("detail", pa.string())])
@@ -146,7 +143,7 @@ def _known_ids(store: shards.Store, role: str) -> pa.Array:
 
 
 def _prepare_and_write(photos: pa.Table, *, role: str, store: shards.Store) -> tuple[pa.Table, pa.Table]:
-    """Both passes' second half; returns the manifest rows and the rejected photos."""
+    """The second pass: decode, compute and write `photos`; returns the manifest rows and the rejected photos."""
     if not photos.num_rows:
         return shards.ROW_GROUPS.empty_table(), shards.REJECTED.empty_table()
     split = pa.array([shards.split_of(photo_id) for photo_id in photos["photo_id"].to_pylist()])
