@@ -2,24 +2,59 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import io
 import struct
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
-# The limit is ours: decode() reads the size from the header and refuses before a pixel is decoded.
+HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
+if HAS_HEIF:  # the optional extra [heif]
+    import pillow_heif
+
+    # Thumbnails and depth maps are neither looked at nor rewritten: do not decode them.
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+
+# The limits are ours: decode() reads the size from the header and refuses before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it would say is said by ImageError
 
 MAX_PIXELS = 200_000_000
+MAX_BYTES = 2**30
 MIN_SIDE = 16
-FORMATS = {"JPEG", "MPO", "PNG", "TIFF", "WEBP"}
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+FORMATS = {"JPEG", "MPO", "PNG", "TIFF", "WEBP", "AVIF", *({"HEIF"} if HAS_HEIF else ())}
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif")
+RAW_SUFFIXES = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".kdc", ".mrw", ".nef", ".nrw", ".orf"),
+    *(".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+)
 
+_NAMED_FORMATS = ("BMP", "GIF", "JPEG2000", "PSD")  # opened only to say what they are
+_READABLE = "use JPEG, PNG, TIFF, WebP, AVIF or HEIC"
+_RAW = "a camera's RAW file; develop it to JPEG, TIFF or PNG with darktable or RawTherapee first"
+_HEIF = "HEIC needs an optional package; install it with `pip install 'naturaltone[heif]'`"
+# First bytes at an offset, and the reason and detail for what they start.
+_SIGNATURES = (
+    (0, b"FUJIFILMCCD-RAW", "raw", _RAW),
+    (0, b"IIU\0", "raw", _RAW),  # Panasonic
+    (0, b"IIRO", "raw", _RAW),  # Olympus
+    (0, b"IIRS", "raw", _RAW),
+    (0, b"MMOR", "raw", _RAW),
+    (0, b"FOVb", "raw", _RAW),  # Sigma
+    (4, b"ftypcrx ", "raw", _RAW),  # Canon CR3
+    (8, b"CR\x02\0", "raw", _RAW),  # Canon CR2, a TIFF
+    *((4, b"ftyp" + brand, "unsupported_format", _HEIF) for brand in (b"heic", b"heix", b"mif1", b"hevc", b"heim")),
+    (0, b"\xff\x0a", "unsupported_format", f"JPEG XL; {_READABLE}"),
+    (0, b"\0\0\0\x0cJXL ", "unsupported_format", f"JPEG XL; {_READABLE}"),
+)
 _ORIENTATION = 0x0112
-_BITS_PER_SAMPLE = 258
+_NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES, _SUB_IFDS, _DNG_VERSION = 254, 258, 262, 284, 330, 50706
+_MIN_IS_WHITE, _RAW_PHOTOMETRICS, _SEPARATE_PLANES = 0, (32803, 34892), 2
 # Width, length, bits, compression, photometry, strips, tiles, planes, predictor, samples and their kinds, YCbCr.
 _TIFF_LAYOUT = (*range(254, 260), 262, 266, 273, 277, 278, 279, 284, 317, *range(322, 326), 338, 339, *range(529, 533))
 _SRGB = ImageCms.createProfile("sRGB")
@@ -41,57 +76,89 @@ class ImageError(ValueError):
 class Photo:
     """A decoded photo and what must survive when it is written again.
 
-    `pixels` is H×W×3 uint8, upright, encoded in the photo's own `icc_profile` (sRGB if there is none).
+    `pixels` is H×W×3 uint8 (uint16 if the file has more than 8 bits), upright, encoded in the photo's own `icc_profile`
+    (sRGB if there is none); a grey photo has three equal channels. `alpha` is H×W of the same type, None if the file has
+    none. `read_only` says why `encode` would refuse it, None if it would not.
     """
 
     pixels: np.ndarray
+    alpha: np.ndarray | None
     format: str
     icc_profile: bytes | None
     save_options: dict[str, Any]
     is_grey: bool
+    read_only: ImageError | None
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Photo:
-    """Decode an 8-bit RGB or grey photo; `ImageError` says why another file is refused."""
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Photo:
+    """Decode a photo file of any of `FORMATS`; `ImageError` says why another is refused, from the header if it can."""
+    check_bytes(len(data), max_bytes=max_bytes)
+    image = _open(data)
     try:
-        image = Image.open(io.BytesIO(data))
-    except UnidentifiedImageError:
-        raise ImageError(
-            "not_an_image", "the bytes are no image that Pillow knows; remove or replace the file"
-        ) from None
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        raise ImageError("truncated", f"the header cannot be read ({error}); restore the file from a backup") from None
-    _refuse_unsupported(image, data, max_pixels)
-    try:
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        raise ImageError("truncated", f"the pixels cannot be read ({error}); restore the file from a backup") from None
+        _refuse_unsupported(image, max_pixels)
+        depth = _bit_depth(image, data)
+        save_options = _save_options(image)
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        image.load()  # also for the deep formats: OpenCV would fill what a truncated file lacks with nothing
+        if depth > 8:
+            pixels, alpha, is_grey = _deep_arrays(image, data, depth, orientation)
+        else:
+            pixels, alpha, is_grey = _arrays(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's plugins meet broken files with whatever their parsers run into
+        what = str(error) or type(error).__name__
+        raise ImageError("truncated", f"the pixels cannot be read ({what}); restore the file from a backup") from None
     return Photo(
-        pixels=np.asarray(upright.convert("RGB")),
+        pixels=pixels,
+        alpha=alpha,
         format=str(image.format),
-        icc_profile=image.info.get("icc_profile"),
-        save_options=_save_options(image),
-        is_grey=image.mode == "L",
+        # The inks of a CMYK photo have become sRGB.
+        icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile"),
+        save_options=save_options,
+        is_grey=is_grey,
+        read_only=_read_only(image, depth),
     )
 
 
+def check_bytes(size: int, *, max_bytes: int = MAX_BYTES) -> None:
+    """Refuse a file by its size, before it is read."""
+    if size > max_bytes:
+        raise ImageError("too_large", f"{size / 2**20:.0f} MiB; the limit is {max_bytes / 2**20:.0f} MiB")
+
+
 def encode(photo: Photo, pixels: np.ndarray) -> bytes:
-    """Write `pixels` (H×W×3 uint8) as a file of `photo`'s format, with `photo`'s metadata and profile."""
-    if photo.format == "MPO":
-        raise ImageError(
-            "unsupported_format",
-            "a multi-picture JPEG (HDR gain map, portrait or stereo): rewriting it would lose its other pictures",
-        )
+    """Write `pixels` (H×W×3 uint8) as a file of `photo`'s format, with `photo`'s transparency, metadata and profile."""
+    if photo.read_only:
+        raise photo.read_only
     image = Image.fromarray(pixels)
     if photo.is_grey:
         image = image.convert("L")
+    if photo.alpha is not None:
+        image.putalpha(Image.fromarray(photo.alpha))
     buffer = io.BytesIO()
     try:
         image.save(buffer, format=photo.format, **photo.save_options)
     except (OSError, ValueError, struct.error) as error:
         raise ImageError("unwritable", f"its metadata cannot be written again as {photo.format} ({error})") from None
     return buffer.getvalue()
+
+
+def training_pixels(photo: Photo) -> np.ndarray:
+    """The photo as the networks see it: H×W×3 uint8 sRGB, transparent places over white, as viewers show them."""
+    pixels = to_srgb(to_8bit(photo.pixels), photo.icc_profile)
+    if photo.alpha is None:
+        return pixels
+    opacity = to_8bit(photo.alpha)[..., None]
+    if opacity.min() == 255:
+        return pixels
+    share = opacity.astype(np.uint32)
+    return ((pixels * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
+
+
+def to_8bit(values: np.ndarray) -> np.ndarray:
+    """uint8 of uint8 or uint16 values, rounded."""
+    return values if values.dtype == np.uint8 else ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def encode_jpeg(pixels: np.ndarray, *, quality: int = 95) -> bytes:
@@ -120,40 +187,164 @@ def _convert(pixels: np.ndarray, icc_profile: bytes | None, *, into_srgb: bool) 
     if icc_profile is None:
         return pixels
     try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
-        # A grey profile on pixels that decode() made RGB: its tone curve is close to sRGB's, its colours are not ours.
-        if profile.profile.xcolor_space.strip() != "RGB" or "sRGB" in (profile.profile.profile_description or ""):
+        transform, mode = _transform(icc_profile, into_srgb)
+        if transform is None:
             return pixels
-        source, target = (profile, _SRGB) if into_srgb else (_SRGB, profile)
-        converted = ImageCms.profileToProfile(Image.fromarray(pixels), source, target)
+        if mode == "L":  # a grey profile: one channel on its side of the conversion
+            image = Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if into_srgb else pixels)
+        else:
+            image = Image.fromarray(pixels)
+        converted = transform.apply(image)
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        raise ImageError("bad_profile", f"the embedded colour profile cannot be used ({error})") from None
+    return np.asarray(converted.convert("RGB"))
+
+
+@functools.lru_cache(maxsize=8)
+def _transform(icc_profile: bytes, into_srgb: bool) -> tuple[ImageCms.ImageCmsTransform | None, str]:
+    """The conversion between a profile and sRGB (None: it is sRGB) and its own side's mode; archives repeat a few."""
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
+    space = profile.profile.xcolor_space.strip()
+    if space not in ("RGB", "GRAY"):
+        raise ValueError(f"it is for {space} on pixels that are not")
+    if "sRGB" in (profile.profile.profile_description or ""):
+        return None, "RGB"
+    mode = "L" if space == "GRAY" else "RGB"
+    ends = (profile, _SRGB, mode, "RGB") if into_srgb else (_SRGB, profile, "RGB", mode)
+    return ImageCms.buildTransform(*ends), mode
+
+
+def _open(data: bytes) -> Image.Image:
+    for offset, signature, reason, detail in _SIGNATURES:
+        if data.startswith(signature, offset) and not (detail is _HEIF and HAS_HEIF):
+            raise ImageError(reason, detail)
+    try:
+        return Image.open(io.BytesIO(data), formats=(*FORMATS - {"MPO"}, *_NAMED_FORMATS))
+    except UnidentifiedImageError:
+        if data[:4] in (b"II*\0", b"MM\0*"):
+            detail = f"a TIFF of a kind that cannot be read; save it with 8 or 16 bits a channel. If it is {_RAW}"
+            raise ImageError("unsupported_format", detail) from None
+        raise ImageError(
+            "not_an_image", f"the bytes are no photo of a known format; {_READABLE}, or remove the file"
+        ) from None
+    except Exception as error:  # as in decode()
+        raise ImageError("truncated", f"the header cannot be read ({error}); restore the file from a backup") from None
+
+
+def _refuse_unsupported(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if image.format not in FORMATS:
+        raise ImageError("unsupported_format", f"{image.format}; {_READABLE}")
+    if width * height > max_pixels:
+        raise ImageError("too_large", f"{width}×{height} pixels; the limit is {max_pixels / 1e6:.0f} megapixels")
+    if min(width, height) < MIN_SIDE:
+        raise ImageError("too_small", f"{width}×{height} pixels; each side needs at least {MIN_SIDE}")
+    if image.format == "TIFF" and _is_raw(image.tag_v2):  # type: ignore[attr-defined]
+        raise ImageError("raw", _RAW)
+    if image.format not in ("MPO", "HEIF") and getattr(image, "n_frames", 1) > 1:
+        raise ImageError("animated", "the file holds several frames; save the one you want as a photo")
+    if image.mode in ("I", "F"):
+        raise ImageError("unsupported_depth", "32 bits a channel; save it with 8 or 16")
+    if image.mode in ("LAB", "HSV"):
+        raise ImageError("unsupported_mode", f"pixel layout {image.mode}; save it as RGB or grey")
+
+
+def _is_raw(tags: Any) -> bool:
+    # DNG, NEF, ARW and PEF are TIFFs: what Pillow would open is their sensor's mosaic or a thumbnail.
+    is_thumbnail = bool(tags.get(_NEW_SUBFILE_TYPE, 0) & 1) and _SUB_IFDS in tags
+    return _DNG_VERSION in tags or tags.get(_PHOTOMETRIC) in _RAW_PHOTOMETRICS or is_thumbnail
+
+
+def _bit_depth(image: Image.Image, data: bytes) -> int:
+    # Pillow opens deeper photos as 8-bit without a word, so the headers are asked.
+    if image.format == "PNG":
+        return data[24]
+    if image.format == "TIFF":
+        return int(max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))))  # type: ignore[attr-defined]
+    if image.format == "AVIF":
+        flags = data[data.find(b"av1C") + 6]  # ISO/IEC 14496-12 box of the AV1 specification: high_bitdepth, twelve_bit
+        return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
+    return int(image.info.get("bit_depth", 8))
+
+
+def _arrays(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None, bool]:
+    """Pixels (H×W×3 uint8), alpha or None, and whether it is grey, of an upright 8-bit image in any of Pillow's modes."""
+    if image.mode == "CMYK":
+        return _from_inks(image), None, False
+    is_grey = image.mode in ("1", "L", "LA", "La")
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        with_alpha = np.asarray((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
+        return np.ascontiguousarray(with_alpha[..., :3]), np.ascontiguousarray(with_alpha[..., 3]), is_grey
+    return np.asarray(image.convert("RGB")), None, is_grey
+
+
+def _from_inks(image: Image.Image) -> np.ndarray:
+    """sRGB pixels of a CMYK image: by its profile, or plainly where it has none."""
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return np.asarray(image.convert("RGB"))
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError) as error:
         raise ImageError("bad_profile", f"the embedded colour profile cannot be used ({error})") from None
     return np.asarray(converted)
 
 
-def _refuse_unsupported(image: Image.Image, data: bytes, max_pixels: int) -> None:
-    width, height = image.size
-    if image.format not in FORMATS:
-        raise ImageError("unsupported_format", f"{image.format}; use one of {', '.join(sorted(FORMATS - {'MPO'}))}")
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise ImageError("animated", "the file holds several frames; save the one you want as a photo")
-    if width * height > max_pixels:
-        raise ImageError("too_large", f"{width}×{height} pixels; the limit is {max_pixels / 1e6:.0f} megapixels")
-    if min(width, height) < MIN_SIDE:
-        raise ImageError("too_small", f"{width}×{height} pixels; each side needs at least {MIN_SIDE}")
-    if _bit_depth(image, data) > 8:
-        raise ImageError("unsupported_depth", f"{_bit_depth(image, data)} bits a channel; save it with 8")
-    if image.mode not in ("RGB", "L") or "transparency" in image.info:
-        raise ImageError("unsupported_mode", f"pixel layout {image.mode}; save it as RGB or grey without transparency")
+def _deep_arrays(
+    image: Image.Image, data: bytes, depth: int, orientation: int
+) -> tuple[np.ndarray, np.ndarray | None, bool]:
+    """As `_arrays`, uint16, of a photo of more than 8 bits: Pillow has no such colour images, OpenCV and libheif do."""
+    if image.mode == "CMYK" or "transparency" in image.info:
+        raise ImageError("unsupported_mode", f"{depth} bits a channel and {image.mode}; save it as RGB or with 8 bits")
+    if image.format == "HEIF":
+        values = np.asarray(pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False))
+        values |= values >> depth  # it comes shifted up, so that white would miss 65535
+        orientation = 1
+    else:
+        if image.format == "TIFF" and image.tag_v2.get(_PLANES) == _SEPARATE_PLANES:  # type: ignore[attr-defined]
+            raise ImageError(
+                "unsupported_depth", f"{depth} bits in separate planes; save it interleaved or with 8 bits"
+            )
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if decoded is None or decoded.dtype != np.uint16:
+            raise ImageError("unsupported_depth", f"{depth} bits a channel; save it with 8 or 16")
+        values = decoded if decoded.ndim == 2 else decoded[..., [2, 1, 0, 3][: decoded.shape[2]]]
+        if image.format == "TIFF":
+            orientation = 1  # as libheif, OpenCV turns these itself
+            if image.tag_v2.get(_PHOTOMETRIC) == _MIN_IS_WHITE:  # type: ignore[attr-defined]
+                values = 65535 - values
+        if depth < 16:
+            values = (values.astype(np.uint32) * 65535 // (2**depth - 1)).astype(np.uint16)
+    values = _upright(values, orientation)
+    if values.ndim == 2:
+        return np.repeat(values[..., None], 3, axis=2), None, True
+    alpha = np.ascontiguousarray(values[..., 3]) if values.shape[2] == 4 else None
+    return np.ascontiguousarray(values[..., :3]), alpha, image.mode in ("LA", "I;16")
 
 
-def _bit_depth(image: Image.Image, data: bytes) -> int:
-    # Pillow opens 16-bit RGB as 8-bit without a word, so the header is asked.
-    if image.format == "PNG":
-        return data[24]
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,)))  # type: ignore[attr-defined]
-    return 8
+def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """The array turned as EXIF orientation 1–8 asks."""
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return values
+
+
+def _read_only(image: Image.Image, depth: int) -> ImageError | None:
+    if image.format == "MPO":
+        what = "a multi-picture JPEG (HDR gain map, portrait or stereo): rewriting it would lose its other pictures"
+        return ImageError("unsupported_format", what)
+    if image.format == "HEIF":
+        return ImageError("unsupported_format", "HEIC is read, not written; convert it to JPEG or AVIF first")
+    if image.mode == "CMYK":
+        return ImageError("unsupported_mode", "CMYK: its inks would be lost; convert it to RGB first")
+    if depth > 8:
+        return ImageError("unsupported_depth", f"{depth} bits a channel would be cut to 8; save it with 8 bits")
+    return None
 
 
 def _save_options(image: Image.Image) -> dict[str, Any]:
@@ -172,7 +363,7 @@ def _save_options(image: Image.Image) -> dict[str, Any]:
         options["progressive"] = bool(image.info.get("progressive"))
     if image.format == "PNG":
         options["pnginfo"] = _png_text(image)
-    if image.format == "WEBP":
+    if image.format in ("WEBP", "AVIF"):
         options["quality"] = 95
     if image.format == "TIFF":
         options["compression"] = "tiff_lzw"

@@ -186,8 +186,7 @@ def _prepare_batch(batch: pa.Table, *, role: str, long_side: int) -> pa.Table:
 def _prepare(row: dict[str, Any], *, role: str, long_side: int) -> dict[str, Any]:
     prepared = {name: row.get(name) for name in _PREPARED.names}
     try:
-        photo = images.decode(storage.read_bytes(row["source"]))
-        pixels = shrink(images.to_srgb(photo.pixels, photo.icc_profile), long_side)
+        pixels = shrink(images.training_pixels(images.decode(storage.read_bytes(row["source"]))), long_side)
     except images.ImageError as error:
         return prepared | {"reason": error.reason, "detail": error.detail}
     except OSError as error:

@@ -30,6 +30,7 @@ _STATUS = {
     "unsupported_mode": 415,
     "unsupported_depth": 415,
     "animated": 415,
+    "raw": 415,
 }
 _MEDIA_TYPES = {
     b"\xff\xd8": "image/jpeg",

@@ -55,6 +55,8 @@ class Enhancer:
     def enhance_file(self, data: bytes, *, strength: float = 1.0) -> EnhancedFile:
         """A photo file in, the enhanced photo in the same format with the same metadata out; `ImageError` if it is none."""
         photo = images.decode(data)
+        if photo.read_only:
+            raise photo.read_only
         pixels = self.enhance(photo.pixels, strength=strength, icc_profile=photo.icc_profile)
         return EnhancedFile(data=images.encode(photo, pixels), megapixels=pixels.shape[0] * pixels.shape[1] / 1e6)
 

@@ -95,11 +95,11 @@ def folder_photos(uris: list[str], rejects: list[str]) -> Iterator[EvaluationPho
     """Photo files to score, shrunk to at most `ingest.LONG_SIDE`; what is none is added to `rejects` with its reason."""
     for uri in uris:
         try:
-            photo = images.decode(storage.read_bytes(uri))
+            pixels = images.training_pixels(images.decode(storage.read_bytes(uri)))
         except (images.ImageError, OSError) as error:
             rejects.append(f"{uri}: {error}")
             continue
-        pixels = ingest.shrink(images.to_srgb(photo.pixels, photo.icc_profile), ingest.LONG_SIDE)
+        pixels = ingest.shrink(pixels, ingest.LONG_SIDE)
         yield EvaluationPhoto(name=uri.rpartition("/")[2], input=pixels, intermediate=tone.intermediate(pixels))
 
 

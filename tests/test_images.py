@@ -7,8 +7,10 @@ import struct
 import zlib
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
@@ -100,8 +102,6 @@ def test_a_pngs_xmp_and_text_survive(photo: np.ndarray, to_file: ToFile) -> None
 
 
 def test_a_tiff_of_separate_planes_can_be_read_again(photo: np.ndarray) -> None:
-    import tifffile
-
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, photo.transpose(2, 0, 1), planarconfig="separate", photometric="rgb")
     decoded = images.decode(buffer.getvalue())
@@ -167,24 +167,165 @@ def test_the_pixel_limit_is_the_callers(photo: np.ndarray, to_file: ToFile) -> N
     assert reason_of(to_file(photo), max_pixels=1000) == "too_large"
 
 
-def test_what_would_lose_something_is_refused_with_its_reason(photo: np.ndarray, to_file: ToFile) -> None:
-    alpha = np.dstack([photo, photo[..., 0]])
-    assert reason_of(to_file(alpha, "PNG")) == "unsupported_mode"
-    assert reason_of(to_file(photo, "PNG", transparency=(0, 0, 0))) == "unsupported_mode"
+def test_other_kinds_of_files_are_refused_by_name(photo: np.ndarray, to_file: ToFile) -> None:
     assert reason_of(to_file(photo, "BMP")) == "unsupported_format"
+    assert reason_of(b"\xff\x0a" + bytes(100)) == "unsupported_format"
     frames = [Image.fromarray(photo), Image.fromarray(photo[::-1])]
     buffer = io.BytesIO()
     frames[0].save(buffer, format="WEBP", save_all=True, append_images=frames[1:])
     assert reason_of(buffer.getvalue()) == "animated"
+    buffer = io.BytesIO()
+    Image.fromarray(photo[..., 0].astype(np.float32)).save(buffer, format="TIFF")
+    assert reason_of(buffer.getvalue()) == "unsupported_depth"
 
 
-def test_sixteen_bits_are_refused_not_cut_to_eight(photo: np.ndarray) -> None:
-    import cv2
+def test_a_raw_file_is_refused_with_a_pointer_to_a_converter(photo: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, photo, photometric="rgb", extratags=[(50706, "B", 4, b"\x01\x04\0\0", True)])
+    for data in (buffer.getvalue(), b"FUJIFILMCCD-RAW 0201" + bytes(100), b"\0\0\0\x18ftypcrx " + bytes(100)):
+        with pytest.raises(images.ImageError, match=r"raw: .*darktable"):
+            images.decode(data)
 
-    deep = cv2.imencode(".png", photo.astype(np.uint16) * 257)[1].tobytes()
-    assert reason_of(deep) == "unsupported_depth"
-    deep = cv2.imencode(".tif", photo.astype(np.uint16) * 257)[1].tobytes()
-    assert reason_of(deep) == "unsupported_depth"
+
+def test_a_file_of_too_many_bytes_is_refused_before_it_is_opened() -> None:
+    assert reason_of(b"no image at all", max_bytes=10) == "too_large"
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP", "AVIF"])
+def test_transparency_stays_beside_the_pixels_and_is_written_again(
+    format: str, photo: np.ndarray, to_file: ToFile
+) -> None:
+    alpha = np.tile(np.linspace(0, 255, photo.shape[1]).astype(np.uint8), (photo.shape[0], 1))
+    lossless = {"lossless": True, "exact": True} if format == "WEBP" else {}
+    decoded = images.decode(to_file(np.dstack([photo, alpha]), format, **lossless))
+    assert decoded.alpha is not None and np.abs(decoded.alpha.astype(int) - alpha).max() <= (
+        2 if format == "AVIF" else 0
+    )
+    again = images.decode(images.encode(decoded, decoded.pixels))
+    assert again.alpha is not None and np.abs(again.alpha.astype(int) - alpha).max() <= (3 if format == "AVIF" else 0)
+
+
+def test_for_training_transparent_places_are_white_and_half_transparent_ones_half(
+    photo: np.ndarray, to_file: ToFile
+) -> None:
+    alpha = np.full(photo.shape[:2], 255, np.uint8)
+    alpha[:10], alpha[10:20] = 0, 128
+    seen = images.training_pixels(images.decode(to_file(np.dstack([photo, alpha]), "PNG")))
+    assert (seen[:10] == 255).all() and np.array_equal(seen[20:], photo[20:])
+    assert np.abs(seen[10:20] - (photo[10:20] * (128 / 255) + 127)).max() <= 1
+    opaque = to_file(np.dstack([photo, np.full(photo.shape[:2], 255, np.uint8)]), "PNG")
+    assert np.array_equal(images.training_pixels(images.decode(opaque)), photo)
+
+
+def test_transparency_by_colour_and_palettes_are_understood(photo: np.ndarray, to_file: ToFile) -> None:
+    marked = photo.copy()
+    marked[:5] = (1, 2, 3)
+    decoded = images.decode(to_file(marked, "PNG", transparency=(1, 2, 3)))
+    assert decoded.alpha is not None and (decoded.alpha[:5] == 0).all() and (decoded.alpha[5:] == 255).mean() > 0.99
+    buffer = io.BytesIO()
+    Image.fromarray(photo).quantize(200).save(buffer, format="PNG")
+    palette = images.decode(buffer.getvalue())
+    assert palette.alpha is None and np.abs(palette.pixels.astype(int) - photo).mean() < 6
+
+
+def deep(photo: np.ndarray) -> np.ndarray:
+    """16-bit pixels whose low bytes matter."""
+    return photo.astype(np.uint16) * 256 + np.arange(photo.size, dtype=np.uint16).reshape(photo.shape) % 251
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_sixteen_bits_stay_sixteen_bits_and_are_turned_upright(
+    suffix: str, orientation: int, photo: np.ndarray
+) -> None:
+    pixels = deep(photo)
+    data = cv2.imencode(suffix, pixels[..., ::-1])[1].tobytes()
+    if suffix == ".png":  # with the orientation in a chunk behind IHDR
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        block = b"eXIf" + exif.tobytes()[6:]
+        chunk = struct.pack(">I", len(block) - 4) + block + struct.pack(">I", zlib.crc32(block))
+        data = data[:33] + chunk + data[33:]
+    else:
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, pixels, photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
+        data = buffer.getvalue()
+    turned = images.decode(data).pixels
+    assert turned.dtype == np.uint16
+    expected = {
+        1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1],
+        5: pixels.transpose(1, 0, 2), 6: np.rot90(pixels, -1), 7: np.rot90(pixels[:, ::-1], -1), 8: np.rot90(pixels),
+    }[orientation]  # fmt: skip
+    assert np.array_equal(turned, expected)
+
+
+@pytest.mark.parametrize("options", [{"photometric": "miniswhite"}, {"photometric": "minisblack"}])
+def test_a_deep_grey_tiff_is_grey_whichever_end_is_white(options: dict[str, str], photo: np.ndarray) -> None:
+    grey = deep(photo)[..., 0]
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, 65535 - grey if options["photometric"] == "miniswhite" else grey, **options)
+    decoded = images.decode(buffer.getvalue())
+    assert decoded.is_grey and np.array_equal(decoded.pixels[..., 1], grey)
+
+
+def test_deep_separate_planes_are_refused_not_garbled(photo: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, deep(photo).transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
+    assert reason_of(buffer.getvalue()) == "unsupported_depth"
+
+
+def test_a_deep_photo_is_trained_on_in_eight_bits_and_not_rewritten_with_fewer(photo: np.ndarray) -> None:
+    decoded = images.decode(cv2.imencode(".png", photo[..., ::-1].astype(np.uint16) * 257)[1].tobytes())
+    assert np.array_equal(images.training_pixels(decoded), photo)
+    with pytest.raises(images.ImageError, match="unsupported_depth"):
+        images.encode(decoded, photo)
+
+
+def test_an_avif_of_ten_bits_keeps_them(photo: np.ndarray) -> None:
+    ten = photo.astype(np.uint16) * 4
+    options = [cv2.IMWRITE_AVIF_DEPTH, 10, cv2.IMWRITE_AVIF_QUALITY, 100]
+    decoded = images.decode(cv2.imencode(".avif", ten[..., ::-1], options)[1].tobytes())
+    assert decoded.pixels.dtype == np.uint16
+    assert np.abs(decoded.pixels / 65535 - ten / 1023).mean() < 0.01
+
+
+def test_avif_goes_through_like_the_others(photo: np.ndarray, to_file: ToFile) -> None:
+    decoded = images.decode(to_file(photo, "AVIF", quality=95))
+    assert np.abs(decoded.pixels.astype(int) - photo).mean() < 4
+    assert Image.open(io.BytesIO(images.encode(decoded, decoded.pixels))).format == "AVIF"
+
+
+@pytest.mark.skipif(not images.HAS_HEIF, reason="the optional extra [heif] is not installed")
+def test_heic_is_read_upright_and_not_rewritten(photo: np.ndarray, to_file: ToFile) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    decoded = images.decode(to_file(np.ascontiguousarray(np.rot90(photo)), "HEIF", quality=95, exif=exif.tobytes()))
+    assert decoded.pixels.shape == photo.shape and np.abs(decoded.pixels.astype(int) - photo).mean() < 6
+    with pytest.raises(images.ImageError, match="HEIC is read, not written"):
+        images.encode(decoded, decoded.pixels)
+
+
+def test_heic_without_its_package_says_what_to_install(
+    photo: np.ndarray, to_file: ToFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "HAS_HEIF", False)
+    with pytest.raises(images.ImageError, match=r"naturaltone\[heif\]"):
+        images.decode(b"\0\0\0\x18ftypheic" + bytes(100))
+
+
+@pytest.mark.parametrize("adobe", [True, False])
+def test_cmyk_inks_become_the_colours_they_print(adobe: bool, photo: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(photo).convert("CMYK").save(buffer, format="JPEG" if adobe else "TIFF")
+    decoded = images.decode(buffer.getvalue())
+    assert np.abs(decoded.pixels.astype(int) - photo).mean() < 6, "not inverted"
+    with pytest.raises(images.ImageError, match="CMYK"):
+        images.encode(decoded, decoded.pixels)
+
+
+def test_a_grey_profile_is_converted_as_grey(photo: np.ndarray) -> None:
+    bright = images.to_srgb(np.repeat(photo[..., :1], 3, axis=2), _linear_profile(grey=True))
+    assert bright.mean() > photo[..., 0].mean() + 20 and np.ptp(bright.astype(int), axis=2).max() <= 1
 
 
 def test_a_multi_picture_jpeg_is_read_but_not_rewritten_without_its_other_pictures(photo: np.ndarray) -> None:
@@ -197,7 +338,7 @@ def test_a_multi_picture_jpeg_is_read_but_not_rewritten_without_its_other_pictur
 
 
 @settings(max_examples=150, deadline=None)
-@given(data=st.data(), format=st.sampled_from(["JPEG", "PNG", "TIFF", "WEBP"]))
+@given(data=st.data(), format=st.sampled_from(["JPEG", "PNG", "TIFF", "WEBP", "AVIF"]))
 def test_mutated_bytes_raise_nothing_but_image_errors(
     data: st.DataObject, format: str, photo: np.ndarray, to_file: ToFile
 ) -> None:
@@ -212,8 +353,8 @@ def test_mutated_bytes_raise_nothing_but_image_errors(
         assert decoded.pixels.dtype == np.uint8 and decoded.pixels.shape[2] == 3
 
 
-def _linear_profile() -> bytes:
-    """A matrix profile with sRGB's colours and a linear curve, built by hand: no tool here writes one."""
+def _linear_profile(*, grey: bool = False) -> bytes:
+    """A matrix or grey profile with sRGB's colours and a linear curve, built by hand: no tool here writes one."""
 
     def fixed(value: float) -> bytes:
         return struct.pack(">i", round(value * 65536))
@@ -230,12 +371,14 @@ def _linear_profile() -> bytes:
         b"bXYZ": xyz(0.1431, 0.0606, 0.7139),
         **{name: b"curv\0\0\0\0\0\0\0\0" for name in (b"rTRC", b"gTRC", b"bTRC")},
     }
+    if grey:
+        tags = {name: tags[name] for name in (b"desc", b"wtpt")} | {b"kTRC": tags[b"rTRC"]}
     offset, table, body = 128 + 4 + 12 * len(tags), b"", b""
     for name, content in tags.items():
         table += name + struct.pack(">II", offset + len(body), len(content))
         body += content + bytes(-len(content) % 4)
     head = bytearray(128)
-    head[8:24] = b"\x02\x10\0\0mntrRGB XYZ "
+    head[8:24] = b"\x02\x10\0\0mntr" + (b"GRAY" if grey else b"RGB ") + b"XYZ "
     head[36:40] = b"acsp"
     head[68:80] = b"".join(map(fixed, (0.9642, 1.0, 0.8249)))
     profile = bytes(head) + struct.pack(">I", len(tags)) + table + body
