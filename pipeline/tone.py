@@ -1,35 +1,38 @@
-"""The intermediate image generator (part 130): a fixed algorithm that enhances tone strongly and need not look natural.
+"""The intermediate image generator (part 130): fixed algorithms that enhance tone strongly and need not look natural.
 
-Its parameters are frozen: a change of one is a new version, because shards and models name the algorithm they used.
+Their parameters are frozen: a change of one, or of a single pixel of a result, is a new version, because shards and
+models name the algorithm they used. Luminance is computed in integers, so that every machine makes the same pixels, and
+in half the memory of floats.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
 
 LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709, on encoded values
+WHITE = 64 * 255  # luminance in int16: fine enough for smooth skies, with as much headroom for overshoot
+_WEIGHT_UNITS = (
+    1020  # samples of luminance lie at multiples of 1/1020 of it: products with weights stay exact in float32
+)
+_COARSE = 4  # shift_scale computes its smooth planes at this fraction of the size (fast guided filter, He & Sun 2015)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalLaplacian:
-    """Parameters of `local_laplacian`; luminance is in [0, 1].
+class ToneRule:
+    """The global rule behind the local algorithms: percentile stretch, then the median towards middle grey by a power.
 
-    alpha: detail is amplified by up to 1/alpha. beta: large-scale contrast is scaled by beta. With both 1 the filter is
-    the identity; below 1/alpha = 3.24 beta the remapping is monotone, so no edge is turned round.
-    sigma: what counts as detail. samples: remapping functions between which coefficients are interpolated.
-    The rest bounds the global tone rule, so that a black or flat frame is not blown up into noise.
+    All in [0, 1] of luminance, and bounded, so that a black or flat frame is not blown up into noise. max_ratio: how much
+    brighter a pixel's colour may become.
     """
 
-    alpha: float = 0.35
-    beta: float = 0.9
-    sigma: float = 0.15
-    samples: int = 12
     stretch_percentiles: tuple[float, float] = (0.5, 99.5)
     max_black: float = 0.25
     min_range: float = 0.35
@@ -38,67 +41,232 @@ class LocalLaplacian:
     max_ratio: float = 8.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class LocalLaplacian:
+    """Parameters of `local_laplacian`; luminance is in [0, 1].
+
+    alpha: detail is amplified by up to 1/alpha. beta: large-scale contrast is scaled by beta. With both 1 the filter is
+    the identity; below 1/alpha = 3.24 beta the remapping is monotone, so no edge is turned round.
+    sigma: what counts as detail. samples: remapping functions between which coefficients are interpolated; one less must
+    divide 1020.
+    """
+
+    name: ClassVar[str] = "local_laplacian"
+    version: ClassVar[int] = 1
+    alpha: float = 0.35
+    beta: float = 0.9
+    sigma: float = 0.15
+    samples: int = 13
+    tone: ToneRule = ToneRule()
+
+    def __post_init__(self) -> None:
+        if self.samples < 2 or _WEIGHT_UNITS % (self.samples - 1):
+            raise ValueError(f"samples {self.samples}: one less must divide {_WEIGHT_UNITS}; use 11, 13, 16, 21 or 61")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftScale:
+    """Parameters of `shift_scale`; luminance is in [0, 1].
+
+    radius: of the edge-aware base layer, as a share of the short side. epsilon: the variance that counts as an edge.
+    scale: detail is amplified by up to this. peak: local detail reaches about this many times its mean magnitude.
+    """
+
+    name: ClassVar[str] = "shift_scale"
+    version: ClassVar[int] = 1
+    radius: float = 1 / 16
+    epsilon: float = 0.01
+    scale: float = 3.0
+    peak: float = 2.5
+    tone: ToneRule = ToneRule()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clahe:
+    """Parameters of `clahe`: the clip limit of each tile's histogram in multiples of a flat one, and tiles a side."""
+
+    name: ClassVar[str] = "clahe"
+    version: ClassVar[int] = 1
+    clip_limit: float = 4.0
+    tiles: int = 8
+
+
+Algorithm = LocalLaplacian | ShiftScale | Clahe
+
 LOCAL_LAPLACIAN = LocalLaplacian()
+ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in (LOCAL_LAPLACIAN, ShiftScale(), Clahe())}
 
 
-def algorithm_id(parameters: LocalLaplacian = LOCAL_LAPLACIAN) -> str:
-    """Name, version and parameter hash, e.g. `local_laplacian/1-3f2a9c01`: what shards and bundles record."""
-    frozen = json.dumps(dataclasses.asdict(parameters), sort_keys=True).encode()
-    return f"local_laplacian/1-{hashlib.sha256(frozen).hexdigest()[:8]}"
+def algorithm_id(algorithm: Algorithm = LOCAL_LAPLACIAN) -> str:
+    """Name, version and parameter hash, e.g. `local_laplacian/1-3f2a9c01`: what shards, bundles and MLflow record."""
+    frozen = json.dumps(dataclasses.asdict(algorithm), sort_keys=True).encode()
+    return f"{algorithm.name}/{algorithm.version}-{hashlib.sha256(frozen).hexdigest()[:8]}"
 
 
-def intermediate(pixels: np.ndarray, parameters: LocalLaplacian = LOCAL_LAPLACIAN) -> np.ndarray:
+def algorithm_of(identifier: str) -> Algorithm:
+    """The algorithm that `algorithm_id` named; `ValueError` if this version of naturaltone has another or none."""
+    for algorithm in ALGORITHMS.values():
+        if algorithm_id(algorithm) == identifier:
+            return algorithm
+    ours = ", ".join(algorithm_id(algorithm) for algorithm in ALGORITHMS.values())
+    raise ValueError(
+        f"algorithm {identifier}: this version of naturaltone has {ours}; ingest into a new store, or use the version "
+        "that made this one"
+    )
+
+
+def intermediate(pixels: np.ndarray, algorithm: Algorithm = LOCAL_LAPLACIAN) -> np.ndarray:
     """The intermediate image I_D of an input photo; H×W×3 uint8 sRGB in and out."""
-    rgb = pixels.astype(np.float32) / 255
-    luminance = rgb @ LUMA
-    toned = tone_rule(local_laplacian(luminance, parameters), parameters)
-    ratio = np.minimum((toned + 1e-3) / (luminance + 1e-3), parameters.max_ratio)
-    rgb *= ratio[..., None]
-    return np.clip(rgb * 255 + 0.5, 0, 255).astype(np.uint8)
+    luminance = luminance_of(pixels)
+    match algorithm:
+        case LocalLaplacian():
+            enhanced = local_laplacian(luminance, algorithm)
+        case ShiftScale():
+            enhanced = shift_scale(luminance, algorithm)
+        case Clahe():
+            return clahe(pixels, algorithm)
+    return _carry_colours(pixels, luminance, tone_rule(enhanced, algorithm.tone), algorithm.tone.max_ratio)
+
+
+def luminance_of(pixels: np.ndarray) -> np.ndarray:
+    """H×W int16 in [0, WHITE] of H×W×3 uint8; a grey pixel of value v has 64·v exactly."""
+    return cv2.transform(cv2.LUT(pixels, _LUMA_TABLE), np.ones((1, 3), np.float32))
 
 
 def local_laplacian(luminance: np.ndarray, parameters: LocalLaplacian = LOCAL_LAPLACIAN) -> np.ndarray:
-    """Local Laplacian filter (Paris et al. 2011) by sampled remapping (Aubry et al. 2014); H×W float32 in [0, 1].
+    """Local Laplacian filter (Paris et al. 2011) by sampled remapping (Aubry et al. 2014); H×W int16 as `luminance_of`.
 
     The remapping is smooth, d·(β + (1/α − β)·exp(−d²/2σ²)) around each sample: Paris's power function needs about 64
-    samples where this one is accurate with 12.
+    samples where this one is accurate with 13. Overshoot leaves [0, WHITE].
     """
     levels = max(1, int(np.log2(min(luminance.shape))) - 2)
     gaussian = [luminance]
     for _ in range(levels):
         gaussian.append(cv2.pyrDown(gaussian[-1]))
-    laplacian = [np.zeros_like(level) for level in gaussian[:-1]]
-    centres = np.linspace(0, 1, parameters.samples, dtype=np.float32)
-    for centre in centres:
-        current = _remap(luminance, centre, parameters)
-        for level, detail in enumerate(laplacian):
+    step = _WEIGHT_UNITS // (parameters.samples - 1)
+    places = [((level.astype(np.uint16) + 8) >> 4) for level in gaussian[:-1]]  # in _WEIGHT_UNITS
+    weighted = [np.zeros(level.shape, np.float32) for level in gaussian[:-1]]
+    index = luminance.astype(np.uint16)
+    for sample, table in enumerate(_remapping(parameters)):
+        current = cv2.LUT(index, table)
+        for level, place in enumerate(places):
             smaller = cv2.pyrDown(current)
-            weight = np.maximum(1 - np.abs(gaussian[level] - centre) * (parameters.samples - 1), 0)
-            detail += weight * (current - _enlarge(smaller, current))
+            detail = cv2.subtract(current, _enlarge(smaller, current))
+            # step − |place − sample|, and 0 where that is negative: unsigned subtraction saturates.
+            weight = cv2.subtract(float(step), cv2.absdiff(place, float(sample * step)))
+            weighted[level] += cv2.multiply(detail, weight, dtype=cv2.CV_32F)
             current = smaller
     output = gaussian[-1]
-    for detail in reversed(laplacian):
-        output = _enlarge(output, detail) + detail
+    for detail in reversed(weighted):
+        detail *= np.float32(1 / step)
+        output = _enlarge(output, detail)
+        output = cv2.add(output, np.rint(detail, out=detail).astype(np.int16))
     return output
 
 
-def tone_rule(luminance: np.ndarray, parameters: LocalLaplacian = LOCAL_LAPLACIAN) -> np.ndarray:
-    """Stretch between two percentiles, then bring the median to middle grey by a power; both bounded. H×W in, [0, 1] out."""
-    low, high = np.percentile(luminance, parameters.stretch_percentiles)
-    low = min(low, parameters.max_black)
-    high = max(high, low + parameters.min_range)
-    stretched = np.clip((luminance - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
-    median = float(np.clip(np.median(stretched), 1e-3, 1 - 1e-3))
-    gamma = np.clip(np.log(parameters.middle_grey) / np.log(median), *parameters.gamma_range)
-    return np.power(stretched, np.float32(gamma))
+def shift_scale(luminance: np.ndarray, parameters: ShiftScale | None = None) -> np.ndarray:
+    """Detail enhancement by shifting and scaling each region's tone (after Son et al. 2014); H×W int16 as `luminance_of`.
+
+    An edge-aware base layer is shifted, smoothly but for its edges, away from black and white until the scaled detail of
+    the region fits; where it still would not, the scale is held back.
+    """
+    parameters = parameters or ShiftScale()
+    light = luminance.astype(np.float32) * np.float32(1 / WHITE)
+    size = [max(8, side // _COARSE) for side in light.shape[::-1]]
+    small = cv2.resize(light, size, interpolation=cv2.INTER_AREA)
+    radius = max(1, round(parameters.radius * min(small.shape)))
+    base = _guided(small, small, radius, parameters.epsilon)
+    peak = parameters.peak * _blur(np.abs(small - _apply_guided(base, small)), radius)
+    needed = np.minimum(parameters.scale * peak, 0.5)
+    fitting = np.clip(_apply_guided(base, small), needed, 1 - needed)
+    shifted = _guided(small, fitting, radius, parameters.epsilon)
+    room = _apply_guided(shifted, small)
+    room = np.minimum(room, 1 - room)
+    scale = _blur(np.clip(room / np.maximum(peak, 1e-4), 1, parameters.scale), radius)
+
+    # Only one plane of full size at a time: base, then shifted + scale·(light − base).
+    detail = light - _apply_guided(base, light)
+    detail *= _to_size(scale, light)
+    detail += _apply_guided(shifted, light)
+    detail *= WHITE
+    return np.clip(np.rint(detail, out=detail), -WHITE, 2 * WHITE).astype(np.int16)
 
 
-def _remap(luminance: np.ndarray, centre: float, parameters: LocalLaplacian) -> np.ndarray:
-    distance = luminance - centre
-    gain = cv2.exp(distance * distance * (-0.5 / parameters.sigma**2))
-    gain *= 1 / parameters.alpha - parameters.beta
-    gain += parameters.beta
-    return centre + distance * gain
+def clahe(pixels: np.ndarray, parameters: Clahe | None = None) -> np.ndarray:
+    """Contrast-limited adaptive histogram equalisation of L in CIELAB (OpenCV's); H×W×3 uint8 in and out."""
+    parameters = parameters or Clahe()
+    lab = cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB)
+    equalise = cv2.createCLAHE(parameters.clip_limit, (parameters.tiles, parameters.tiles))
+    cv2.insertChannel(equalise.apply(cv2.extractChannel(lab, 0)), lab, 0)
+    return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
+
+
+def tone_rule(luminance: np.ndarray, rule: ToneRule) -> np.ndarray:
+    """Stretch between two percentiles, then bring the median to middle grey by a power; H×W int16 in, [0, WHITE] out."""
+    clipped = np.clip(luminance, 0, WHITE).astype(np.uint16)
+    low, high, median = (value / WHITE for value in _percentiles(clipped, (*rule.stretch_percentiles, 50)))
+    low = min(low, rule.max_black)
+    high = max(high, low + rule.min_range)
+    median = float(np.clip((median - low) / (high - low), 1e-3, 1 - 1e-3))
+    gamma = np.clip(np.log(rule.middle_grey) / np.log(median), *rule.gamma_range)
+    stretched = np.clip((np.arange(2**16) / WHITE - low) / (high - low), 0, 1)
+    return cv2.LUT(clipped, np.rint(stretched**gamma * WHITE).astype(np.int16)[None])
+
+
+def _luma_table() -> np.ndarray:
+    values = np.arange(256)[:, None] * (LUMA.astype(np.float64) * 64)
+    table = np.rint(values).astype(np.int16)
+    table[:, 1] = 64 * np.arange(256) - table[:, 0] - table[:, 2]  # greys add up exactly
+    return table[None]
+
+
+_LUMA_TABLE = _luma_table()
+
+
+@functools.cache
+def _remapping(parameters: LocalLaplacian) -> np.ndarray:
+    """For each sample the remapped value of every luminance: samples×1×65536 int16, since cv2.LUT wants all indices."""
+    values = np.arange(2**16) / WHITE
+    centres = np.linspace(0, 1, parameters.samples)[:, None]
+    distance = values - centres
+    gain = parameters.beta + (1 / parameters.alpha - parameters.beta) * np.exp(
+        -((distance / parameters.sigma) ** 2) / 2
+    )
+    return np.rint(np.clip(centres + distance * gain, -1, 2) * WHITE).astype(np.int16)[:, None]
+
+
+def _carry_colours(pixels: np.ndarray, before: np.ndarray, after: np.ndarray, max_ratio: float) -> np.ndarray:
+    """Scale each pixel's colour by its luminance's ratio, which keeps hue and saturation."""
+    ratio = np.float32(16) + after
+    ratio /= np.float32(16) + before
+    np.minimum(ratio, np.float32(max_ratio), out=ratio)
+    return cv2.merge([cv2.multiply(channel, ratio, dtype=cv2.CV_8U) for channel in cv2.split(pixels)])
+
+
+def _percentiles(values: np.ndarray, percentiles: tuple[float, ...]) -> list[int]:
+    reached = np.cumsum(np.bincount(values.ravel(), minlength=WHITE + 1))
+    return [int(np.searchsorted(reached, percentile / 100 * reached[-1])) for percentile in percentiles]
+
+
+def _guided(guide: np.ndarray, values: np.ndarray, radius: int, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
+    """Slope and offset of the guided filter (He, Sun & Tang 2013): values ≈ slope·guide + offset around each pixel."""
+    mean, target = _blur(guide, radius), _blur(values, radius)
+    covariance = _blur(guide * values, radius) - mean * target
+    slope = covariance / (_blur(guide * guide, radius) - mean * mean + epsilon)
+    return _blur(slope, radius), _blur(target - slope * mean, radius)
+
+
+def _apply_guided(model: tuple[np.ndarray, np.ndarray], guide: np.ndarray) -> np.ndarray:
+    slope, offset = (_to_size(plane, guide) for plane in model)
+    return slope * guide + offset
+
+
+def _to_size(plane: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return plane if plane.shape == like.shape else cv2.resize(plane, like.shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _blur(plane: np.ndarray, radius: int) -> np.ndarray:
+    return cv2.blur(plane, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT)
 
 
 def _enlarge(image: np.ndarray, like: np.ndarray) -> np.ndarray:
