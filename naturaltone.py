@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 CHAMPION = "models:/naturaltone@champion"
 OK, SOME_FAILED, WRONG_USAGE, RUN_FAILED = 0, 1, 2, 3
+_LISTED = 20  # rejected photos that a command prints; the file names all
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,20 +67,43 @@ def demo(options: argparse.Namespace) -> int:
 
 def ingest(options: argparse.Namespace) -> int:
     from infra.local import ray_session
+    from pipeline import forget
     from pipeline import ingest as ingesting
 
+    if options.forget:
+        with ray_session():
+            gone = forget.forget(options.source, role=options.role, store=options.to)
+        print(f"{gone} photos taken out of {options.to}")
+        return OK
+    how = {name: getattr(options, name) for name in ("role", "long_side", "algorithm", "intermediates")}
     # What can be refused is, before Ray starts.
-    ingesting.find_photos(options.source)
-    ingesting.open_or_new(options.to, options.long_side)
+    ingesting.check_photos(options.source)
+    ingesting.open_or_new(options.to, **how)
     with ray_session():
-        report = ingesting.ingest(options.source, role=options.role, store=options.to, long_side=options.long_side)
-    for row in report.rejects.to_pylist():
+        report = ingesting.ingest(options.source, store=options.to, full=options.full, **how)
+    for row in report.rejects.slice(0, _LISTED).to_pylist():
         print(f"rejected {row['source']}: {row['reason']}: {row['detail']}", file=sys.stderr)
+    if report.rejects.num_rows > _LISTED:
+        print(f"... and {report.rejects.num_rows - _LISTED} more, all in {options.to}/rejects.parquet", file=sys.stderr)
     print(
-        f"{report.found} photos found: {report.added} added, {report.known} known or duplicate, "
-        f"{report.rejects.num_rows} rejected"
+        f"{report.found} photos found: {report.added} added, {report.unchanged} unchanged, "
+        f"{report.duplicates} duplicates, {report.rejects.num_rows} rejected; {report.other_files} other files left alone"
     )
     return SOME_FAILED if report.rejects.num_rows else OK
+
+
+def store(options: argparse.Namespace) -> int:
+    from pipeline import shards, storage, summary
+
+    opened = shards.open_store(options.store)
+    if options.sheet:
+        from serving import store_page
+
+        page = store_page.page(opened, pairs=options.pairs, seed=options.seed)
+        storage.write_bytes(options.sheet, page.encode())
+    numbers = summary.summarize(opened)
+    print(json.dumps(numbers) if options.json else summary.format_summary(numbers))
+    return OK
 
 
 def train(options: argparse.Namespace) -> int:
@@ -222,6 +246,31 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--role", required=True, choices=["input", "natural"], help="what the photos are for")
     sub.add_argument("--to", required=True, metavar="STORE", help="the store: a folder or s3:// prefix")
     sub.add_argument("--long-side", metavar="PIXELS", type=int, default=1024, help="shrink to this (default: 1024)")
+    sub.add_argument(
+        "--algorithm",
+        default="local_laplacian",
+        help="makes the intermediates: local_laplacian, shift_scale or clahe (default: local_laplacian)",
+    )
+    sub.add_argument(
+        "--intermediates",
+        default="cached",
+        help="cached: computed now and stored (default); stream: half the space, computed again whenever they are read",
+    )
+    sub.add_argument("--full", action="store_true", help="read known files too (default: only new and changed ones)")
+    sub.add_argument("--forget", action="store_true", help="take the photos from below SRC out of the store instead")
+
+    sub = add(
+        store,
+        "what a store holds: counts, sizes, splits, rejects, and random photos to look at",
+        "example: naturaltone store s3://bucket/store --sheet store.html",
+    )
+    sub.add_argument("store", metavar="STORE", help="made by `naturaltone ingest`")
+    sub.add_argument(
+        "--sheet", metavar="FILE", help="write random inputs, intermediates and natural photos as an HTML page"
+    )
+    sub.add_argument("--pairs", metavar="N", type=int, default=12, help="rows of the sheet (default: 12)")
+    sub.add_argument("--seed", type=int, default=0, help="other random photos (default: 0)")
+    sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     sub = add(
         train,

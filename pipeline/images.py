@@ -28,11 +28,13 @@ MAX_PIXELS = 200_000_000
 MAX_BYTES = 2**30
 MIN_SIDE = 16
 FORMATS = {"JPEG", "MPO", "PNG", "TIFF", "WEBP", "AVIF", *({"HEIF"} if HAS_HEIF else ())}
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif")
 RAW_SUFFIXES = (
     *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".kdc", ".mrw", ".nef", ".nrw", ".orf"),
     *(".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
 )
+# Found as photos, to be refused with their reason rather than passed over.
+REFUSED_SUFFIXES = (*RAW_SUFFIXES, ".bmp", ".gif", ".jp2", ".jxl", ".psd")
 
 _NAMED_FORMATS = ("BMP", "GIF", "JPEG2000", "PSD")  # opened only to say what they are
 _READABLE = "use JPEG, PNG, TIFF, WebP, AVIF or HEIC"
@@ -53,6 +55,7 @@ _SIGNATURES = (
     (0, b"\0\0\0\x0cJXL ", "unsupported_format", f"JPEG XL; {_READABLE}"),
 )
 _ORIENTATION = 0x0112
+_NESTED_DIRECTORIES = {0x8769, 0x8825}  # EXIF proper and GPS
 _NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES, _SUB_IFDS, _DNG_VERSION = 254, 258, 262, 284, 330, 50706
 _MIN_IS_WHITE, _RAW_PHOTOMETRICS, _SEPARATE_PLANES = 0, (32803, 34892), 2
 # Width, length, bits, compression, photometry, strips, tiles, planes, predictor, samples and their kinds, YCbCr.
@@ -127,6 +130,12 @@ def check_bytes(size: int, *, max_bytes: int = MAX_BYTES) -> None:
         raise ImageError("too_large", f"{size / 2**20:.0f} MiB; the limit is {max_bytes / 2**20:.0f} MiB")
 
 
+def refuse_raw(name: str) -> None:
+    """Refuse a camera's RAW file by its name, before it is read."""
+    if name.lower().endswith(RAW_SUFFIXES):
+        raise ImageError("raw", _RAW)
+
+
 def encode(photo: Photo, pixels: np.ndarray) -> bytes:
     """Write `pixels` (H×W×3 uint8) as a file of `photo`'s format, with `photo`'s transparency, metadata and profile."""
     if photo.read_only:
@@ -139,7 +148,7 @@ def encode(photo: Photo, pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     try:
         image.save(buffer, format=photo.format, **photo.save_options)
-    except (OSError, ValueError, struct.error) as error:
+    except (OSError, ValueError, RuntimeError, struct.error) as error:
         raise ImageError("unwritable", f"its metadata cannot be written again as {photo.format} ({error})") from None
     return buffer.getvalue()
 
@@ -365,8 +374,8 @@ def _save_options(image: Image.Image) -> dict[str, Any]:
         options["pnginfo"] = _png_text(image)
     if image.format in ("WEBP", "AVIF"):
         options["quality"] = 95
-    if image.format == "TIFF":
-        options["compression"] = "tiff_lzw"
+    if image.format == "TIFF" and not _NESTED_DIRECTORIES & set(image.getexif()):
+        options["compression"] = "tiff_lzw"  # which Pillow cannot write with directories inside the EXIF
     return options
 
 

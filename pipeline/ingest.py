@@ -1,83 +1,113 @@
 """Photos to shards: a Ray Data job that decodes, checks, computes the intermediates in parallel, and writes the store.
 
-Two passes: the first reads bytes and hashes them, so that duplicates and photos already in the store cost no more than
-that; the second decodes the new ones, in the order of their hash. Shards are thereby shuffled by content, whatever the
-order of the folders: what the training stream needs to mix photos without seeking (see stream.py).
+The folder is taken in waves of its listing. A wave's new files are read once, in an order shuffled by the digest of their
+names, hashed, decoded and written; then one write of the manifest makes the whole wave part of the store. Waves and
+shards depend on nothing but the listing and the store, so a killed ingest that is run again writes the same files. Memory
+is that of a wave's names, and 32 bytes for each file that the store knows.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray
 
-from pipeline import images, shards, storage, tone
-from pipeline.progress import track
+from pipeline import images, ledger, shards, storage, tone
+from pipeline.progress import Progress
+from pipeline.tables import blocks, from_ipc, to_ipc
 
 LONG_SIDE, MIN_LONG_SIDE = 1024, 64
-_PREPARED = pa.schema([*shards.PHOTOS, ("reason", pa.string()), ("detail", pa.string())])
+WAVE_PHOTOS = 2**16
+SUFFIXES = images.SUFFIXES + images.REFUSED_SUFFIXES
+
+_DUPLICATE = "duplicate"
+_PREPARED = pa.schema([*shards.PHOTOS, ("key", pa.binary(16)), ("reason", pa.string()), ("detail", pa.string())])
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngestReport:
-    """What one ingest did: counts of photos, and the rejected ones (schema `shards.REJECTED`)."""
+    """What one ingest did: counts of files, and those that are not in the store (schema `shards.REJECTED`).
+
+    added: new photos. unchanged: known by name, size and version, not read. duplicates: read, but their content is in the
+    store already. other_files: no photos by name.
+    """
 
     found: int
     added: int
-    known: int
+    unchanged: int
+    duplicates: int
+    other_files: int
     rejects: pa.Table
 
 
-def ingest(source: str, *, role: str, store: str, long_side: int = LONG_SIDE) -> IngestReport:
+def ingest(
+    source: str,
+    *,
+    role: str,
+    store: str,
+    long_side: int = LONG_SIDE,
+    algorithm: str = tone.LOCAL_LAPLACIAN.name,
+    intermediates: str = "cached",
+    full: bool = False,
+) -> IngestReport:
     """Add the photos below the folder `source` to the store `store` (both URIs) as `input` or `natural` photos.
 
-    `StorageError` before any work if the folder holds no photos, a place is out of reach, or the store was made
-    otherwise.
+    A file that the store knows by name, size and version is not read, unless `full`. `StorageError` before any work if
+    the folder holds no photos, a place is out of reach, or the store was made otherwise.
     """
-    if role not in shards.ROLES:
-        raise ValueError(f"role '{role}'; use one of {', '.join(shards.ROLES)}")
     source, store = storage.absolute(source), storage.absolute(store)
-    uris = find_photos(source)
-    opened = open_or_new(store, long_side)
-    hashed = _hash_photos(uris)
-    readable = hashed.filter(pc.field("reason").is_null()).sort_by([("photo_id", "ascending"), ("source", "ascending")])
-    known = _known_ids(opened, role)
-    new = _first_of_each(readable).filter(~pc.field("photo_id").isin(known))
-
-    row_groups, rejects = _prepare_and_write(new, role=role, store=opened)
-    unreadable = hashed.filter(pc.field("reason").is_valid()).append_column(
-        "role", pa.array([role] * pc.sum(pc.is_valid(hashed["reason"])).as_py(), pa.string())
-    )
-    rejects = pa.concat_tables([unreadable.select(shards.REJECTED.names), rejects])
-    # Read again: an ingest of the other role may have ended meanwhile.
-    newest = open_or_new(store, long_side)
-    shards.save_manifest(replace(newest, row_groups=pa.concat_tables([newest.row_groups, row_groups])))
-    _save_rejects(store, rejects, role=role, tried=pa.array(uris))
+    check_photos(source)
+    opened = open_or_new(store, role=role, long_side=long_side, algorithm=algorithm, intermediates=intermediates)
+    tally = _Tally()
+    with storage.locked(storage.join(store, role), wait=False), Progress(f"ingest {role}", unit="photo") as progress:
+        ledger.remove_orphans(opened, role)
+        known = ledger.Known.load(opened, role)
+        for wave in _waves(source, tally, progress):
+            fresh = wave if full else _leave_out_known(wave, known, tally)
+            progress.advance(len(wave) - len(fresh))
+            if fresh:
+                row_groups, outcomes = _ingest_wave(fresh, known, role=role, store=opened, progress=progress)
+                opened = _commit(opened, role, source, row_groups, known.new_rows(outcomes))
+                tally.count(outcomes, known)
+                known.add(outcomes)
+        ledger.save_rejects(opened, role, known)
     return IngestReport(
-        found=len(uris),
-        added=pc.sum(row_groups["num_photos"]).as_py() or 0,
-        known=readable.num_rows - new.num_rows,
-        rejects=rejects,
+        found=tally.found,
+        added=tally.added,
+        unchanged=tally.unchanged,
+        duplicates=tally.duplicates,
+        other_files=tally.other_files,
+        rejects=pa.Table.from_pylist([{"role": role, **reject} for reject in tally.rejects], schema=shards.REJECTED),
     )
 
 
-def find_photos(source: str) -> list[str]:
-    """The URIs of all files below `source` that are photos by name; `StorageError` if there are none."""
+def list_photos(source: str) -> Iterator[storage.File]:
+    """All files below `source` that are photos by name, readable or not, in the order of their listing."""
+    return storage.list_files(source, suffixes=SUFFIXES)
+
+
+def check_photos(source: str) -> None:
+    """`StorageError` if there is no folder `source` or nothing in it is a photo by name."""
     storage.check_folder(source)
-    uris = [file.uri for file in storage.list_files(source, suffixes=images.SUFFIXES)]
-    if not uris:
+    if next(list_photos(source), None) is None:
         raise storage.StorageError(
             f"'{source}': no photos here; looked for {', '.join(images.SUFFIXES)} in the folder and below it"
         )
-    return uris
+
+
+def find_photos(source: str) -> list[str]:
+    """The URIs of all photos (by name) below `source`; `StorageError` if there are none."""
+    check_photos(source)
+    return [file.uri for file in list_photos(source)]
 
 
 def shrink(pixels: np.ndarray, long_side: int) -> np.ndarray:
@@ -89,77 +119,126 @@ def shrink(pixels: np.ndarray, long_side: int) -> np.ndarray:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
-def open_or_new(store: str, long_side: int) -> shards.Store:
-    """The store at `store`, or an empty one to be; `ValueError` if it was made with another algorithm or long side."""
+def open_or_new(
+    store: str,
+    *,
+    role: str,
+    long_side: int = LONG_SIDE,
+    algorithm: str = tone.LOCAL_LAPLACIAN.name,
+    intermediates: str = "cached",
+) -> shards.Store:
+    """The store at `store`, or an empty one to be; `ValueError` if it was made otherwise or an option is unknown."""
+    for name, value, allowed in (
+        ("role", role, shards.ROLES),
+        ("algorithm", algorithm, tuple(tone.ALGORITHMS)),
+        ("intermediates", intermediates, shards.INTERMEDIATES),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name} '{value}'; use one of {', '.join(allowed)}")
     if long_side < MIN_LONG_SIDE:
         raise ValueError(f"--long-side {long_side}: photos that small teach nothing; use at least {MIN_LONG_SIDE}")
     storage.check_writable(store)
+    wanted = shards.empty_store(
+        store,
+        algorithm=tone.algorithm_id(tone.ALGORITHMS[algorithm]),
+        long_side=long_side,
+        intermediates=intermediates,
+    )
     if not storage.exists(storage.join(store, shards.MANIFEST)):
-        return shards.Store(
-            uri=store, row_groups=shards.ROW_GROUPS.empty_table(), algorithm=tone.algorithm_id(), long_side=long_side
-        )
+        return wanted
     opened = shards.open_store(store)
-    for name, ours, theirs in (
-        ("algorithm", tone.algorithm_id(), opened.algorithm),
-        ("long side", long_side, opened.long_side),
-    ):
+    for name in ("algorithm", "long_side", "intermediates"):
+        ours, theirs = getattr(wanted, name), getattr(opened, name)
         if ours != theirs:
             raise storage.StorageError(
-                f"'{store}': made with {name} {theirs}, this ingest would use {ours}; use the same or a new store"
+                f"'{store}': made with {name.replace('_', ' ')} {theirs}, this ingest would use {ours}; "
+                "use the same or a new store"
             )
     return opened
 
 
-def _hash_photos(uris: list[str]) -> pa.Table:
-    table = pa.table({"source": uris})
-    hashed = ray.data.from_arrow(_blocks(table, 64)).map_batches(_hash_batch, batch_size=None, batch_format="pyarrow")
-    return pa.concat_tables(hashed.iter_batches(batch_size=None, batch_format="pyarrow"))
+@dataclass(kw_only=True)
+class _Tally:
+    found: int = 0
+    added: int = 0
+    unchanged: int = 0
+    duplicates: int = 0
+    other_files: int = 0
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+
+    def count(self, outcomes: pa.Table, known: ledger.Known) -> None:
+        ids = ledger.id_digests(outcomes.filter(pc.field("reason").is_null())["photo_id"])
+        new = len(np.setdiff1d(ids, known.ids))
+        self.added += new
+        self.duplicates += len(ids) - new
+        rejected = outcomes.filter(pc.field("reason").is_valid())
+        self.rejects += rejected.select(["source", "reason", "detail"]).to_pylist()
 
 
-def _hash_batch(batch: pa.Table) -> pa.Table:
-    rows = []
-    for uri in batch["source"].to_pylist():
-        row = {"source": uri, "photo_id": None, "reason": None, "detail": None}
-        try:
-            row["photo_id"] = hashlib.sha256(storage.read_bytes(uri)).hexdigest()
-        except OSError as error:
-            row |= {"reason": "unreadable", "detail": str(error)}
-        rows.append(row)
-    return pa.Table.from_pylist(rows, schema=pa.schema([(name, pa.string()) for name in row]))
+def _leave_out_known(wave: list[dict[str, Any]], known: ledger.Known, tally: _Tally) -> list[dict[str, Any]]:
+    """The files of a wave whose source, size or version is new."""
+    fresh = []
+    for file, is_known in zip(wave, known.has([file["key"] for file in wave]), strict=True):
+        if not is_known:
+            fresh.append(file)
+        elif reject := known.reject_of(file["source"], file["key"]):
+            tally.rejects.append({name: reject[name] for name in ("source", "reason", "detail")})
+        else:
+            tally.unchanged += 1
+    return fresh
 
 
-def _first_of_each(ordered: pa.Table) -> pa.Table:
-    ids = ordered["photo_id"].to_numpy(zero_copy_only=False)
-    return ordered.filter(pa.array(np.append(True, ids[1:] != ids[:-1])[: len(ids)], pa.bool_()))
+def _waves(source: str, tally: _Tally, progress: Progress) -> Iterator[list[dict[str, Any]]]:
+    """The photos below `source`, up to `WAVE_PHOTOS` at a time, as rows with the digest that each is known by."""
+    photos = _only_photos(storage.list_files(source), tally)
+    while wave := list(islice(photos, WAVE_PHOTOS)):
+        is_first, tally.found = not tally.found, tally.found + len(wave)
+        if len(wave) < WAVE_PHOTOS:
+            progress.expect(tally.found)
+        elif is_first:  # more to come: a second listing runs ahead, for the ETA alone
+            threading.Thread(target=_count_ahead, args=(source, progress), daemon=True).start()
+        yield [
+            {"source": ledger.source_of(file), "key": ledger.key_of(file), "size": file.size, "photo_id": None}
+            for file in wave
+        ]
 
 
-def _known_ids(store: shards.Store, role: str) -> pa.Array:
-    files = pc.unique(store.select(role)["file"]).to_pylist()
-    ids = []
+def _only_photos(files: Iterable[storage.File], tally: _Tally) -> Iterator[storage.File]:
     for file in files:
-        filesystem, path = storage.resolve(storage.join(store.uri, file))
-        ids.append(pq.read_table(path, columns=["photo_id"], filesystem=filesystem)["photo_id"].combine_chunks())
-    return pa.concat_arrays(ids) if ids else pa.array([], pa.string())
+        if file.relative.lower().endswith(SUFFIXES):
+            yield file
+        else:
+            tally.other_files += 1
 
 
-def _prepare_and_write(photos: pa.Table, *, role: str, store: shards.Store) -> tuple[pa.Table, pa.Table]:
-    """The second pass: decode, compute and write `photos`; returns the manifest rows and the rejected photos."""
-    if not photos.num_rows:
-        return shards.ROW_GROUPS.empty_table(), shards.REJECTED.empty_table()
-    split = pa.array([shards.split_of(photo_id) for photo_id in photos["photo_id"].to_pylist()])
-    ordered = photos.append_column("split", split).sort_by([("split", "ascending"), ("photo_id", "ascending")])
+def _count_ahead(source: str, progress: Progress) -> None:
+    progress.expect(sum(1 for _ in list_photos(source)))
+
+
+def _ingest_wave(
+    wave: list[dict[str, Any]], known: ledger.Known, *, role: str, store: shards.Store, progress: Progress
+) -> tuple[pa.Table, pa.Table]:
+    """Read, decode and write the files of a wave; returns rows of the manifest, and what came of each (`SOURCES`)."""
+    first, duplicates = _set_duplicates_aside(wave)
+    progress.advance(len(duplicates))
+    ordered = sorted(first, key=lambda file: file["key"])
     context = ray.data.DataContext.get_current()
     keep, context.execution_options.preserve_order = context.execution_options.preserve_order, True
+    row_groups, outcomes = [shards.ROW_GROUPS.empty_table()], [shards.SOURCES.empty_table()]
     try:
         written = (
-            ray.data.from_arrow(_blocks(ordered, shards.ROW_GROUP_PHOTOS))
+            ray.data.from_arrow(blocks(ordered, shards.ROW_GROUP_PHOTOS))
             .map_batches(
                 _prepare_batch,
-                fn_kwargs={"role": role, "long_side": store.long_side},
+                fn_kwargs={
+                    "long_side": store.long_side,
+                    "algorithm": store.algorithm if role == "input" and store.intermediates == "cached" else None,
+                    "known_ids": ray.put(known.ids),
+                },
                 batch_size=None,
                 batch_format="pyarrow",
             )
-            # Another CPU share than the stage before: Ray would fuse them, and a task would be 512 photos long.
+            # Another CPU share than the stage before: Ray would fuse them, and a task would be a whole shard long.
             .map_batches(
                 _write_batch,
                 fn_kwargs={"role": role, "store": store.uri, "algorithm": store.algorithm},
@@ -168,71 +247,106 @@ def _prepare_and_write(photos: pa.Table, *, role: str, store: shards.Store) -> t
                 num_cpus=0.5,
             )
         )
-        shards_expected = -(-ordered.num_rows // shards.SHARD_PHOTOS)
-        results = list(track(written.iter_rows(), f"ingest {role}", total=shards_expected, unit="shard"))
+        for result in written.iter_rows():
+            row_groups.append(from_ipc(result["row_groups"]))
+            outcomes.append(from_ipc(result["outcomes"]))
+            progress.advance(outcomes[-1].num_rows)
     finally:
         context.execution_options.preserve_order = keep
-    row_groups = [_from_ipc(result["row_groups"]) for result in results]
-    rejects = [_from_ipc(result["rejects"]) for result in results]
-    return pa.concat_tables(row_groups), pa.concat_tables(rejects)
+    listed = pa.concat_tables(outcomes)
+    first_of = {row["photo_id"]: row for row in listed.select(["photo_id", "reason", "detail"]).to_pylist()}
+    changed = {"reason": "unreadable", "detail": "its content changed while it was ingested; ingest again"}
+    also = [file | first_of.get(file["photo_id"], changed) for file in duplicates]
+    return pa.concat_tables(row_groups), pa.concat_tables([listed, pa.Table.from_pylist(also, schema=shards.SOURCES)])
 
 
-def _prepare_batch(batch: pa.Table, *, role: str, long_side: int) -> pa.Table:
+def _set_duplicates_aside(wave: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The files of a wave without the second and later ones of the same content, and those.
+
+    Only files of the same size can be the same: these alone are read twice.
+    """
+    sizes = np.array([file["size"] for file in wave])
+    _, place, count = np.unique(sizes, return_inverse=True, return_counts=True)
+    suspects = [file for file, shared in zip(wave, count[place] > 1, strict=True) if shared]
+    if not suspects:
+        return wave, []
+    hashed = ray.data.from_arrow(blocks(suspects, 64)).map_batches(_hash_batch, batch_size=None, batch_format="pyarrow")
+    ids = {row["key"]: row["photo_id"] for row in hashed.iter_rows()}
+    seen: set[str] = set()
+    first: list[dict[str, Any]] = []
+    duplicates: list[dict[str, Any]] = []
+    for file in wave:
+        photo_id = ids.get(file["key"])
+        (duplicates if photo_id in seen else first).append(file | {"photo_id": photo_id})
+        if photo_id:
+            seen.add(photo_id)
+    return first, duplicates
+
+
+def _hash_batch(batch: pa.Table) -> pa.Table:
+    ids = [_hash(source) for source in batch["source"].to_pylist()]
+    return batch.set_column(batch.schema.get_field_index("photo_id"), "photo_id", pa.array(ids, pa.string()))
+
+
+def _hash(source: str) -> str | None:
+    try:
+        return hashlib.sha256(storage.read_bytes(source)).hexdigest()
+    except OSError:  # the second look reports it
+        return None
+
+
+def _prepare_batch(batch: pa.Table, *, long_side: int, algorithm: str | None, known_ids: ray.ObjectRef) -> pa.Table:
     cv2.setNumThreads(1)  # Ray runs one task a core
-    rows = [_prepare(row, role=role, long_side=long_side) for row in batch.to_pylist()]
+    known = ray.get(known_ids)
+    rows = [_prepare(row, long_side=long_side, algorithm=algorithm, known_ids=known) for row in batch.to_pylist()]
     return pa.Table.from_pylist(rows, schema=_PREPARED)
 
 
-def _prepare(row: dict[str, Any], *, role: str, long_side: int) -> dict[str, Any]:
-    prepared = {name: row.get(name) for name in _PREPARED.names}
+def _prepare(row: dict[str, Any], *, long_side: int, algorithm: str | None, known_ids: np.ndarray) -> dict[str, Any]:
+    """The row of one photo (with its intermediate by `algorithm`, if not None), or why there is none."""
+    prepared = {"source": row["source"], "key": row["key"]}
     try:
-        pixels = shrink(images.training_pixels(images.decode(storage.read_bytes(row["source"]))), long_side)
+        images.check_bytes(row["size"])
+        images.refuse_raw(row["source"])
+        data = storage.read_bytes(row["source"])
+        prepared["photo_id"] = hashlib.sha256(data).hexdigest()
+        if ledger.contains(known_ids, prepared["photo_id"]):
+            return prepared | {"reason": _DUPLICATE}
+        pixels = shrink(images.training_pixels(images.decode(data)), long_side)
     except images.ImageError as error:
         return prepared | {"reason": error.reason, "detail": error.detail}
     except OSError as error:
         return prepared | {"reason": "unreadable", "detail": str(error)}
-    prepared |= {"width": pixels.shape[1], "height": pixels.shape[0], "image": images.encode_jpeg(pixels)}
-    if role == "input":
-        prepared["intermediate"] = images.encode_jpeg(tone.intermediate(pixels))
+    prepared |= {"width": pixels.shape[1], "height": pixels.shape[0], "split": shards.split_of(prepared["photo_id"])}
+    prepared["image"] = images.encode_jpeg(pixels)
+    if algorithm:
+        prepared["intermediate"] = shards.make_intermediate(prepared["image"], tone.algorithm_of(algorithm))
     return prepared
 
 
 def _write_batch(batch: pa.Table, *, role: str, store: str, algorithm: str) -> dict[str, list[bytes]]:
-    """Write one shard for each split in the batch; rejected photos travel with their batch so that its size is exact."""
+    """Write one shard for each split in the batch; what is not written travels with it so that batches do not depend on it."""
     good = batch.filter(pc.field("reason").is_null())
     row_groups = [shards.ROW_GROUPS.empty_table()]
     for split in pc.unique(good["split"]).to_pylist():
-        rows = good.filter(pc.field("split") == split).select(shards.PHOTOS.names).to_pylist()
-        name = hashlib.sha256("".join(row["photo_id"] for row in rows).encode()).hexdigest()[:16]
-        row_groups.append(
-            shards.write_shard(store, f"{role}/{split}-{name}.parquet", rows, role=role, algorithm=algorithm)
+        photos = good.filter(pc.field("split") == split).select(shards.PHOTOS.names)
+        row_groups.append(shards.write_shard(store, photos, role=role, algorithm=algorithm))
+    is_duplicate = pc.equal(batch["reason"], _DUPLICATE)
+    reason = pc.if_else(pc.fill_null(is_duplicate, False), pa.scalar(None, pa.string()), batch["reason"])
+    outcomes = batch.set_column(batch.schema.get_field_index("reason"), "reason", reason).select(shards.SOURCES.names)
+    return {"row_groups": [to_ipc(pa.concat_tables(row_groups))], "outcomes": [to_ipc(outcomes)]}
+
+
+def _commit(store: shards.Store, role: str, origin: str, row_groups: pa.Table, outcomes: pa.Table) -> shards.Store:
+    """Make a wave part of the store: list its sources in a file, then name all in the manifest."""
+    files = [ledger.write_sources(store.uri, role, outcomes)] if outcomes.num_rows else []
+
+    def change(newest: shards.Store) -> shards.Store:
+        return replace(
+            newest,
+            row_groups=pa.concat_tables([newest.row_groups, row_groups]),
+            sources=newest.sources | {role: (*newest.sources[role], *files)},
+            origins=newest.origins | {role: tuple(dict.fromkeys((*newest.origins[role], origin)))},
         )
-    bad = batch.filter(pc.field("reason").is_valid())
-    rejects = bad.append_column("role", pa.array([role] * bad.num_rows, pa.string())).select(shards.REJECTED.names)
-    return {"row_groups": [_to_ipc(pa.concat_tables(row_groups))], "rejects": [_to_ipc(rejects)]}
 
-
-def _save_rejects(store: str, rejects: pa.Table, *, role: str, tried: pa.Array) -> None:
-    """Add to the store's rejects; what this ingest tried again counts by its new outcome."""
-    uri = storage.join(store, shards.REJECTS)
-    if storage.exists(uri):
-        earlier = pq.read_table(io.BytesIO(storage.read_bytes(uri)))
-        rejects = pa.concat_tables(
-            [earlier.filter(~(pc.field("source").isin(tried) & (pc.field("role") == role))), rejects]
-        )
-    shards.write_table(uri, rejects)
-
-
-def _blocks(table: pa.Table, rows: int) -> list[pa.Table]:
-    return [table.slice(start, rows) for start in range(0, table.num_rows, rows)]
-
-
-def _to_ipc(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
-
-
-def _from_ipc(data: bytes) -> pa.Table:
-    return pa.ipc.open_stream(data).read_all()
+    return shards.update_manifest(store, change)

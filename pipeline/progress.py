@@ -18,7 +18,7 @@ T = TypeVar("T")
 class Progress:
     """Counts up to `total` (None: unknown) on stderr; a context manager."""
 
-    def __init__(self, what: str, *, total: int | None, unit: str) -> None:
+    def __init__(self, what: str, *, unit: str, total: int | None = None) -> None:
         self._what, self._total, self._unit = what, total, unit
         self._done = 0
         self._note = ""
@@ -37,6 +37,13 @@ class Progress:
             self._bar.update(count)
         elif time.monotonic() - self._printed > _LINE_SECONDS:
             self._print()
+
+    def expect(self, total: int) -> None:
+        """How many there will be, now that it is known."""
+        self._total = total
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.refresh()
 
     def __enter__(self) -> Progress:
         return self

@@ -1,9 +1,15 @@
-"""The store: Parquet shards of photos in small row groups, and the manifest that names every row group."""
+"""The store: Parquet shards of photos in small row groups, and the manifest that names every row group.
+
+The manifest is the one place where anything becomes part of a store: shards and lists of sources that it does not name
+are what a killed ingest left behind, and count for nothing.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,13 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import storage
+from pipeline import images, storage, tone
+from pipeline.tables import from_parquet, to_parquet
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ROW_GROUP_PHOTOS = 16
-SHARD_PHOTOS = 512
+SHARD_PHOTOS = 256  # about 200 MB of inputs with their intermediates: one task writes it from memory
 TEST_PERCENT = 10
 ROLES = ("input", "natural")
+INTERMEDIATES = ("cached", "stream")
 MANIFEST = "manifest.parquet"
 REJECTS = "rejects.parquet"
 
@@ -33,14 +41,25 @@ PHOTOS = pa.schema(
         ("intermediate", pa.binary()),
     ]
 )
+_NAME = pa.dictionary(pa.int32(), pa.string())
 ROW_GROUPS = pa.schema(
     [
-        ("role", pa.string()),
-        ("split", pa.string()),
-        ("file", pa.string()),
-        ("row_group", pa.int32()),
-        ("num_photos", pa.int32()),
+        ("role", _NAME),
+        ("split", _NAME),
+        ("file", _NAME),
+        ("row_group", pa.int16()),
+        ("num_photos", pa.int16()),
         ("num_bytes", pa.int64()),
+    ]
+)
+# Every file that an ingest looked at; `key` is a digest of source, size and version. Without a reason it is in the store.
+SOURCES = pa.schema(
+    [
+        ("source", pa.string()),
+        ("key", pa.binary(16)),
+        ("photo_id", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
     ]
 )
 REJECTED = pa.schema([("source", pa.string()), ("role", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
@@ -48,12 +67,20 @@ REJECTED = pa.schema([("source", pa.string()), ("role", pa.string()), ("reason",
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """An opened store: its place, its row groups (schema `ROW_GROUPS`), and what every photo in it was made with."""
+    """An opened store: its place, its row groups (schema `ROW_GROUPS`), and what every photo in it was made with.
+
+    sources: the files (schema `SOURCES`) that list what was ingested, oldest first, by role. origins: the folders that
+    were ingested, by role. intermediates: `cached` if
+    the shards hold them, `stream` if they are computed when they are wanted.
+    """
 
     uri: str
     row_groups: pa.Table
     algorithm: str
     long_side: int
+    intermediates: str = "cached"
+    sources: dict[str, tuple[str, ...]]
+    origins: dict[str, tuple[str, ...]]
 
     def select(self, role: str, split: str | None = None) -> pa.Table:
         """The row groups of one role, in one split or in all."""
@@ -78,14 +105,48 @@ def split_of(photo_id: str) -> str:
     return "test" if int(photo_id[:8], 16) % 100 < TEST_PERCENT else "train"
 
 
+def empty_store(uri: str, *, algorithm: str, long_side: int, intermediates: str = "cached") -> Store:
+    """A store to be: nothing is written."""
+    return Store(
+        uri=uri,
+        row_groups=ROW_GROUPS.empty_table(),
+        algorithm=algorithm,
+        long_side=long_side,
+        intermediates=intermediates,
+        sources={role: () for role in ROLES},
+        origins={role: () for role in ROLES},
+    )
+
+
 def open_store(uri: str) -> Store:
     """Read the manifest of a store; `StorageError` if there is none that this version reads."""
     storage.check_reachable(uri)
     try:
-        table = pq.read_table(io.BytesIO(storage.read_bytes(storage.join(uri, MANIFEST))))
-    except OSError:
+        return _parse(uri, storage.read_bytes(storage.join(uri, MANIFEST)))
+    except FileNotFoundError:
         raise storage.StorageError(
             f"'{uri}': no store here ({MANIFEST} is missing); make one with `naturaltone ingest SRC --role input --to {uri}`"
+        ) from None
+
+
+def update_manifest(store: Store, change: Callable[[Store], Store]) -> Store:
+    """Replace the manifest by `change` of the newest one (of `store` if there is none yet); returns what was written."""
+    changed = [store]
+
+    def rewritten(content: bytes | None) -> bytes:
+        changed[0] = change(store if content is None else _parse(store.uri, content))
+        return _format(changed[0])
+
+    storage.update(storage.join(store.uri, MANIFEST), rewritten)
+    return changed[0]
+
+
+def _parse(uri: str, content: bytes) -> Store:
+    try:
+        table = from_parquet(content, dictionaries=("role", "split", "file"))
+    except pa.ArrowInvalid as error:
+        raise storage.StorageError(
+            f"'{uri}': {MANIFEST} cannot be read ({error}); restore it from a backup or ingest into a new store"
         ) from None
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     if metadata.get("schema_version") != str(SCHEMA_VERSION):
@@ -93,24 +154,45 @@ def open_store(uri: str) -> Store:
             f"'{uri}': store schema {metadata.get('schema_version')}, this version reads {SCHEMA_VERSION}; "
             "ingest again into a new store"
         )
-    return Store(uri=uri, row_groups=table, algorithm=metadata["algorithm"], long_side=int(metadata["long_side"]))
+    return Store(
+        uri=uri,
+        row_groups=table.replace_schema_metadata(None),
+        algorithm=metadata["algorithm"],
+        long_side=int(metadata["long_side"]),
+        intermediates=metadata["intermediates"],
+        sources={role: tuple(files) for role, files in json.loads(metadata["sources"]).items()},
+        origins={role: tuple(folders) for role, folders in json.loads(metadata["origins"]).items()},
+    )
 
 
-def save_manifest(store: Store) -> None:
+def _format(store: Store) -> bytes:
     metadata = {
         "schema_version": str(SCHEMA_VERSION),
         "algorithm": store.algorithm,
         "long_side": str(store.long_side),
+        "intermediates": store.intermediates,
+        "sources": json.dumps(store.sources),
+        "origins": json.dumps(store.origins),
     }
-    write_table(storage.join(store.uri, MANIFEST), store.row_groups.replace_schema_metadata(metadata))
+    return to_parquet(store.row_groups.unify_dictionaries().replace_schema_metadata(metadata))
 
 
-def write_shard(store_uri: str, file: str, rows: list[dict], *, role: str, algorithm: str) -> pa.Table:
-    """Write photos (dicts of schema `PHOTOS`, all of one split) as one shard; returns its rows of the manifest."""
-    table = pa.Table.from_pylist(rows, schema=PHOTOS.with_metadata({"algorithm": algorithm}))
+def write_shard(store_uri: str, photos: pa.Table, *, role: str, algorithm: str) -> pa.Table:
+    """Write photos (schema `PHOTOS`, all of one split) as one shard; returns its rows of the manifest.
+
+    The file is named by its photos, so that writing them again writes the same file.
+    """
+    split = photos["split"][0].as_py()
+    digest = hashlib.sha256("".join(photos["photo_id"].to_pylist()).encode()).hexdigest()[:16]
+    file = f"{role}/{split}-{digest}.parquet"
     buffer = io.BytesIO()
-    # The pictures are JPEG already: compressing them again costs time and saves nothing.
-    pq.write_table(table, buffer, row_group_size=ROW_GROUP_PHOTOS, compression="none", use_dictionary=False)
+    pq.write_table(
+        photos.replace_schema_metadata({"algorithm": algorithm}),
+        buffer,
+        row_group_size=ROW_GROUP_PHOTOS,
+        compression="none",  # the pictures are JPEG already
+        use_dictionary=False,
+    )
     storage.write_bytes(storage.join(store_uri, file), buffer.getvalue())
     buffer.seek(0)
     metadata = pq.read_metadata(buffer)
@@ -118,7 +200,7 @@ def write_shard(store_uri: str, file: str, rows: list[dict], *, role: str, algor
         [
             {
                 "role": role,
-                "split": rows[0]["split"],
+                "split": split,
                 "file": file,
                 "row_group": index,
                 "num_photos": metadata.row_group(index).num_rows,
@@ -132,12 +214,19 @@ def write_shard(store_uri: str, file: str, rows: list[dict], *, role: str, algor
 
 def read_row_group(store_uri: str, file: str, row_group: int, columns: Iterable[str]) -> pa.Table:
     """One row group of a shard, only the named columns."""
-    filesystem, path = storage.resolve(storage.join(store_uri, file))
-    with filesystem.open_input_file(path) as source:
-        return pq.ParquetFile(source, pre_buffer=True).read_row_group(row_group, columns=list(columns))
+    return storage.read_with(
+        storage.join(store_uri, file),
+        lambda source: pq.ParquetFile(source, pre_buffer=True).read_row_group(row_group, columns=list(columns)),
+    )
 
 
-def write_table(uri: str, table: pa.Table) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    storage.write_bytes(uri, buffer.getvalue())
+def read_columns(store_uri: str, file: str, columns: Iterable[str]) -> pa.Table:
+    """The named columns of all photos of a shard, or of a list of sources."""
+    return storage.read_with(
+        storage.join(store_uri, file), lambda source: pq.read_table(source, columns=list(columns), partitioning=None)
+    )
+
+
+def make_intermediate(image: bytes, algorithm: tone.Algorithm) -> bytes:
+    """The stored intermediate of a stored photo: of its decoded pixels, so that it can be made again at any time."""
+    return images.encode_jpeg(tone.intermediate(images.decode_rgb(image), algorithm))

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
+from botocore.exceptions import BotoCoreError, ClientError
 from pyarrow import NativeFile, fs
 
-ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL"
-TIMEOUT_S = 10
-_KEY_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
-ATTEMPTS = 5
+from pipeline import s3
+
+TEMPORARY_SUFFIX = ".tmp"
+
+T = TypeVar("T")
 
 
 class StorageError(ValueError):
@@ -24,12 +29,16 @@ class StorageError(ValueError):
 
 @dataclass(frozen=True)
 class File:
-    """One listed file: its URI, its path relative to the listed folder, bytes, and seconds since 1970 when it changed."""
+    """One listed file: its URI, its path relative to the listed folder, bytes, and seconds since 1970 when it changed.
+
+    `version` changes with the content: an object's ETag, a local file's time of change in nanoseconds.
+    """
 
     uri: str
     relative: str
     size: int
     modified: float
+    version: str
 
 
 def is_s3(uri: str) -> bool:
@@ -48,8 +57,8 @@ def join(uri: str, *names: str) -> str:
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     """The filesystem of `uri` and the path inside it; `AWS_*` variables choose server and keys."""
     if is_s3(uri):
-        keys = tuple(os.environ.get(name) for name in _KEY_VARIABLES)
-        return _s3(os.environ.get(ENDPOINT_VARIABLE), keys), uri.removeprefix("s3://").rstrip("/")
+        keys = tuple(os.environ.get(name) for name in s3.KEY_VARIABLES)
+        return _s3(os.environ.get(s3.ENDPOINT_VARIABLE), keys), uri.removeprefix("s3://").rstrip("/")
     if "://" in uri and not uri.startswith("file://"):
         raise StorageError(f"'{uri}': only paths, file:// and s3:// are known; copy the photos to one of these")
     path = unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
@@ -67,41 +76,131 @@ def without_directories(filesystem: fs.FileSystem) -> fs.FileSystem:
 
 def read_bytes(uri: str) -> bytes:
     """The whole content of `uri`; `OSError` if it cannot be read."""
+    if is_s3(uri):
+        return s3.read(uri)
+    return Path(resolve(uri)[1]).read_bytes()
+
+
+def read_with(uri: str, read: Callable[[NativeFile], T]) -> T:
+    """What `read` makes of the file at `uri`, opened for reading anywhere; begun again if an S3 server fails on the way."""
     filesystem, path = resolve(uri)
-    with filesystem.open_input_stream(path) as stream:
-        return stream.read()
+
+    def attempt() -> T:
+        with filesystem.open_input_file(path) as file:
+            return read(file)
+
+    if not is_s3(uri):
+        return attempt()
+    return s3.retry(uri, attempt)
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write `uri` so that a reader sees the old content or the new, never a part."""
-    filesystem, path = resolve(uri)
-    if is_s3(uri):  # an object appears when its upload is complete
-        with filesystem.open_output_stream(path) as stream:
-            stream.write(data)
+    """Write `uri` so that a reader sees the old content or the new, never a part; `OSError` if it cannot be written."""
+    if is_s3(uri):
+        s3.write(uri, data)
         return
+    path = resolve(uri)[1]
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = f"{path}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
     try:
         with open(temporary, "xb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the new name with nothing in it
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
 
 
+def update(uri: str, change: Callable[[bytes | None], bytes]) -> None:
+    """Replace the content of `uri` by `change` of it (None: there is none), so that no other update between is lost.
+
+    S3 servers without conditional writes cannot promise that.
+    """
+    if not is_s3(uri):
+        with locked(uri.rpartition("/")[0]):
+            write_bytes(uri, change(read_bytes(uri) if exists(uri) else None))
+        return
+    while True:
+        try:
+            before, etag = s3.read_with_etag(uri)
+        except FileNotFoundError:
+            before, etag = None, None
+        with contextlib.suppress(s3.Changed):
+            s3.write_if(uri, change(before), etag=etag)
+            return
+
+
+@contextlib.contextmanager
+def locked(folder: str, *, wait: bool = True) -> Iterator[None]:
+    """Hold a local folder for this process until the context ends, or the process does; `StorageError` if not to wait.
+
+    Does nothing for S3, which has no locks that end with their owner.
+    """
+    if is_s3(folder):
+        yield
+        return
+    path = resolve(folder)[1]
+    os.makedirs(path, exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise StorageError(f"'{folder}': another process is writing there; wait until it has ended") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def delete(uri: str) -> None:
+    """Remove a file; nothing happens if it is not there."""
+    if is_s3(uri):
+        s3.delete(uri)
+    else:
+        Path(resolve(uri)[1]).unlink(missing_ok=True)
+
+
 def exists(uri: str) -> bool:
     filesystem, path = resolve(uri)
-    return filesystem.get_file_info(path).type == fs.FileType.File
+    if not is_s3(uri):
+        return os.path.isfile(path)
+    return bool(s3.retry(uri, lambda: filesystem.get_file_info(path).type == fs.FileType.File))
 
 
 def list_files(uri: str, *, suffixes: tuple[str, ...] = ("",)) -> Iterator[File]:
-    """All files below the folder `uri` whose name ends in one of `suffixes` (any case), sorted by path."""
-    filesystem, path = resolve(uri)
-    infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-    for info in sorted(infos, key=lambda info: info.path):
-        if info.type == fs.FileType.File and info.path.lower().endswith(suffixes):
-            relative = info.path[len(path) :].lstrip("/")
-            yield File(join(uri, relative), relative, info.size, info.mtime_ns / 1e9)
+    """All files below the folder `uri` whose name ends in one of `suffixes` (any case), in a fixed order.
+
+    Listed while they are taken: a folder or a page of an S3 prefix is in memory at a time.
+    """
+    files = _list_s3(uri) if is_s3(uri) else _list_folder(resolve(uri)[1], "", ())
+    for file in files:
+        if file.relative.lower().endswith(suffixes):
+            yield file if is_s3(uri) else replace(file, uri=join(uri, file.relative))
+
+
+def _list_s3(uri: str) -> Iterator[File]:
+    start = len(s3.split(uri)[1])
+    for found in s3.list_objects(uri):
+        relative = found["Key"][start:].lstrip("/")
+        if not relative.endswith("/"):  # an object that stands for a folder
+            modified = found["LastModified"].timestamp()
+            yield File(join(uri, relative), relative, found["Size"], modified, found["ETag"].strip('"'))
+
+
+def _list_folder(path: str, relative: str, above: tuple[tuple[int, int], ...]) -> Iterator[File]:
+    with os.scandir(path) as entries:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
+        name = f"{relative}{entry.name}"
+        if entry.is_dir():
+            stat = entry.stat()
+            identity = (stat.st_dev, stat.st_ino)
+            if identity not in above:  # a link to a folder above would go round for ever
+                yield from _list_folder(entry.path, f"{name}/", (*above, identity))
+        elif entry.is_file() or entry.is_symlink():  # a link to nothing is listed too: reading it says so
+            stat = entry.stat(follow_symlinks=entry.is_file())
+            yield File("", name, stat.st_size, stat.st_mtime, str(stat.st_mtime_ns))
 
 
 def check_folder(uri: str) -> None:
@@ -129,27 +228,24 @@ def check_reachable(uri: str) -> None:
     if not is_s3(uri):
         resolve(uri)
         return
-    import boto3
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    endpoint = os.environ.get(ENDPOINT_VARIABLE)
+    endpoint = os.environ.get(s3.ENDPOINT_VARIABLE)
     where = f"'{uri}' at {endpoint or 'AWS'}"
-    bucket = uri.removeprefix("s3://").split("/")[0]
-    config = Config(connect_timeout=3, read_timeout=TIMEOUT_S, retries={"max_attempts": 1})
+    bucket = s3.split(uri)[0]
     try:
-        # A session of its own: the default one keeps the first keys it saw.
-        boto3.Session().client("s3", endpoint_url=endpoint, config=config).list_objects_v2(Bucket=bucket, MaxKeys=1)
+        # Tried three times, since a server may be busy; a refusal is not tried again.
+        s3.client(attempts=3).list_objects_v2(Bucket=bucket, MaxKeys=1)
     except ClientError as error:
         code = error.response["Error"]["Code"]
         if code in ("NoSuchBucket", "404"):
             raise StorageError(f"{where}: there is no bucket '{bucket}'; create it or correct the name") from None
+        if code in ("SlowDown", "ServiceUnavailable", "InternalError"):
+            raise StorageError(f"{where}: the server is overloaded ({code}); try again later") from None
         raise StorageError(
             f"{where}: the server refuses access ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from None
     except (BotoCoreError, ValueError) as error:
         raise StorageError(
-            f"{where}: cannot be reached ({type(error).__name__}); check --s3-endpoint or {ENDPOINT_VARIABLE}, "
+            f"{where}: cannot be reached ({type(error).__name__}); check --s3-endpoint or {s3.ENDPOINT_VARIABLE}, "
             "the AWS keys, and that the server runs"
         ) from None
 
@@ -159,9 +255,9 @@ def _s3(endpoint: str | None, keys: tuple[str | None, ...]) -> fs.S3FileSystem:
     """One client for each server and set of keys; pyarrow reads these from the environment itself."""
     return fs.S3FileSystem(
         endpoint_override=endpoint,
-        connect_timeout=TIMEOUT_S,
-        request_timeout=30,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        connect_timeout=s3.CONNECT_SECONDS,
+        request_timeout=s3.READ_SECONDS,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=s3.ATTEMPTS),
         allow_bucket_creation=False,
     )
 

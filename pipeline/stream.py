@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from pipeline import images, shards
+from pipeline import images, shards, tone
 
 Batch = dict[str, np.ndarray]
 COLUMNS = ("input", "intermediate", "natural")
@@ -52,6 +52,7 @@ class Plan:
     """Which photos, crop and flip every position of a run has.
 
     batch: global batch B. crop: side of the square crops in pixels. block: steps that a lane goes straight on.
+    algorithm: makes the intermediates from the stored inputs; None if they are stored too.
     """
 
     store: str
@@ -61,6 +62,7 @@ class Plan:
     crop: int
     seed: int
     block: int
+    algorithm: tone.Algorithm | None = None
 
     def photo_index(self, role: str, position: np.ndarray) -> np.ndarray:
         """The index of the photo of `role` at each position; every photo once in each `num_photos` places of the walk."""
@@ -91,8 +93,16 @@ class Plan:
         return self.input if role == "input" else self.natural
 
 
-def make_plan(store: shards.Store, *, batch: int, crop: int, seed: int) -> Plan:
-    """The plan over the training split of `store`; `ValueError` if a role has no photos to train on."""
+def make_plan(store: shards.Store, *, batch: int, crop: int, seed: int, intermediates: str | None = None) -> Plan:
+    """The plan over the training split of `store`; `ValueError` if a role has no photos to train on.
+
+    intermediates: `cached` reads those in the shards, `stream` computes the same pixels; None does what the store is for.
+    """
+    intermediates = intermediates or store.intermediates
+    if intermediates not in shards.INTERMEDIATES:
+        raise ValueError(f"--intermediates '{intermediates}'; use one of {', '.join(shards.INTERMEDIATES)}")
+    if (intermediates, store.intermediates) == ("cached", "stream"):
+        raise ValueError(f"'{store.uri}': holds no intermediates; use --intermediates stream, or leave it out")
     groups = {}
     for role in shards.ROLES:
         table = store.select(role, "train")
@@ -110,7 +120,8 @@ def make_plan(store: shards.Store, *, batch: int, crop: int, seed: int) -> Plan:
         )
     # A block no longer than an epoch: else a batch would hold a photo twice.
     block = _at_most_a_row_group(min(group.num_photos for group in groups.values()) // batch)
-    return Plan(store=store.uri, **groups, batch=batch, crop=crop, seed=seed, block=block)
+    algorithm = tone.algorithm_of(store.algorithm) if intermediates == "stream" else None
+    return Plan(store=store.uri, **groups, batch=batch, crop=crop, seed=seed, block=block, algorithm=algorithm)
 
 
 def batches(plan: Plan, *, rank: int, world_size: int, first_step: int, last_step: int) -> Iterator[Batch]:
@@ -217,16 +228,19 @@ def _photos(plan: Plan, role: str, indices: np.ndarray) -> list[list[np.ndarray]
     photos: list[list[np.ndarray]] = [[] for _ in indices]
     for place in np.argsort(numbers, kind="stable"):
         number = int(numbers[place])
-        table = _row_group(plan.store, role, groups.files[number], int(groups.numbers[number]))
+        columns = ("image", "intermediate") if role == "input" and plan.algorithm is None else ("image",)
+        table = _row_group(plan.store, columns, groups.files[number], int(groups.numbers[number]))
         row = int(indices[place] - groups.starts[number])
-        photos[place] = [images.decode_rgb(column[row].as_py()) for column in table.columns]
+        stored = [column[row].as_py() for column in table.columns]
+        if role == "input" and plan.algorithm is not None:
+            stored.append(shards.make_intermediate(stored[0], plan.algorithm))
+        photos[place] = [images.decode_rgb(data) for data in stored]
     return photos
 
 
 @functools.lru_cache(maxsize=_CACHED_ROW_GROUPS)
-def _row_group(store: str, role: str, file: str, number: int) -> pa.Table:
+def _row_group(store: str, columns: tuple[str, ...], file: str, number: int) -> pa.Table:
     # Cached by process: one task's last row group is often the next one's first.
-    columns = ["image", "intermediate"] if role == "input" else ["image"]
     return shards.read_row_group(store, file, number, columns)
 
 

@@ -39,7 +39,7 @@ def test_imports_run_one_way(path: Path) -> None:
         ("mlflow", {"training/tracking.py", "serving/pyfunc.py"}),
         ("ray.train", {"training/train.py"}),
         ("ray.serve", {"serving/app.py"}),
-        ("boto3", {"pipeline/storage.py"}),
+        ("boto3", {"pipeline/s3.py"}),
     ],
 )
 def test_frameworks_stay_in_their_edge_files(framework: str, files: set[str]) -> None:

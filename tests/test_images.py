@@ -108,6 +108,15 @@ def test_a_tiff_of_separate_planes_can_be_read_again(photo: np.ndarray) -> None:
     assert np.array_equal(images.decode(images.encode(decoded, photo)).pixels, photo)
 
 
+def test_a_tiffs_camera_data_and_place_survive(photo: np.ndarray, to_file: ToFile) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "2019:07:21 14:03:12"
+    exif.get_ifd(0x8825)[0x0001] = "N"
+    decoded = images.decode(to_file(photo, "TIFF", exif=exif.tobytes()))
+    written = Image.open(io.BytesIO(images.encode(decoded, decoded.pixels))).getexif()
+    assert written.get_ifd(0x8769)[0x9003] == "2019:07:21 14:03:12" and written.get_ifd(0x8825)[0x0001] == "N"
+
+
 def test_metadata_that_cannot_be_written_again_is_an_image_error(photo: np.ndarray, to_file: ToFile) -> None:
     decoded = images.decode(to_file(photo))
     decoded.save_options["exif"] = b"Exif\0\0" + bytes(70_000)  # two APP1 blocks read as one

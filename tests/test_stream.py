@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import images, shards, stream
+from pipeline import images, shards, stream, tone
 
 
 def groups(sizes: list[int], run: int) -> stream.RowGroups:
@@ -121,12 +123,10 @@ def store(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray) -> sh
                 }
                 | ({"intermediate": image} if role == "input" else {})
             )
-        tables.append(shards.write_shard(uri, f"{role}/train-a.parquet", rows, role=role, algorithm="test"))
-    import pyarrow as pa
-
-    made = shards.Store(uri=uri, row_groups=pa.concat_tables(tables), algorithm="test", long_side=64)
-    shards.save_manifest(made)
-    return shards.open_store(uri)
+        photos = pa.Table.from_pylist(rows, schema=shards.PHOTOS)
+        tables.append(shards.write_shard(uri, photos, role=role, algorithm="test"))
+    made = shards.empty_store(uri, algorithm=tone.algorithm_id(), long_side=64)
+    return shards.update_manifest(made, lambda empty: dataclasses.replace(empty, row_groups=pa.concat_tables(tables)))
 
 
 def test_input_and_intermediate_are_cut_and_mirrored_alike(store: shards.Store) -> None:
@@ -164,8 +164,6 @@ def test_a_photo_smaller_than_the_crop_is_enlarged(store: shards.Store) -> None:
 
 
 def test_a_store_without_natural_photos_says_how_to_add_them(store: shards.Store) -> None:
-    import dataclasses
-
     only_inputs = dataclasses.replace(store, row_groups=store.select("input"))
     with pytest.raises(ValueError, match=r"no natural photos.*--role natural"):
         stream.make_plan(only_inputs, batch=4, crop=32, seed=0)

@@ -36,7 +36,7 @@ def store(object_store: local.ObjectStore, photo_folder: Path) -> str:
     uri = storage.join(object_store.uri, "store")
     for role in shards.ROLES:
         report = ingest.ingest(str(photo_folder), role=role, store=uri, long_side=LONG_SIDE)
-        assert (report.found, report.added, report.known, report.rejects.num_rows) == (24, 24, 0, 0)
+        assert (report.found, report.added, report.unchanged, report.rejects.num_rows) == (24, 24, 0, 0)
     return uri
 
 
@@ -56,7 +56,9 @@ def test_shards_hold_every_photo_small_and_inputs_their_intermediates(store: str
 def test_a_cached_intermediate_is_the_fixed_algorithms_of_the_whole_photo(store: str) -> None:
     row = next(shards.open_store(store).photos("input", "train"))
     photo = images.decode(storage.read_bytes(row["source"])).pixels
-    assert row["intermediate"] == images.encode_jpeg(tone.intermediate(ingest.shrink(photo, LONG_SIDE)))
+    stored = images.encode_jpeg(ingest.shrink(photo, LONG_SIDE))
+    assert row["image"] == stored
+    assert row["intermediate"] == images.encode_jpeg(tone.intermediate(images.decode_rgb(stored)))
 
 
 def test_row_groups_are_small_and_the_shard_names_its_algorithm(store: str) -> None:
@@ -70,7 +72,7 @@ def test_row_groups_are_small_and_the_shard_names_its_algorithm(store: str) -> N
 
 def test_known_photos_are_not_added_twice(store: str, photo_folder: Path) -> None:
     report = ingest.ingest(str(photo_folder), role="input", store=store, long_side=LONG_SIDE)
-    assert (report.added, report.known) == (0, 24)
+    assert (report.added, report.unchanged, report.duplicates) == (0, 24, 0)
     assert len(photos_of(store, "input")) == 24
 
 

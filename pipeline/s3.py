@@ -1,0 +1,130 @@
+"""Objects of an S3 server through boto3: listed with their ETag, read and written whole, tried again when the network fails.
+
+pyarrow's own S3 filesystem, which reads row groups, neither lists ETags nor writes under a condition, and its uploads in
+parts leave the parts of a killed process behind.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Any, TypeVar
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL"
+KEY_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
+CONNECT_SECONDS, READ_SECONDS = 5, 30
+ATTEMPTS = 6
+
+T = TypeVar("T")
+
+
+class Changed(Exception):
+    """A conditional write found that another writer was faster."""
+
+
+def client(*, attempts: int = 2) -> Any:
+    """The boto3 client of the server and keys in the environment."""
+    keys = tuple(os.environ.get(name) for name in KEY_VARIABLES)
+    return _client(os.environ.get(ENDPOINT_VARIABLE), keys, attempts)
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Bucket and key of an s3:// URI."""
+    bucket, _, key = uri.removeprefix("s3://").rstrip("/").partition("/")
+    return bucket, key
+
+
+def list_objects(uri: str) -> Iterator[dict[str, Any]]:
+    """The objects below the prefix `uri` in the order of their keys, as boto3 describes them, a page in memory at a time."""
+    bucket, key = split(uri)
+    query = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
+    while True:
+        page = retry(uri, partial(client().list_objects_v2, **query))
+        yield from page.get("Contents", ())
+        if not page.get("IsTruncated"):
+            return
+        query["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def read(uri: str) -> bytes:
+    return read_with_etag(uri)[0]
+
+
+def read_with_etag(uri: str) -> tuple[bytes, str]:
+    bucket, key = split(uri)
+
+    def get() -> tuple[bytes, str]:
+        answer = client().get_object(Bucket=bucket, Key=key)
+        return answer["Body"].read(), answer["ETag"]
+
+    return retry(uri, get)
+
+
+def write(uri: str, data: bytes) -> None:
+    """One PUT: the object appears when all of it has arrived."""
+    bucket, key = split(uri)
+    retry(uri, lambda: client().put_object(Bucket=bucket, Key=key, Body=data))
+
+
+def write_if(uri: str, data: bytes, *, etag: str | None) -> None:
+    """Write only if the object still has this ETag (None: if there is none); `Changed` otherwise.
+
+    A server that knows no conditional writes (rclone's) writes always.
+    """
+    bucket, key = split(uri)
+    condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+    try:
+        retry(uri, lambda: client().put_object(Bucket=bucket, Key=key, Body=data, **condition))
+    except FileExistsError:
+        raise Changed(uri) from None
+
+
+def delete(uri: str) -> None:
+    bucket, key = split(uri)
+    retry(uri, lambda: client().delete_object(Bucket=bucket, Key=key))
+
+
+def retry(uri: str, attempt: Callable[[], T]) -> T:
+    """What `attempt` returns, tried again while the cause may pass; else `OSError` of the fitting kind, naming `uri`.
+
+    boto3 itself repeats requests that were refused, not those whose answer broke off.
+    """
+    for number in range(ATTEMPTS):
+        try:
+            return attempt()
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            if code in ("NoSuchKey", "NoSuchBucket", "404"):
+                raise FileNotFoundError(f"'{uri}': not there ({code})") from None
+            if status in (409, 412):
+                raise FileExistsError(f"'{uri}': changed meanwhile ({code})") from None
+            if status < 500 and status != 429:
+                raise PermissionError(f"'{uri}': the server refuses it ({code})") from None
+            last = f"{status} {code}"
+        except (HTTPClientError, BotoCoreError, OSError) as error:
+            if isinstance(error, (FileNotFoundError, PermissionError)):
+                raise
+            last = f"{type(error).__name__}: {error}"
+        if number + 1 < ATTEMPTS:
+            time.sleep(random.uniform(0.5, 1) * 0.1 * 2**number)
+    raise OSError(f"'{uri}': the server failed {ATTEMPTS} times, last with {last}")
+
+
+@cache
+def _client(endpoint: str | None, keys: tuple[str | None, ...], attempts: int) -> Any:
+    config = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        max_pool_connections=32,
+    )
+    # A session of its own: the default one keeps the first keys it saw.
+    return boto3.Session().client("s3", endpoint_url=endpoint, config=config)
