@@ -222,37 +222,33 @@ def _ingest_wave(
     first, duplicates = _set_duplicates_aside(wave)
     progress.advance(len(duplicates))
     ordered = sorted(first, key=lambda file: file["key"])
-    context = ray.data.DataContext.get_current()
-    keep, context.execution_options.preserve_order = context.execution_options.preserve_order, True
     row_groups, outcomes = [shards.ROW_GROUPS.empty_table()], [shards.SOURCES.empty_table()]
-    try:
-        written = (
-            ray.data.from_arrow(blocks(ordered, shards.ROW_GROUP_PHOTOS))
-            .map_batches(
-                _prepare_batch,
-                fn_kwargs={
-                    "long_side": store.long_side,
-                    "algorithm": store.algorithm if role == "input" and store.intermediates == "cached" else None,
-                    "known_ids": ray.put(known.ids),
-                },
-                batch_size=None,
-                batch_format="pyarrow",
-            )
-            # Another CPU share than the stage before: Ray would fuse them, and a task would be a whole shard long.
-            .map_batches(
-                _write_batch,
-                fn_kwargs={"role": role, "store": store.uri, "algorithm": store.algorithm},
-                batch_size=shards.SHARD_PHOTOS,
-                batch_format="pyarrow",
-                num_cpus=0.5,
-            )
+    written = (
+        ray.data.from_arrow(blocks(ordered, shards.ROW_GROUP_PHOTOS))
+        .map_batches(
+            _prepare_batch,
+            fn_kwargs={
+                "long_side": store.long_side,
+                "algorithm": store.algorithm if role == "input" and store.intermediates == "cached" else None,
+                "known_ids": ray.put(known.ids),
+            },
+            batch_size=None,
+            batch_format="pyarrow",
         )
-        for result in written.iter_rows():
-            row_groups.append(from_ipc(result["row_groups"]))
-            outcomes.append(from_ipc(result["outcomes"]))
-            progress.advance(outcomes[-1].num_rows)
-    finally:
-        context.execution_options.preserve_order = keep
+        # Another CPU share than the stage before: Ray would fuse them, and a task would be a whole shard long.
+        .map_batches(
+            _write_batch,
+            fn_kwargs={"role": role, "store": store.uri, "algorithm": store.algorithm},
+            batch_size=shards.SHARD_PHOTOS,
+            batch_format="pyarrow",
+            num_cpus=0.5,
+        )
+    )
+    written.context.execution_options.preserve_order = True
+    for result in written.iter_rows():
+        row_groups.append(from_ipc(result["row_groups"]))
+        outcomes.append(from_ipc(result["outcomes"]))
+        progress.advance(outcomes[-1].num_rows)
     listed = pa.concat_tables(outcomes)
     first_of = {row["photo_id"]: row for row in listed.select(["photo_id", "reason", "detail"]).to_pylist()}
     changed = {"reason": "unreadable", "detail": "its content changed while it was ingested; ingest again"}

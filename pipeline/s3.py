@@ -128,3 +128,7 @@ def _client(endpoint: str | None, keys: tuple[str | None, ...], attempts: int) -
     )
     # A session of its own: the default one keeps the first keys it saw.
     return boto3.Session().client("s3", endpoint_url=endpoint, config=config)
+
+
+# Forked processes that share a connection read each other's answers.
+os.register_at_fork(after_in_child=_client.cache_clear)

@@ -82,22 +82,30 @@ class Store:
     sources: dict[str, tuple[str, ...]]
     origins: dict[str, tuple[str, ...]]
 
-    def select(self, role: str, split: str | None = None) -> pa.Table:
-        """The row groups of one role, in one split or in all."""
-        chosen = pc.field("role") == role
-        return self.row_groups.filter(chosen if split is None else chosen & (pc.field("split") == split))
+    def select(self, role: str, split: str | None = None, columns: tuple[str, ...] | None = None) -> pa.Table:
+        """The row groups of one role, in one split or in all; only the named columns."""
+        chosen = pc.equal(self.row_groups["role"], role)
+        if split is not None:
+            chosen = pc.and_(chosen, pc.equal(self.row_groups["split"], split))
+        return self.row_groups.select(columns or ROW_GROUPS.names).filter(chosen)
 
     def count(self, role: str, split: str | None = None) -> int:
         return pc.sum(self.select(role, split)["num_photos"]).as_py() or 0
 
     def photos(self, role: str, split: str, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """The photos of one role and split as dicts of schema `PHOTOS`, a row group in memory at a time."""
-        rows = (
-            row
-            for group in self.select(role, split).to_pylist()
-            for row in read_row_group(self.uri, group["file"], group["row_group"], PHOTOS.names).to_pylist()
-        )
+        """The photos of one role and split as dicts of schema `PHOTOS`, a row group in memory at a time.
+
+        Inputs have their intermediates, whether these are stored or not.
+        """
+        rows = (row for group in self.select(role, split).to_pylist() for row in self.read(group))
         return islice(rows, limit)
+
+    def read(self, group: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The photos of one row of `row_groups`, as `photos`."""
+        for row in read_row_group(self.uri, group["file"], group["row_group"], PHOTOS.names).to_pylist():
+            if group["role"] == "input" and row["intermediate"] is None:
+                row["intermediate"] = make_intermediate(row["image"], tone.algorithm_of(self.algorithm))
+            yield row
 
 
 def split_of(photo_id: str) -> str:

@@ -1,29 +1,42 @@
 """The training stream: a seeded plan that names every sample by its position, and the Ray Data job that reads it.
 
 A run is a pure function of (store, configuration, seed). Global step k is the positions kB … (k+1)B−1; position kB+j is
-lane j. Along its steps a lane walks through runs of photos that lie together in one row group, so a task reads a row
-group once and uses all of it, while the B lanes of a batch come from B different row groups. Inside a row group the
-photos are a random sample of the store already (ingest sorts by content hash). A small store has runs shorter than its
+lane j. A lane goes straight on through a block of photos that lie together in one row group, then takes another block:
+a task reads a row group once and uses all of it, while the B lanes of a batch come from B different row groups. Blocks
+of different lanes begin at different steps, so that every step needs about as many new blocks. Inside a row group the
+photos are a random sample of their wave already (ingest shuffles it). A small store has blocks shorter than its
 row groups: it can afford to read them more often, and could not fill a batch with different photos otherwise.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import numpy as np
 import pyarrow as pa
+from cachetools import LRUCache, cached
 
 from pipeline import images, shards, tone
 
+if TYPE_CHECKING:
+    import ray
+
+T = TypeVar("T")
 Batch = dict[str, np.ndarray]
 COLUMNS = ("input", "intermediate", "natural")
 
-_TASK_PHOTOS = 64  # crops a task yields: below, Ray's cost of a task shows; above, the first batch is late
-_CACHED_ROW_GROUPS = 4
+_CACHE_BYTES = 2**28  # of row groups, for each process
+_READ_PHOTOS = 8
+_CHUNK_TASKS = 256  # reads that one Ray task does: Ray's cost of a task is about that of reading 16 photos
+_SEGMENT_TASKS = 4096  # reads that one Ray dataset plans; all its tasks are made before the first one runs
+_LEAD_TASKS = 128  # how long before its end the next dataset is started
+_WAITING_BLOCKS = 8  # that each Ray task may have ready
 _ROLE_KEYS = {"input": 1, "natural": 2}
 _CROP_KEY = 3
 _FEISTEL_ROUNDS = 6  # four suffice for large halves; these are a few bits wide in small stores
@@ -33,11 +46,12 @@ _FEISTEL_ROUNDS = 6  # four suffice for large halves; these are a few bits wide 
 class RowGroups:
     """The row groups of one role's training photos.
 
-    starts: the index of each one's first photo, and behind them the number of photos. run: neighbours that stay together
-    in every epoch's order, at most a row group's.
+    files: each one's file, as a dictionary array. numbers: each one's place in its file. starts: the index of each one's
+    first photo, and behind them the number of photos. run: neighbours that stay together in every epoch's order, at most
+    a row group's.
     """
 
-    files: tuple[str, ...]
+    files: pa.DictionaryArray
     numbers: np.ndarray
     starts: np.ndarray
     run: int
@@ -65,14 +79,47 @@ class Plan:
     algorithm: tone.Algorithm | None = None
 
     def photo_index(self, role: str, position: np.ndarray) -> np.ndarray:
-        """The index of the photo of `role` at each position; every photo once in each `num_photos` places of the walk."""
+        """The index of the photo of `role` at each position; each input exactly once in every `num_photos` positions."""
         return self.photo_at(role, self.walk(position))
 
     def walk(self, position: np.ndarray) -> np.ndarray:
-        """Place in the walk through all photos: inside a block of steps, lanes and steps are exchanged."""
-        step, lane = np.divmod(np.asarray(position, np.int64), self.batch)
-        block, row = np.divmod(step, self.block)
-        return (block * self.batch + lane) * self.block + row
+        """Place in the walk through all photos: a bijection of each epoch's positions in which lanes get whole blocks.
+
+        An epoch's places are first all whole blocks that every lane has, then what its lanes have before and behind them.
+        """
+        position = np.asarray(position, np.int64)
+        epochs = position // self.input.num_photos
+        place = np.empty_like(position)
+        for epoch in np.unique(epochs):
+            place[epochs == epoch] = self._walk_epoch(int(epoch), position[epochs == epoch])
+        return place
+
+    def _walk_epoch(self, epoch: int, position: np.ndarray) -> np.ndarray:
+        size, lanes = self.input.num_photos, np.arange(self.batch)
+        begin = -(
+            -(epoch * size - lanes) // self.batch
+        )  # each lane's first step in the epoch, and the one behind its last
+        end = -(-((epoch + 1) * size - lanes) // self.batch)
+        head = np.minimum((-(begin + self.shift(lanes))) % self.block, end - begin)
+        blocks = int(((end - begin - head) // self.block).min())
+        rest = end - begin - blocks * self.block
+        step, lane = np.divmod(position, self.batch)
+        row = step - begin[lane] - head[lane]
+        block, inside = np.divmod(row, self.block)
+        whole = (block * self.batch + lane) * self.block + inside
+        before = blocks * self.batch * self.block + (np.cumsum(rest) - rest)[lane]
+        behind = np.where(row < 0, row, row - blocks * self.block) + head[lane]
+        in_block = (row >= 0) & (row < blocks * self.block)
+        return np.asarray(epoch * size + np.where(in_block, whole, before + behind))
+
+    def shift(self, lane: np.ndarray) -> np.ndarray:
+        """Lane's blocks begin at steps ≡ −shift modulo `block`; neighbouring lanes' lie far apart (van der Corput)."""
+        reversed_bits = np.zeros(np.shape(lane))
+        rest, unit = np.array(lane), 0.5
+        while rest.any():
+            reversed_bits += unit * (rest % 2)
+            rest, unit = rest // 2, unit / 2
+        return (reversed_bits * self.block).astype(np.int64)
 
     def photo_at(self, role: str, place: np.ndarray) -> np.ndarray:
         """The photo of `role` at each place of the walk: epochs follow each other, each in an order of its own.
@@ -105,15 +152,16 @@ def make_plan(store: shards.Store, *, batch: int, crop: int, seed: int, intermed
         raise ValueError(f"'{store.uri}': holds no intermediates; use --intermediates stream, or leave it out")
     groups = {}
     for role in shards.ROLES:
-        table = store.select(role, "train")
+        table = store.select(role, "train", columns=("file", "row_group", "num_photos"))
         if not table.num_rows:
             raise ValueError(
                 f"'{store.uri}': no {role} photos to train on; "
                 f"add some with `naturaltone ingest SRC --role {role} --to {store.uri}`"
             )
-        starts = np.concatenate([[0], np.cumsum(table["num_photos"].to_numpy())]).astype(np.int64)
+        starts = np.zeros(table.num_rows + 1, np.int64)
+        np.cumsum(table["num_photos"].to_numpy(), out=starts[1:])
         groups[role] = RowGroups(
-            files=tuple(table["file"].to_pylist()),
+            files=table["file"].unify_dictionaries().combine_chunks(),
             numbers=table["row_group"].to_numpy(),
             starts=starts,
             run=_at_most_a_row_group(int(starts[-1]) // (4 * batch)),
@@ -124,62 +172,179 @@ def make_plan(store: shards.Store, *, batch: int, crop: int, seed: int, intermed
     return Plan(store=store.uri, **groups, batch=batch, crop=crop, seed=seed, block=block, algorithm=algorithm)
 
 
-def batches(plan: Plan, *, rank: int, world_size: int, first_step: int, last_step: int) -> Iterator[Batch]:
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """The samples of some lanes that begin their blocks together, over the steps [first, last): lane by lane."""
+
+    lanes: np.ndarray
+    first: int
+    last: int
+
+    def positions(self, batch: int) -> np.ndarray:
+        return (np.arange(self.first, self.last) * batch + self.lanes[:, None]).ravel()
+
+
+def batches(
+    plan: Plan, *, rank: int, world_size: int, first_step: int, last_step: int, cpus: float | None = None
+) -> Iterator[Batch]:
     """Rank `rank`'s slice of the steps [first_step, last_step) in order; each N×crop×crop×3 uint8 a column of `COLUMNS`.
 
-    One Ray dataset a rank, so that no rank waits for another; its tasks run on whatever CPUs the cluster has free.
+    One Ray dataset a rank, so that no rank waits for another; `cpus` tasks of it run at a time, by default on the rank's
+    share of the CPUs that the workers leave free. `ValueError` if they leave none.
     """
     if plan.batch % world_size:
         raise ValueError(f"batch={plan.batch}: set it to a multiple of the {world_size} workers")
     import ray
 
-    lanes = plan.batch // world_size
-    # A task covers whole blocks, several where they are short: a task of a few photos costs Ray more than reading them.
-    span = plan.block * max(1, shards.ROW_GROUP_PHOTOS // plan.block)
-    first_span, last_span = first_step // span, -(-last_step // span)
-    lanes_per_task = max(1, min(lanes, _TASK_PHOTOS // span))
-    tasks_per_span = -(-lanes // lanes_per_task)
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.execution_options.resource_limits = ray.data.ExecutionResources(cpu=_cpus_per_rank(world_size))
-    num_tasks = (last_span - first_span) * tasks_per_span
-    dataset = ray.data.range(num_tasks, override_num_blocks=num_tasks).map_batches(
-        functools.partial(
-            _read_task,
-            plan=plan,
-            span=span,
-            first_task=first_span * tasks_per_span,
-            tasks_per_span=tasks_per_span,
-            lanes=np.arange(rank * lanes, (rank + 1) * lanes),
-        ),
+    share = plan.batch // world_size
+    lanes = np.arange(rank * share, (rank + 1) * share)
+    read = functools.partial(_read, ray.put(plan), cpus=int(cpus or _cpus_per_rank(world_size)))
+    results = _in_segments(_tasks(plan, lanes, first_step, last_step), read)
+    held: list[tuple[_Task, Batch] | None] = [None] * share
+    for step in range(first_step, last_step):
+        for lane in range(share):
+            while (current := held[lane]) is None or current[0].last <= step:
+                task, samples = next(results)
+                by_lane = {name: np.split(samples[name], len(task.lanes)) for name in samples}
+                for number, own in enumerate(task.lanes - lanes[0]):
+                    held[own] = task, {name: parts[number] for name, parts in by_lane.items()}
+        now = [(samples, step - task.first) for task, samples in filter(None, held)]
+        yield {name: np.stack([samples[name][row] for samples, row in now]) for name in now[0][0]}
+
+
+def _tasks(plan: Plan, lanes: np.ndarray, first_step: int, last_step: int) -> Iterator[_Task]:
+    """What a rank reads, in the order in which its batches need it."""
+    span = _span(plan.block)
+    shifts = plan.shift(lanes)
+    groups = [(int(shift), lanes[shifts == shift]) for shift in np.unique(shifts)]
+    for step in range(first_step, last_step):
+        for shift, together in groups:
+            if step == first_step or (step + shift) % span == 0:
+                yield _Task(lanes=together, first=step, last=min(step + span - (step + shift) % span, last_step))
+
+
+def _span(block: int) -> int:
+    """Steps that a read covers: few photos, so that batches come evenly, but no fewer than Ray's cost of handing them over."""
+    if block <= _READ_PHOTOS:
+        return block * (_READ_PHOTOS // block)
+    return block // 2 if block % 2 == 0 else block
+
+
+def _in_segments(
+    tasks: Iterator[_Task], read: Callable[[list[_Task]], Iterator[tuple[_Task, Batch]]]
+) -> Iterator[tuple[_Task, Batch]]:
+    """What `read` yields for all tasks, a segment of them at a time; the next one is begun before its turn."""
+    with ThreadPoolExecutor(max_workers=1) as ahead:
+        current, results = list(islice(tasks, _SEGMENT_TASKS)), None
+        while current:
+            results = results or read(current)
+            following: list[_Task] = []
+            started = None
+            for number, result in enumerate(results):
+                if number == max(0, len(current) - _LEAD_TASKS):
+                    following = list(islice(tasks, _SEGMENT_TASKS))
+                    started = ahead.submit(_started, read(following)) if following else None
+                yield result
+            current, results = following, started.result() if started else None
+
+
+def _started(results: Iterator[T]) -> Iterator[T]:
+    """The same iterator, its first result made already."""
+    return chain([next(results)], results)
+
+
+def _read(plan: ray.ObjectRef, tasks: list[_Task], *, cpus: int) -> Iterator[tuple[_Task, Batch]]:
+    """The samples of each task, in order, read by a Ray dataset whose tasks do many of them and hand over each.
+
+    `cpus` Ray tasks take turns at the list, so that together they go through it in order; what one of them has ready too
+    early waits here.
+    """
+    import ray
+    from ray.data._internal.execution.resource_manager import ResourceManager
+    from ray.data.block import BlockAccessor
+
+    # Ray Data 2.60 asks what it may use, runs a single task without the answer, and looks for it after this interval.
+    asking_seconds, ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = (
+        ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S,
+        0.02,
+    )
+    chunks = [
+        list(range(start + turn, min(start + cpus * _CHUNK_TASKS, len(tasks)), cpus))
+        for start in range(0, len(tasks), cpus * _CHUNK_TASKS)
+        for turn in range(cpus)
+    ]
+    dataset = ray.data.range(len(chunks), override_num_blocks=len(chunks)).map_batches(
+        functools.partial(_read_chunk, plan=plan, tasks=ray.put([[(n, tasks[n]) for n in chunk] for chunk in chunks])),
         batch_size=None,
     )
-    step = first_span * span
-    for rows in dataset.iter_batches(batch_size=lanes * span, batch_format="numpy", prefetch_batches=1):
-        by_lane = {name: column.reshape(lanes, span, *column.shape[1:]) for name, column in rows.items()}
-        for row in range(span):
-            if first_step <= step < last_step:
-                yield {name: column[:, row] for name, column in by_lane.items()}
-            step += 1
+    context = dataset.context
+    context.execution_options.resource_limits = ray.data.ExecutionResources(cpu=cpus)
+    context.execution_options.preserve_order = False
+    context.target_max_block_size = 1  # each row is a block, handed over at once
+    context._max_num_blocks_in_streaming_gen_buffer = _WAITING_BLOCKS
+    early: dict[int, Batch] = {}
+    expected = 0
+    # Bundles, not batches: those pass through four threads more, and the first one is late.
+    for bundle in dataset.iter_internal_ref_bundles():
+        ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = asking_seconds
+        for block in ray.get(list(bundle.block_refs)):
+            row = BlockAccessor.for_block(block).to_numpy()
+            early[int(row["number"][0])] = {name: row[name][0] for name in (*COLUMNS, "position")}
+        while expected in early:
+            yield tasks[expected], early.pop(expected)
+            expected += 1
 
 
 def read_positions(plan: Plan, positions: np.ndarray) -> Batch:
     """The samples at `positions`, in their order; needs no Ray. Also returns the positions as column `position`."""
-    pairs = {role: _photos(plan, role, plan.photo_index(role, positions)) for role in shards.ROLES}
-    samples: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
+    rows = {role: _rows(plan, role, plan.photo_index(role, positions)) for role in shards.ROLES}
+    samples = {name: np.empty((len(positions), plan.crop, plan.crop, 3), np.uint8) for name in COLUMNS}
     for index, position in enumerate(positions):
         random = np.random.Generator(np.random.Philox(key=[plan.seed, (int(position) << 2) | _CROP_KEY]))
-        image, intermediate = pairs["input"][index]
-        for name, crop in zip(
-            COLUMNS,
-            [
-                *_crop_and_flip([image, intermediate], plan.crop, random),
-                *_crop_and_flip(pairs["natural"][index], plan.crop, random),
-            ],
-            strict=True,
-        ):
-            samples[name].append(crop)
-    return {name: np.stack(column) for name, column in samples.items()} | {"position": np.asarray(positions)}
+        for role, names in (("input", ("input", "intermediate")), ("natural", ("natural",))):
+            crop = random_crop(rows[role][index].size, plan.crop, random)
+            for name, picture in zip(names, rows[role][index].pictures, strict=True):
+                samples[name][index] = cut(picture, crop)
+    return samples | {"position": np.asarray(positions)}
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square window of a picture that has been enlarged to `size` (height, width) if that is not its own, and mirrored."""
+
+    size: tuple[int, int] | None
+    top: int
+    left: int
+    side: int
+    mirrored: bool
+
+
+def random_crop(size: tuple[int, int], side: int, random: np.random.Generator) -> Crop:
+    """A random window of a picture of `size` (height, width), which is enlarged to hold it if it is smaller."""
+    scale = side / min(size)
+    height, width = (max(side, round(length * scale)) for length in size) if scale > 1 else size
+    return Crop(
+        size=(height, width) if scale > 1 else None,
+        top=int(random.integers(height - side + 1)),
+        left=int(random.integers(width - side + 1)),
+        side=side,
+        mirrored=bool(random.integers(2)),
+    )
+
+
+def cut(picture: bytes, crop: Crop) -> np.ndarray:
+    """The window of a stored picture, side×side×3 uint8; only its rows are decoded."""
+    if crop.size:
+        return cut_pixels(images.decode_rgb(picture), crop)
+    return cut_pixels(images.decode_rows(picture, crop.top, crop.top + crop.side), replace(crop, top=0))
+
+
+def cut_pixels(pixels: np.ndarray, crop: Crop) -> np.ndarray:
+    """The window of H×W×3 uint8 pixels."""
+    if crop.size:
+        pixels = cv2.resize(pixels, crop.size[::-1], interpolation=cv2.INTER_LINEAR)
+    window = pixels[crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
+    return cv2.flip(window, 1) if crop.mirrored else window  # NumPy takes thirty times as long to copy a mirrored view
 
 
 def permute(index: np.ndarray, size: int | np.ndarray, key: np.ndarray) -> np.ndarray:
@@ -209,52 +374,54 @@ def _mix(value: np.ndarray | np.uint64) -> np.ndarray:
         return np.asarray(value ^ (value >> np.uint64(31)))
 
 
-def _read_task(rows: Batch, *, plan: Plan, span: int, first_task: int, tasks_per_span: int, lanes: np.ndarray) -> Batch:
-    """The samples of one or more tasks, each some lanes over the steps of one span, lane by lane."""
+def _read_chunk(rows: Batch, *, plan: ray.ObjectRef, tasks: ray.ObjectRef) -> Iterator[Batch]:
+    """The samples of each task of one chunk, lane by lane: one row each, with its number."""
     cv2.setNumThreads(1)  # Ray runs one task a core
-    parts = []
-    for task in rows["id"] + first_task:
-        number, part = divmod(int(task), tasks_per_span)
-        own = np.array_split(lanes, tasks_per_span)[part]
-        steps = np.arange(number * span, (number + 1) * span)
-        parts.append(read_positions(plan, (steps[None, :] * plan.batch + own[:, None]).ravel()))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    of = _get(plan)
+    for number, task in _get(tasks)[int(rows["id"][0])]:
+        samples = read_positions(of, task.positions(of.batch))
+        yield {"number": np.array([number])} | {name: column[None] for name, column in samples.items()}
 
 
-def _photos(plan: Plan, role: str, indices: np.ndarray) -> list[list[np.ndarray]]:
-    """The decoded pictures (image, and intermediate for inputs) of each photo index; each row group is read once."""
+@functools.lru_cache(maxsize=4)
+def _get(reference: ray.ObjectRef) -> Any:
+    # Kept by process: unpickling a plan costs more than looking it up. Its arrays stay in Ray's shared memory.
+    import ray
+
+    return ray.get(reference)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A stored photo: its height and width, and its pictures (and that of the intermediate, for inputs) as JPEG."""
+
+    size: tuple[int, int]
+    pictures: list[bytes]
+
+
+def _rows(plan: Plan, role: str, indices: np.ndarray) -> list[_Row]:
+    """The stored photo of each index; each row group is read once."""
     groups = plan.row_groups(role)
+    pictures = ("image", "intermediate") if role == "input" and plan.algorithm is None else ("image",)
     numbers = np.searchsorted(groups.starts, indices, side="right") - 1
-    photos: list[list[np.ndarray]] = [[] for _ in indices]
+    found: dict[int, _Row] = {}
     for place in np.argsort(numbers, kind="stable"):
         number = int(numbers[place])
-        columns = ("image", "intermediate") if role == "input" and plan.algorithm is None else ("image",)
-        table = _row_group(plan.store, columns, groups.files[number], int(groups.numbers[number]))
-        row = int(indices[place] - groups.starts[number])
-        stored = [column[row].as_py() for column in table.columns]
+        file = groups.files[number].as_py()
+        table = _row_group(plan.store, ("height", "width", *pictures), file, int(groups.numbers[number]))
+        height, width, *stored = (
+            column[int(indices[place] - groups.starts[number])].as_py() for column in table.columns
+        )
         if role == "input" and plan.algorithm is not None:
             stored.append(shards.make_intermediate(stored[0], plan.algorithm))
-        photos[place] = [images.decode_rgb(data) for data in stored]
-    return photos
+        found[int(place)] = _Row((height, width), stored)
+    return [found[place] for place in range(len(indices))]
 
 
-@functools.lru_cache(maxsize=_CACHED_ROW_GROUPS)
+# Row groups are needed again: by the next task where runs are shorter than they are, and by every epoch of a small store.
+@cached(LRUCache(_CACHE_BYTES, getsizeof=lambda table: table.nbytes))
 def _row_group(store: str, columns: tuple[str, ...], file: str, number: int) -> pa.Table:
-    # Cached by process: one task's last row group is often the next one's first.
     return shards.read_row_group(store, file, number, columns)
-
-
-def _crop_and_flip(pictures: list[np.ndarray], side: int, random: np.random.Generator) -> list[np.ndarray]:
-    """The same random square window of each picture, mirrored or not; smaller pictures are enlarged to hold it."""
-    height, width = pictures[0].shape[:2]
-    scale = side / min(height, width)
-    if scale > 1:
-        width, height = (max(side, round(length * scale)) for length in (width, height))
-        pictures = [cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR) for picture in pictures]
-    top, left = random.integers(height - side + 1), random.integers(width - side + 1)
-    mirrored = random.integers(2)
-    windows = [picture[top : top + side, left : left + side] for picture in pictures]
-    return [window[:, ::-1] if mirrored else window for window in windows]
 
 
 def _at_most_a_row_group(photos: int) -> int:

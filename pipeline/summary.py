@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import shards, storage, tone
+from pipeline import shards, storage
 from pipeline.tables import from_parquet
 
 
@@ -61,15 +62,10 @@ def random_photos(store: shards.Store, role: str, count: int, *, seed: int) -> l
     groups = store.select(role)
     chance = random.Random(f"{seed} {role}")
     chosen = chance.sample(range(groups.num_rows), min(count, groups.num_rows))
-    algorithm = tone.algorithm_of(store.algorithm) if role == "input" else None
-    photos = []
-    for group in (groups.slice(index, 1).to_pylist()[0] for index in chosen):
-        rows = shards.read_row_group(store.uri, group["file"], group["row_group"], shards.PHOTOS.names)
-        row = rows.slice(chance.randrange(rows.num_rows), 1).to_pylist()[0]
-        if algorithm and row["intermediate"] is None:
-            row["intermediate"] = shards.make_intermediate(row["image"], algorithm)
-        photos.append(row)
-    return photos
+    return [
+        next(islice(store.read(group), chance.randrange(group["num_photos"]), None))
+        for group in (groups.slice(index, 1).to_pylist()[0] for index in chosen)
+    ]
 
 
 def _rejects_by_reason(store: shards.Store) -> dict[str, dict[str, int]]:

@@ -131,11 +131,9 @@ def sheet_parts(evaluation: Evaluation) -> list[str]:
 
 
 def _store_photos(store: shards.Store, split: str) -> Iterator[EvaluationPhoto]:
-    algorithm = tone.algorithm_of(store.algorithm)
     for row in store.photos("input", split):
-        made = row["intermediate"] or shards.make_intermediate(row["image"], algorithm)
         yield EvaluationPhoto(
             name=row["source"].rpartition("/")[2],
             input=images.decode_rgb(row["image"]),
-            intermediate=images.decode_rgb(made),
+            intermediate=images.decode_rgb(row["intermediate"]),
         )

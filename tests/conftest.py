@@ -10,12 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 from infra import local
 from training.checkpoint import Bundle, load_bundle, save_bundle
 from training.config import TrainConfig, smoke
 from training.networks import ToneEnhancer
+
+settings.register_profile("naturaltone", deadline=None)  # times are measured by the benchmarks
+settings.load_profile("naturaltone")
 
 
 @pytest.fixture(scope="session")

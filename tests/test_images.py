@@ -176,6 +176,21 @@ def test_the_pixel_limit_is_the_callers(photo: np.ndarray, to_file: ToFile) -> N
     assert reason_of(to_file(photo), max_pixels=1000) == "too_large"
 
 
+@given(data=st.data(), height=st.integers(16, 101), width=st.integers(16, 141))
+def test_some_rows_of_a_stored_picture_are_those_of_the_whole(
+    data: st.DataObject, height: int, width: int, photo: np.ndarray
+) -> None:
+    stored = images.encode_jpeg(np.ascontiguousarray(photo[:height, :width]))
+    top = data.draw(st.integers(0, height - 1))
+    bottom = data.draw(st.integers(top + 1, height))
+    assert np.array_equal(images.decode_rows(stored, top, bottom), images.decode_rgb(stored)[top:bottom])
+
+
+def test_rows_of_a_jpeg_without_markers_are_found_too(photo: np.ndarray, to_file: ToFile) -> None:
+    plain = to_file(photo, quality=90)
+    assert np.array_equal(images.decode_rows(plain, 20, 60), images.decode_rgb(plain)[20:60])
+
+
 def test_other_kinds_of_files_are_refused_by_name(photo: np.ndarray, to_file: ToFile) -> None:
     assert reason_of(to_file(photo, "BMP")) == "unsupported_format"
     assert reason_of(b"\xff\x0a" + bytes(100)) == "unsupported_format"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import images, shards, stream, tone
@@ -17,7 +17,7 @@ from pipeline import images, shards, stream, tone
 
 def groups(sizes: list[int], run: int) -> stream.RowGroups:
     return stream.RowGroups(
-        files=("file",) * len(sizes),
+        files=pa.array(["file"] * len(sizes)).dictionary_encode(),
         numbers=np.arange(len(sizes)),
         starts=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
         run=run,
@@ -58,10 +58,42 @@ def test_every_photo_is_seen_once_an_epoch(photos: int, run: int, seed: int, epo
         assert sorted(of.photo_at(role, np.arange(epoch * photos, (epoch + 1) * photos))) == list(range(photos))
 
 
-@given(batch=st.integers(1, 24), block=st.integers(1, 16), number=st.integers(0, 1000))
-def test_a_block_of_steps_takes_a_contiguous_part_of_the_walk(batch: int, block: int, number: int) -> None:
-    positions = np.arange(number * batch * block, (number + 1) * batch * block)
-    assert sorted(plan(100, 100, block=block, batch=batch).walk(positions)) == positions.tolist()
+sizes = {"photos": st.integers(1, 700), "batch": st.integers(1, 24), "block": st.integers(1, 16)}
+
+
+@given(**sizes, epoch=st.integers(0, 60))
+def test_each_epochs_positions_are_its_places_once(photos: int, batch: int, block: int, epoch: int) -> None:
+    places = np.arange(epoch * photos, (epoch + 1) * photos)
+    assert sorted(plan(photos, 1, batch=batch, block=block).walk(places)) == places.tolist()
+
+
+@given(**sizes, run=st.integers(1, 16), seed=st.integers(0, 2**32), epoch=st.integers(0, 60))
+def test_every_input_photo_appears_once_an_epoch(
+    photos: int, batch: int, block: int, run: int, seed: int, epoch: int
+) -> None:
+    of = plan(photos, 1, run=run, block=block, batch=batch, seed=seed)
+    seen = of.photo_index("input", np.arange(epoch * photos, (epoch + 1) * photos))
+    assert sorted(seen) == list(range(photos))
+
+
+@given(**sizes, position=st.integers(0, 10**9))
+def test_a_position_has_the_same_place_alone_and_in_company(photos: int, batch: int, block: int, position: int) -> None:
+    of = plan(photos, 1, batch=batch, block=block)
+    assert of.walk(np.array([position]))[0] == of.walk(np.arange(position, position + 50))[0]
+
+
+@given(batch=st.integers(1, 40), block=st.integers(1, 16))
+def test_about_as_many_blocks_begin_at_every_step(batch: int, block: int) -> None:
+    begun = np.bincount(plan(1, 1, batch=batch, block=block).shift(np.arange(batch)), minlength=block)
+    assert begun.max() <= batch // block + 2
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_each_ranks_blocks_begin_spread_over_the_steps(world_size: int) -> None:
+    of = plan(1000, 1000, batch=16, block=16)
+    for lanes in np.split(np.arange(16), world_size):
+        gaps = np.diff(np.sort(of.shift(lanes)))
+        assert gaps.min() >= world_size // 2 and gaps.max() <= 2 * world_size
 
 
 @given(photos=st.integers(1, 200), run=st.integers(1, 16), place=st.integers(0, 10_000))
@@ -71,13 +103,15 @@ def test_a_place_names_the_same_photo_alone_and_in_company(photos: int, run: int
     assert alone[0] == of.photo_at("input", np.arange(place, place + 300))[0]
 
 
-@settings(max_examples=30)
-@given(photos=st.integers(64, 3000), steps=st.integers(1, 300))
-def test_photos_are_drawn_evenly_at_any_moment(photos: int, steps: int) -> None:
-    """Inside a block lanes are at different places, so counts may differ by what one block holds, never more."""
-    of = plan(photos, photos)
-    counts = np.bincount(of.photo_index("natural", np.arange(steps * of.batch)), minlength=photos)
-    assert counts.max() - counts.min() <= 2 + of.batch * of.block // photos
+@given(inputs=st.integers(1, 300), natural=st.integers(1, 300), block=st.integers(1, 16), steps=st.integers(1, 200))
+def test_natural_photos_are_drawn_evenly_whatever_their_number(
+    inputs: int, natural: int, block: int, steps: int
+) -> None:
+    """The walk of an epoch visits natural photos in another order than places, by a part of the epoch's at most."""
+    of = plan(inputs, natural, block=block)
+    epochs = np.arange(-(-steps * of.batch // inputs) * inputs)
+    counts = np.bincount(of.photo_index("natural", epochs), minlength=natural)
+    assert counts.max() - counts.min() <= 1
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
@@ -95,8 +129,49 @@ def test_a_batch_comes_from_as_many_row_groups_as_it_has_lanes() -> None:
 
 def test_a_lane_reads_a_row_group_to_its_end_before_the_next() -> None:
     of = plan(16 * 200, 16 * 200)
-    lane = of.photo_index("input", np.arange(16) * of.batch + 3)
-    assert len(set(lane // 16)) == 1 and len(set(lane)) == 16
+    lane = 3
+    start = int(of.block - of.shift(np.array([lane]))[0])
+    photos = of.photo_index("input", (np.arange(start, start + 16)) * of.batch + lane)
+    assert len(set(photos // 16)) == 1 and len(set(photos)) == 16
+
+
+@given(
+    batch=st.integers(1, 24),
+    block=st.integers(1, 16),
+    first=st.integers(0, 100),
+    steps=st.integers(1, 80),
+    data=st.data(),
+)
+def test_a_ranks_tasks_hold_each_of_its_positions_once_and_in_time(
+    batch: int, block: int, first: int, steps: int, data: st.DataObject
+) -> None:
+    of = plan(500, 500, batch=batch, block=block)
+    world_size = data.draw(st.sampled_from([size for size in range(1, batch + 1) if batch % size == 0]))
+    share = batch // world_size
+    lanes = np.arange(share) + share * data.draw(st.integers(0, world_size - 1))
+    tasks = list(stream._tasks(of, lanes, first, first + steps))
+    positions = np.concatenate([task.positions(batch) for task in tasks])
+    wanted = (np.arange(first, first + steps)[:, None] * batch + lanes).ravel()
+    assert sorted(positions) == wanted.tolist()
+    assert [task.first for task in tasks] == sorted(task.first for task in tasks)
+
+
+def test_segments_of_a_long_run_follow_each_other_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "_SEGMENT_TASKS", 10)
+    monkeypatch.setattr(stream, "_LEAD_TASKS", 3)
+    tasks = [stream._Task(lanes=np.arange(1), first=number, last=number + 1) for number in range(35)]
+    opened = []
+
+    def read(segment: list[stream._Task]):  # type: ignore[no-untyped-def]
+        opened.append((segment[0].first, len(segment)))
+        return ((task, {"n": np.array([task.first])}) for task in segment)
+
+    results = stream._in_segments(iter(tasks), read)
+    for number in range(8):
+        assert next(results)[0].first == number
+    assert opened == [(0, 10), (10, 10)], "the next one is begun before this one ends"
+    assert [task.first for task, _ in results] == list(range(8, 35))
+    assert opened == [(0, 10), (10, 10), (20, 10), (30, 5)]
 
 
 @pytest.fixture(scope="module")
