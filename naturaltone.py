@@ -109,7 +109,7 @@ def store(options: argparse.Namespace) -> int:
 def train(options: argparse.Namespace) -> int:
     from infra import local
     from infra.demo import register
-    from pipeline import shards, storage
+    from pipeline import shards, storage, stream
     from training.config import make_config
     from training.train import train as run_training
 
@@ -121,7 +121,13 @@ def train(options: argparse.Namespace) -> int:
     workers = max(1, local.num_gpus()) if options.workers is None else options.workers
     if not os.environ.get("RAY_ADDRESS"):
         local.check_workers(workers)
-    shards.open_store(options.store)
+    stream.make_plan(
+        shards.open_store(options.store),
+        batch=config.batch,
+        crop=config.crop,
+        seed=config.seed,
+        intermediates=options.intermediates,
+    )
     with local.ray_session():
         use_gpu = local.check_workers(workers)
         result = run_training(
@@ -131,6 +137,7 @@ def train(options: argparse.Namespace) -> int:
             workers=workers,
             use_gpu=use_gpu,
             bundle=Path(bundle),
+            intermediates=options.intermediates,
         )
     version = register(result)
     print(f"run {options.run}: {result.report.steps} steps, {result.images_per_second:.1f} photos/s")
@@ -212,6 +219,33 @@ def serve(options: argparse.Namespace) -> int:
     return OK
 
 
+def bench(options: argparse.Namespace) -> int:
+    from pipeline import ingest as ingesting
+    from pipeline import storage
+
+    ingesting.check_photos(options.photos)
+    if options.what == "tone":
+        from infra import bench_tone
+
+        figures = bench_tone.bench_tone(options.photos)
+        print(bench_tone.format_figures(figures))
+    else:
+        from infra import bench_stream, local
+
+        figures = bench_stream.bench_stream(
+            options.photos,
+            seconds=options.seconds,
+            processes=options.processes or local.cores(),
+            batch=options.batch,
+            crop=options.crop,
+        )
+        print(bench_stream.format_figures(figures))
+    if options.json:
+        storage.write_bytes(options.json, json.dumps(figures).encode())
+    print(json.dumps(figures))
+    return OK
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="naturaltone", description="Learns to enhance the tone of photos.")
     parser.add_argument("--version", action="version", version=f"naturaltone {__version__}")
@@ -287,6 +321,11 @@ def _parser() -> argparse.ArgumentParser:
         default=f"run-{datetime.now():%Y%m%d-%H%M%S}",
         help="the same name resumes (default: the time)",
     )
+    sub.add_argument(
+        "--intermediates",
+        choices=["cached", "stream"],
+        help="read them from the store, or compute the same pixels on the way (default: as the store was made)",
+    )
     sub.add_argument("--out", metavar="DIR", help="the model bundle (default: models/NAME)")
 
     sub = add(
@@ -308,6 +347,21 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("target", metavar="DST", help="where the enhanced ones go; never inside SRC")
     sub.add_argument("--model", default=CHAMPION, help=f"default: {CHAMPION}")
     sub.add_argument("--strength", type=float, default=1.0, help="0 unchanged, 1 the model's own, up to 1.5")
+
+    sub = add(
+        bench,
+        "measure a part side by side with its peer, in one run; the last line printed is one JSON object",
+        "example: naturaltone bench stream --photos ~/photos --seconds 60\n\n"
+        "stream  the training stream beside a torch DataLoader, from this disk and from the embedded S3\n"
+        "tone    the fixed algorithms on one core, in megapixels a second",
+    )
+    sub.add_argument("what", choices=["stream", "tone"], help="what to measure")
+    sub.add_argument("--photos", metavar="DIR", required=True, help="real photos to measure on")
+    sub.add_argument("--seconds", type=float, default=60.0, help="stream: of each contender and place (default: 60)")
+    sub.add_argument("--processes", metavar="N", type=int, help="stream: that decode (default: the cores)")
+    sub.add_argument("--batch", metavar="N", type=int, default=32, help="stream: photos a batch (default: 32)")
+    sub.add_argument("--crop", metavar="PIXELS", type=int, default=256, help="stream: side of a crop (default: 256)")
+    sub.add_argument("--json", metavar="FILE", help="write the figures to a file too")
 
     sub = add(serve, "HTTP service", "example: naturaltone serve --model models/first --port 8000")
     sub.add_argument("--model", default=CHAMPION, help=f"default: {CHAMPION}")

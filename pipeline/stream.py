@@ -32,7 +32,7 @@ Batch = dict[str, np.ndarray]
 COLUMNS = ("input", "intermediate", "natural")
 
 _CACHE_BYTES = 2**28  # of row groups, for each process
-_READ_PHOTOS = 8
+_READ_PHOTOS = (8, 32)  # handed over at a time: fewer cost Ray more than reading them, more make batches come in bursts
 _CHUNK_TASKS = 256  # reads that one Ray task does: Ray's cost of a task is about that of reading 16 photos
 _SEGMENT_TASKS = 4096  # reads that one Ray dataset plans; all its tasks are made before the first one runs
 _LEAD_TASKS = 128  # how long before its end the next dataset is started
@@ -198,8 +198,11 @@ def batches(
 
     share = plan.batch // world_size
     lanes = np.arange(rank * share, (rank + 1) * share)
-    read = functools.partial(_read, ray.put(plan), cpus=int(cpus or _cpus_per_rank(world_size)))
-    results = _in_segments(_tasks(plan, lanes, first_step, last_step), read)
+    cpus = int(cpus or _cpus_per_rank(world_size))
+    # A batch takes a read from each CPU: what one of them hands over late keeps no more than that batch waiting.
+    read_photos = int(np.clip(share // cpus, *_READ_PHOTOS))
+    tasks = _tasks(plan, lanes, first_step, last_step, read_photos)
+    results = _in_segments(tasks, functools.partial(_read, ray.put(plan), cpus=cpus))
     held: list[tuple[_Task, Batch] | None] = [None] * share
     for step in range(first_step, last_step):
         for lane in range(share):
@@ -212,22 +215,22 @@ def batches(
         yield {name: np.stack([samples[name][row] for samples, row in now]) for name in now[0][0]}
 
 
-def _tasks(plan: Plan, lanes: np.ndarray, first_step: int, last_step: int) -> Iterator[_Task]:
-    """What a rank reads, in the order in which its batches need it."""
-    span = _span(plan.block)
+def _tasks(plan: Plan, lanes: np.ndarray, first_step: int, last_step: int, photos: int) -> Iterator[_Task]:
+    """What a rank reads, about `photos` at a time, in the order in which its batches need it."""
     shifts = plan.shift(lanes)
     groups = [(int(shift), lanes[shifts == shift]) for shift in np.unique(shifts)]
+    spans = [_span(plan.block, photos // len(together)) for _, together in groups]
     for step in range(first_step, last_step):
-        for shift, together in groups:
+        for (shift, together), span in zip(groups, spans, strict=True):
             if step == first_step or (step + shift) % span == 0:
                 yield _Task(lanes=together, first=step, last=min(step + span - (step + shift) % span, last_step))
 
 
-def _span(block: int) -> int:
-    """Steps that a read covers: few photos, so that batches come evenly, but no fewer than Ray's cost of handing them over."""
-    if block <= _READ_PHOTOS:
-        return block * (_READ_PHOTOS // block)
-    return block // 2 if block % 2 == 0 else block
+def _span(block: int, steps: int) -> int:
+    """About `steps`, but so many that blocks are read whole or in equal parts."""
+    if steps >= block:
+        return block * (steps // block)
+    return max(part for part in range(1, block + 1) if block % part == 0 and part <= max(1, steps))
 
 
 def _in_segments(

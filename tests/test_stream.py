@@ -149,7 +149,7 @@ def test_a_ranks_tasks_hold_each_of_its_positions_once_and_in_time(
     world_size = data.draw(st.sampled_from([size for size in range(1, batch + 1) if batch % size == 0]))
     share = batch // world_size
     lanes = np.arange(share) + share * data.draw(st.integers(0, world_size - 1))
-    tasks = list(stream._tasks(of, lanes, first, first + steps))
+    tasks = list(stream._tasks(of, lanes, first, first + steps, data.draw(st.integers(1, 64))))
     positions = np.concatenate([task.positions(batch) for task in tasks])
     wanted = (np.arange(first, first + steps)[:, None] * batch + lanes).ravel()
     assert sorted(positions) == wanted.tolist()

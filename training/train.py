@@ -59,12 +59,19 @@ class TrainResult:
 
 
 def train(
-    store_uri: str, config: TrainConfig, *, run_name: str, workers: int, use_gpu: bool, bundle: Path
+    store_uri: str,
+    config: TrainConfig,
+    *,
+    run_name: str,
+    workers: int,
+    use_gpu: bool,
+    bundle: Path,
+    intermediates: str | None = None,
 ) -> TrainResult:
     """Train on the store with `workers` DDP workers and write the model bundle to the folder `bundle`.
 
-    The same `run_name` resumes. `ValueError` before any work for a wrong store, name or configuration;
-    `TrainingFailed` if the run itself fails.
+    The same `run_name` resumes. intermediates: `cached` or `stream`, the same pixels (see `stream.make_plan`).
+    `ValueError` before any work for a wrong store, name or configuration; `TrainingFailed` if the run itself fails.
     """
     if not _RUN_NAME.fullmatch(run_name):
         raise ValueError(f"run name '{run_name}': use letters, digits, '.', '_' and '-'")
@@ -74,7 +81,7 @@ def train(
         raise ValueError(
             f"batch={config.batch} cannot be shared by {workers} workers; set batch to a multiple of {workers}"
         )
-    stream.make_plan(store, batch=config.batch, crop=config.crop, seed=config.seed)
+    stream.make_plan(store, batch=config.batch, crop=config.crop, seed=config.seed, intermediates=intermediates)
     GanStep(config, device=torch.device("cpu"))  # refuses networks that contradict each other
 
     run_id = tracking.start_run(
@@ -89,7 +96,13 @@ def train(
     board = ray.remote(num_cpus=0)(Board).remote()
     trainer = TorchTrainer(
         _train_worker,
-        train_loop_config={"store": store_uri, "config": dataclasses.asdict(config), "run_id": run_id, "board": board},
+        train_loop_config={
+            "store": store_uri,
+            "config": dataclasses.asdict(config),
+            "intermediates": intermediates,
+            "run_id": run_id,
+            "board": board,
+        },
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu),
         run_config=ray.train.RunConfig(
             name=run_name,
@@ -170,7 +183,13 @@ def _train_worker(job: dict[str, Any]) -> None:
     if device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     config = TrainConfig(**job["config"])
-    plan = stream.make_plan(shards.open_store(job["store"]), batch=config.batch, crop=config.crop, seed=config.seed)
+    plan = stream.make_plan(
+        shards.open_store(job["store"]),
+        batch=config.batch,
+        crop=config.crop,
+        seed=config.seed,
+        intermediates=job["intermediates"],
+    )
     gan = GanStep(
         config,
         device=device,
