@@ -42,17 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("ray", "mlflow"):  # a bug of ours: its traceback is wanted
             raise
-        print(f"naturaltone: {_last_line(error)}", file=sys.stderr)
+        from pipeline.failures import cause
+
+        print(f"naturaltone: {cause(error)}", file=sys.stderr)
         return RUN_FAILED
     except KeyboardInterrupt as interrupt:
         number = signal.SIGTERM if str(interrupt) == "SIGTERM" else signal.SIGINT
         print("naturaltone: interrupted", file=sys.stderr)
         return 128 + number
-
-
-def _last_line(error: Exception) -> str:
-    """What a failed Ray task or MLflow says in the end, without the stacks above it."""
-    return ([line for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1].strip()
 
 
 def demo(options: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from ray.actor import ActorHandle
 from ray.train.torch import TorchTrainer
 
 from pipeline import images, shards, storage, stream
+from pipeline.failures import cause
 from pipeline.progress import Progress
 from training import checkpoint, tracking
 from training.board import Board
@@ -114,7 +115,7 @@ def train(
     try:
         result = _fit_with_progress(trainer, board, config)
     except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
-        raise TrainingFailed(f"run '{run_name}' stopped: {_cause(error)}; resume it with --run {run_name}") from error
+        raise TrainingFailed(f"run '{run_name}' stopped: {cause(error)}; resume it with --run {run_name}") from error
     assert result.checkpoint is not None and result.metrics is not None  # the last step always reports both
     with result.checkpoint.as_directory() as folder:
         generator, _ = checkpoint.checkpoint_generator(Path(folder))
@@ -246,10 +247,3 @@ def _sample_sheet(generator: ToneEnhancer, store: shards.Store) -> np.ndarray:
 def _fit_height(picture: np.ndarray) -> np.ndarray:
     scale = _SAMPLE_HEIGHT / picture.shape[0]
     return cv2.resize(picture, (round(picture.shape[1] * scale), _SAMPLE_HEIGHT), interpolation=cv2.INTER_AREA)
-
-
-def _cause(error: BaseException) -> str:
-    """The worker's own error in one line, out of Ray's wrapping."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    own = [line for line in lines if re.match(r"[\w.]*(Error|Diverged|Exception)\b", line)]
-    return (own or lines or [type(error).__name__])[-1]
