@@ -101,7 +101,7 @@ def save_rejects(store: shards.Store, role: str, known: Known) -> None:
     )
 
     def change(content: bytes | None) -> bytes:
-        earlier = shards.REJECTED.empty_table() if content is None else from_parquet(content)
+        earlier = shards.REJECTED.empty_table() if content is None else from_parquet(content, shards.REJECTED)
         return to_parquet(pa.concat_tables([earlier.filter(pc.field("role") != role), ours]))
 
     storage.update(storage.join(store.uri, shards.REJECTS), change)

@@ -41,15 +41,15 @@ PHOTOS = pa.schema(
         ("intermediate", pa.binary()),
     ]
 )
-_NAME = pa.dictionary(pa.int32(), pa.string())
+_FEW, _MANY = (pa.dictionary(index, pa.string()) for index in (pa.int8(), pa.int32()))
 ROW_GROUPS = pa.schema(
     [
-        ("role", _NAME),
-        ("split", _NAME),
-        ("file", _NAME),
+        ("role", _FEW),
+        ("split", _FEW),
+        ("file", _MANY),
         ("row_group", pa.int16()),
         ("num_photos", pa.int16()),
-        ("num_bytes", pa.int64()),
+        ("num_bytes", pa.int32()),
     ]
 )
 # Every file that an ingest looked at; `key` is a digest of source, size and version. Without a reason it is in the store.
@@ -84,9 +84,9 @@ class Store:
 
     def select(self, role: str, split: str | None = None, columns: tuple[str, ...] | None = None) -> pa.Table:
         """The row groups of one role, in one split or in all; only the named columns."""
-        chosen = pc.equal(self.row_groups["role"], role)
+        chosen = _has_name(self.row_groups["role"], role)
         if split is not None:
-            chosen = pc.and_(chosen, pc.equal(self.row_groups["split"], split))
+            chosen = pc.and_(chosen, _has_name(self.row_groups["split"], split))
         return self.row_groups.select(columns or ROW_GROUPS.names).filter(chosen)
 
     def count(self, role: str, split: str | None = None) -> int:
@@ -149,9 +149,15 @@ def update_manifest(store: Store, change: Callable[[Store], Store]) -> Store:
     return changed[0]
 
 
+def _has_name(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Which rows of a dictionary column have this name; comparing the column itself would spell each name out."""
+    codes = [(chunk.indices, pc.index(chunk.dictionary, name).as_py()) for chunk in column.chunks]
+    return pa.chunked_array([pc.equal(indices, code) for indices, code in codes], pa.bool_())
+
+
 def _parse(uri: str, content: bytes) -> Store:
     try:
-        table = from_parquet(content, dictionaries=("role", "split", "file"))
+        table = from_parquet(content, ROW_GROUPS)
     except pa.ArrowInvalid as error:
         raise storage.StorageError(
             f"'{uri}': {MANIFEST} cannot be read ({error}); restore it from a backup or ingest into a new store"

@@ -60,6 +60,14 @@ class RowGroups:
     def num_photos(self) -> int:
         return int(self.starts[-1])
 
+    def find(self, indices: np.ndarray) -> np.ndarray:
+        """The row group of each photo index."""
+        return np.searchsorted(self.starts, indices, side="right") - 1
+
+    def file(self, index: int) -> str:
+        """The file that holds a photo."""
+        return str(self.files[int(self.find(np.array(index)))].as_py())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -406,7 +414,7 @@ def _rows(plan: Plan, role: str, indices: np.ndarray) -> list[_Row]:
     """The stored photo of each index; each row group is read once."""
     groups = plan.row_groups(role)
     pictures = ("image", "intermediate") if role == "input" and plan.algorithm is None else ("image",)
-    numbers = np.searchsorted(groups.starts, indices, side="right") - 1
+    numbers = groups.find(indices)
     found: dict[int, _Row] = {}
     for place in np.argsort(numbers, kind="stable"):
         number = int(numbers[place])

@@ -70,7 +70,9 @@ def random_photos(store: shards.Store, role: str, count: int, *, seed: int) -> l
 
 def _rejects_by_reason(store: shards.Store) -> dict[str, dict[str, int]]:
     uri = storage.join(store.uri, shards.REJECTS)
-    table = from_parquet(storage.read_bytes(uri)) if storage.exists(uri) else shards.REJECTED.empty_table()
+    table = (
+        from_parquet(storage.read_bytes(uri), shards.REJECTED) if storage.exists(uri) else shards.REJECTED.empty_table()
+    )
     counted = (
         table.group_by(["role", "reason"])
         .aggregate([([], "count_all")])

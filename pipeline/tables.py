@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+_ROW_GROUP = 2**18
+
 
 def blocks(rows: list[dict[str, Any]], size: int) -> list[pa.Table]:
     """The rows as tables of `size`: what `ray.data.from_arrow` makes a task of each."""
@@ -27,11 +29,28 @@ def from_ipc(data: bytes) -> pa.Table:
 
 
 def to_parquet(table: pa.Table) -> bytes:
+    """The table, dictionary columns written as what they name: each row group then has a dictionary of its own names."""
+    plain = pa.schema(
+        [
+            field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+            for field in table.schema
+        ],
+        metadata=table.schema.metadata,
+    )
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    with pq.ParquetWriter(buffer, plain, compression="zstd", dictionary_pagesize_limit=2**26) as writer:
+        for start in range(
+            0, max(table.num_rows, 1), _ROW_GROUP
+        ):  # a slice at a time: names take ten times their indices
+            writer.write_table(table.slice(start, _ROW_GROUP).cast(plain))
     return buffer.getvalue()
 
 
-def from_parquet(data: bytes, *, dictionaries: tuple[str, ...] = ()) -> pa.Table:
-    """The table, its named columns kept as dictionaries: a name for each of a million rows takes four bytes."""
-    return pq.read_table(io.BytesIO(data), read_dictionary=list(dictionaries))
+def from_parquet(data: bytes, schema: pa.Schema) -> pa.Table:
+    """The table in `schema`, whose dictionary columns are read as such: names of a million rows take their indices' bytes."""
+    dictionaries = [field.name for field in schema if pa.types.is_dictionary(field.type)]
+    file = pq.ParquetFile(io.BytesIO(data), read_dictionary=dictionaries)
+    schema = schema.with_metadata(file.schema_arrow.metadata)
+    groups = [file.read_row_group(number, use_threads=False).cast(schema) for number in range(file.num_row_groups)]
+    pa.default_memory_pool().release_unused()  # what the row groups took before their cast
+    return pa.concat_tables([schema.empty_table(), *groups])
