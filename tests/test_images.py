@@ -41,7 +41,7 @@ def test_lossless_formats_keep_every_pixel(format: str, photo: np.ndarray, to_fi
     assert np.array_equal(images.decode(images.encode(decoded, photo)).pixels, photo)
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied_to_the_pixels_and_reset_in_the_file(
     orientation: int, format: str, photo: np.ndarray, to_file: ToFile
@@ -53,7 +53,9 @@ def test_orientation_is_applied_to_the_pixels_and_reset_in_the_file(
         1: photo, 2: photo[:, ::-1], 3: photo[::-1, ::-1], 4: photo[::-1],
         5: photo.transpose(1, 0, 2), 6: np.rot90(photo), 7: np.rot90(photo[:, ::-1], -1), 8: np.rot90(photo, -1),
     }[orientation]  # fmt: skip
-    quality = {"quality": 95, "subsampling": 0} if format == "JPEG" else {"lossless": True} if format == "WEBP" else {}
+    quality = {
+        "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 95},
+    }.get(format, {})  # fmt: skip
     decoded = images.decode(to_file(np.ascontiguousarray(stored), format, exif=exif, **quality))
     loss = 0 if format in ("PNG", "TIFF") else 4
     assert np.abs(decoded.pixels.astype(int) - photo).mean() <= loss

@@ -38,7 +38,9 @@ def synthetic_row_groups(photos: int) -> pa.Table:
     count, in_a_shard = photos // shards.ROW_GROUP_PHOTOS, shards.SHARD_PHOTOS // shards.ROW_GROUP_PHOTOS
     is_natural = np.arange(count) >= count // 2
     numbers = np.arange(count // in_a_shard)
-    names = [f"{shards.ROLES[int(number * in_a_shard >= count // 2)]}/train-{number:016x}.parquet" for number in numbers]
+    names = [
+        f"{shards.ROLES[int(number * in_a_shard >= count // 2)]}/train-{number:016x}.parquet" for number in numbers
+    ]
 
     def dictionary(indices: np.ndarray, values: list[str]) -> pa.Array:
         return pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(values))

@@ -100,23 +100,41 @@ def test_bad_photos_are_listed_with_their_reason_and_the_rest_goes_through(photo
     assert sorted(kept["reason"].to_pylist()) == sorted(reasons.values())
 
 
-def test_global_batches_are_the_same_for_one_and_two_workers_and_from_any_step(store: str) -> None:
-    plan = stream.make_plan(shards.open_store(store), batch=4, crop=32, seed=5)
-    last = 3 * plan.block + 1
+def test_global_batches_are_the_same_for_one_two_and_three_workers_in_every_run_and_from_any_step(store: str) -> None:
+    plan = stream.make_plan(shards.open_store(store), batch=6, crop=32, seed=5)
+    last = 30
 
     def read(rank: int, world_size: int, first: int) -> list[stream.Batch]:
         return list(stream.batches(plan, rank=rank, world_size=world_size, first_step=first, last_step=last))
 
-    alone, halves, late = read(0, 1, 0), [read(rank, 2, 0) for rank in (0, 1)], read(0, 1, plan.block + 1)
-    assert len(alone) == len(halves[0]) == len(halves[1]) == last and len(late) == last - plan.block - 1
+    alone, again, late = read(0, 1, 0), read(0, 1, 0), read(0, 1, 13)
+    shared = {size: [read(rank, size, 0) for rank in range(size)] for size in (2, 3)}
+    assert len(alone) == len(again) == last and len(late) == last - 13
     for step, batch in enumerate(alone):
-        assert batch["position"].tolist() == list(range(4 * step, 4 * step + 4))
+        assert batch["position"].tolist() == list(range(6 * step, 6 * step + 6))
         direct = stream.read_positions(plan, batch["position"])
         for name in stream.COLUMNS:
-            assert np.array_equal(batch[name], direct[name])
-            assert np.array_equal(batch[name], np.concatenate([half[step][name] for half in halves]))
-            if step > plan.block:
-                assert np.array_equal(batch[name], late[step - plan.block - 1][name])
+            assert np.array_equal(batch[name], direct[name]) and np.array_equal(batch[name], again[step][name])
+            for ranks in shared.values():
+                assert np.array_equal(batch[name], np.concatenate([rank[step][name] for rank in ranks]))
+            if step >= 13:
+                assert np.array_equal(batch[name], late[step - 13][name])
+
+
+def test_a_stream_that_would_wait_for_cpus_for_ever_is_refused(store: str) -> None:
+    plan = stream.make_plan(shards.open_store(store), batch=2 * local.local_cpus(), crop=32, seed=5)
+    workers = local.local_cpus()
+    needed = rf"{workers} workers leave 0 CPUs for the stream, .* {2 * workers} CPUs or fewer --workers"
+    with pytest.raises(ValueError, match=needed):
+        next(stream.batches(plan, rank=0, world_size=workers, first_step=0, last_step=1))
+
+
+def test_a_stream_that_is_closed_early_leaves_the_cpus_to_the_next(store: str) -> None:
+    plan = stream.make_plan(shards.open_store(store), batch=4, crop=32, seed=5)
+    for _ in range(4):
+        batches = stream.batches(plan, rank=0, world_size=1, first_step=0, last_step=10**6)
+        assert len(next(batches)["input"]) == 4
+        batches.close()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")
