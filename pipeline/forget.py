@@ -19,21 +19,24 @@ def forget(source: str, *, role: str, store: str) -> int:
     A photo whose content another known folder holds too stays, under that name.
     """
     source, store = storage.absolute(source), storage.absolute(store)
+    prefix = storage.join(source, "")
     storage.check_writable(store)
-    opened, prefix = shards.open_store(store), storage.join(source, "")
+    shards.open_store(store)
     with storage.locked(storage.join(store, role), wait=False):
+        opened = shards.open_store(store)
         ledger.remove_orphans(opened, role)
         listed = [shards.read_columns(store, file, shards.SOURCES.names) for file in opened.sources[role]]
         sources = pa.concat_tables([shards.SOURCES.empty_table(), *listed])
         below = pc.starts_with(sources["source"], prefix)
         if not pc.any(below).as_py():
+            ledger.save_rejects(opened, role, ledger.Known.load(opened, role))  # a forget may have died before that
             raise storage.StorageError(
                 f"'{source}': the store knows no {role} photos from there; see `naturaltone store {store}`"
             )
         kept = sources.filter(pc.invert(below))
-        elsewhere = dict(zip(kept["photo_id"].to_pylist(), kept["source"].to_pylist(), strict=True))
+        also = kept.filter(pc.is_in(kept["photo_id"], value_set=sources.filter(below)["photo_id"].combine_chunks()))
+        elsewhere = dict(zip(also["photo_id"].to_pylist(), also["source"].to_pylist(), strict=True))
         rewritten = _rewrite_shards(opened, role, prefix, elsewhere)
-        before = opened.count(role)
         files = [ledger.write_sources(store, role, kept)] if kept.num_rows else []
 
         def change(newest: shards.Store) -> shards.Store:
@@ -41,24 +44,26 @@ def forget(source: str, *, role: str, store: str) -> int:
             untouched = newest.row_groups.filter(
                 pc.invert(pc.is_in(newest.row_groups["file"].cast(pa.string()), value_set=gone))
             )
+            later = [file for file in newest.sources[role] if file not in opened.sources[role]]
             return replace(
                 newest,
                 row_groups=pa.concat_tables([untouched, *rewritten.values()]),
-                sources=newest.sources | {role: tuple(files)},
+                sources=newest.sources | {role: (*files, *later)},
                 origins=newest.origins
                 | {role: tuple(o for o in newest.origins[role] if not storage.join(o, "").startswith(prefix))},
             )
 
         changed = shards.update_manifest(opened, change)
-        for file in set(opened.sources[role]) - set(files) | set(rewritten):
+        # A shard all of whose photos are known elsewhere keeps its name.
+        for file in (set(opened.sources[role]) | set(rewritten)) - ledger.named_files(changed, role):
             storage.delete(storage.join(store, file))
         ledger.save_rejects(changed, role, ledger.Known.load(changed, role))
-        return before - changed.count(role)
+        return opened.count(role) - changed.count(role)
 
 
 def _rewrite_shards(store: shards.Store, role: str, prefix: str, elsewhere: dict[str, str]) -> dict[str, pa.Table]:
     """Write anew the shards that hold photos from below `prefix`: by old file, the rows of the manifest that replace its."""
-    files = pc.unique(store.select(role)["file"].cast(pa.string())).to_pylist()
+    files = shards.names_in(store.select(role)["file"]).to_pylist()
     rewritten = (
         ray.data.from_arrow(blocks([{"file": file} for file in files], 1))
         .map_batches(

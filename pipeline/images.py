@@ -264,11 +264,14 @@ def _transform(icc_profile: bytes, into_srgb: bool) -> tuple[ImageCms.ImageCmsTr
     space = profile.profile.xcolor_space.strip()
     if space not in ("RGB", "GRAY"):
         raise ValueError(f"it is for {space} on pixels that are not")
-    if "sRGB" in (profile.profile.profile_description or ""):
-        return None, "RGB"
     mode = "L" if space == "GRAY" else "RGB"
     ends = (profile, _SRGB, mode, "RGB") if into_srgb else (_SRGB, profile, "RGB", mode)
-    return ImageCms.buildTransform(*ends), mode
+    transform = ImageCms.buildTransform(*ends)
+    if mode == "RGB":  # sRGB by what it does, since there are many of that name
+        swatch = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        if np.abs(np.asarray(transform.apply(Image.fromarray(swatch))).astype(int) - swatch).max() <= 1:
+            return None, mode
+    return transform, mode
 
 
 def _open(data: bytes) -> Image.Image:
@@ -356,7 +359,7 @@ def _deep_arrays(
         raise ImageError("unsupported_mode", f"{depth} bits a channel and {image.mode}; save it as RGB or with 8 bits")
     if image.format == "HEIF":
         values = np.asarray(pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False))
-        values |= values >> depth  # it comes shifted up, so that white would miss 65535
+        values = values | (values >> depth)  # it comes shifted up, so that white would miss 65535
         orientation = 1
     else:
         if image.format == "TIFF" and image.tag_v2.get(_PLANES) == _SEPARATE_PLANES:  # type: ignore[attr-defined]
@@ -369,9 +372,10 @@ def _deep_arrays(
         values = decoded if decoded.ndim == 2 else decoded[..., [2, 1, 0, 3][: decoded.shape[2]]]
         if image.format == "TIFF":
             orientation = 1  # as libheif, OpenCV turns these itself
+            values = values | (values >> depth) if depth < 16 else values  # and shifts them up
             if image.tag_v2.get(_PHOTOMETRIC) == _MIN_IS_WHITE:  # type: ignore[attr-defined]
                 values = 65535 - values
-        if depth < 16:
+        elif depth < 16:
             values = (values.astype(np.uint32) * 65535 // (2**depth - 1)).astype(np.uint16)
     values = _upright(values, orientation)
     if values.ndim == 2:

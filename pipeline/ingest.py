@@ -25,7 +25,7 @@ from pipeline import images, ledger, shards, storage, tone
 from pipeline.progress import Progress
 from pipeline.tables import blocks, from_ipc, to_ipc
 
-LONG_SIDE, MIN_LONG_SIDE = 1024, 64
+LONG_SIDE, MIN_LONG_SIDE, MAX_LONG_SIDE = 1024, 64, 65_500
 WAVE_PHOTOS = 2**16
 SUFFIXES = images.SUFFIXES + images.REFUSED_SUFFIXES
 
@@ -66,9 +66,13 @@ def ingest(
     """
     source, store = storage.absolute(source), storage.absolute(store)
     check_photos(source)
-    opened = open_or_new(store, role=role, long_side=long_side, algorithm=algorithm, intermediates=intermediates)
+    made_with: dict[str, Any] = {
+        "role": role, "long_side": long_side, "algorithm": algorithm, "intermediates": intermediates,
+    }  # fmt: skip
+    open_or_new(store, **made_with)
     tally = _Tally()
     with storage.locked(storage.join(store, role), wait=False), Progress(f"ingest {role}", unit="photo") as progress:
+        opened = open_or_new(store, **made_with)
         ledger.remove_orphans(opened, role)
         known = ledger.Known.load(opened, role)
         for wave in _waves(source, tally, progress):
@@ -137,6 +141,8 @@ def open_or_new(
             raise ValueError(f"{name} '{value}'; use one of {', '.join(allowed)}")
     if long_side < MIN_LONG_SIDE:
         raise ValueError(f"--long-side {long_side}: photos that small teach nothing; use at least {MIN_LONG_SIDE}")
+    if long_side > MAX_LONG_SIDE:
+        raise ValueError(f"--long-side {long_side}: a JPEG cannot hold that; use at most {MAX_LONG_SIDE}")
     storage.check_writable(store)
     wanted = shards.empty_store(
         store,
@@ -263,7 +269,7 @@ def _set_duplicates_aside(wave: list[dict[str, Any]]) -> tuple[list[dict[str, An
     """
     sizes = np.array([file["size"] for file in wave])
     _, place, count = np.unique(sizes, return_inverse=True, return_counts=True)
-    suspects = [file for file, shared in zip(wave, count[place] > 1, strict=True) if shared]
+    suspects = [file for file, shared in zip(wave, count[place] > 1, strict=True) if shared and _is_read(file)]
     if not suspects:
         return wave, []
     hashed = ray.data.from_arrow(blocks(suspects, 64)).map_batches(_hash_batch, batch_size=None, batch_format="pyarrow")
@@ -277,6 +283,22 @@ def _set_duplicates_aside(wave: list[dict[str, Any]]) -> tuple[list[dict[str, An
         if photo_id:
             seen.add(photo_id)
     return first, duplicates
+
+
+def _not_yet_in(store: shards.Store, row_groups: pa.Table) -> pa.Table:
+    """The row groups whose shards the store does not name yet: a shard's name is that of its photos."""
+    named = shards.names_in(store.row_groups["file"])
+    return row_groups.filter(pc.invert(pc.is_in(row_groups["file"].cast(pa.string()), value_set=named)))
+
+
+def _is_read(file: dict[str, Any]) -> bool:
+    """Whether `_prepare` will read the file, rather than refuse it by its size or name."""
+    try:
+        images.check_bytes(file["size"])
+        images.refuse_raw(file["source"])
+    except images.ImageError:
+        return False
+    return True
 
 
 def _hash_batch(batch: pa.Table) -> pa.Table:
@@ -308,16 +330,21 @@ def _prepare(row: dict[str, Any], *, long_side: int, algorithm: str | None, know
         prepared["photo_id"] = hashlib.sha256(data).hexdigest()
         if ledger.contains(known_ids, prepared["photo_id"]):
             return prepared | {"reason": _DUPLICATE}
-        pixels = shrink(images.training_pixels(images.decode(data)), long_side)
     except images.ImageError as error:
         return prepared | {"reason": error.reason, "detail": error.detail}
     except OSError as error:
         return prepared | {"reason": "unreadable", "detail": str(error)}
-    prepared |= {"width": pixels.shape[1], "height": pixels.shape[0], "split": shards.split_of(prepared["photo_id"])}
-    prepared["image"] = images.encode_jpeg(pixels)
-    if algorithm:
-        prepared["intermediate"] = shards.make_intermediate(prepared["image"], tone.algorithm_of(algorithm))
-    return prepared
+    try:
+        pixels = shrink(images.training_pixels(images.decode(data)), long_side)
+        stored = {"image": images.encode_jpeg(pixels)}
+        if algorithm:
+            stored["intermediate"] = shards.make_intermediate(stored["image"], tone.algorithm_of(algorithm))
+    except images.ImageError as error:
+        return prepared | {"reason": error.reason, "detail": error.detail}
+    except (OSError, MemoryError, cv2.error) as error:  # one photo must not end the ingest of the others
+        return prepared | {"reason": "unprocessable", "detail": f"{type(error).__name__}: {error}"}
+    size = {"width": pixels.shape[1], "height": pixels.shape[0]}
+    return prepared | size | stored | {"split": shards.split_of(prepared["photo_id"])}
 
 
 def _write_batch(batch: pa.Table, *, role: str, store: str, algorithm: str) -> dict[str, list[bytes]]:
@@ -340,8 +367,8 @@ def _commit(store: shards.Store, role: str, origin: str, row_groups: pa.Table, o
     def change(newest: shards.Store) -> shards.Store:
         return replace(
             newest,
-            row_groups=pa.concat_tables([newest.row_groups, row_groups]),
-            sources=newest.sources | {role: (*newest.sources[role], *files)},
+            row_groups=pa.concat_tables([newest.row_groups, _not_yet_in(newest, row_groups)]),
+            sources=newest.sources | {role: tuple(dict.fromkeys((*newest.sources[role], *files)))},
             origins=newest.origins | {role: tuple(dict.fromkeys((*newest.origins[role], origin)))},
         )
 

@@ -42,7 +42,7 @@ class Known:
 
     def has(self, keys: list[bytes]) -> np.ndarray:
         """Which of the files (by key: source, size and version) need not be read."""
-        return np.isin(np.array(keys, "S16"), self.keys)
+        return _among(self.keys, np.array(keys, "S16"))
 
     def reject_of(self, source: str, key: bytes) -> dict[str, Any] | None:
         """The row that says why the store rejected this very file, None if it did not."""
@@ -51,15 +51,23 @@ class Known:
 
     def new_rows(self, ledger: pa.Table) -> pa.Table:
         """The rows that say more than the store's lists do: after `full`, most do not."""
-        is_known = np.isin(_digests(ledger["key"]), self.keys)
+        is_known = self.has(ledger["key"].to_pylist()) & self._has_content(ledger)
         was_rejected = np.array([source in self.rejected for source in ledger["source"].to_pylist()], bool)
         is_rejected = ledger["reason"].is_valid().to_numpy(zero_copy_only=False)
         return ledger.filter(pa.array(~is_known | was_rejected | is_rejected))
 
     def add(self, ledger: pa.Table) -> None:
-        good = ledger.filter(pc.field("reason").is_null())
-        self.ids = np.unique(np.concatenate([self.ids, id_digests(good["photo_id"])]))
+        ids = np.unique(id_digests(ledger.filter(pc.field("reason").is_null())["photo_id"]))
+        new = ids[~_among(self.ids, ids)]
+        self.ids = np.insert(self.ids, np.searchsorted(self.ids, new), new)  # sorting all of them takes seconds a wave
         self._note_rejects(ledger)
+
+    def _has_content(self, ledger: pa.Table) -> np.ndarray:
+        """Which of the rows are of photos in the store, or of none."""
+        has = np.ones(ledger.num_rows, bool)
+        good = ledger["reason"].is_null().to_numpy(zero_copy_only=False)
+        has[good] = _among(self.ids, id_digests(ledger.filter(pc.field("reason").is_null())["photo_id"]))
+        return has
 
     def _note_rejects(self, ledger: pa.Table) -> None:
         if self.rejected:  # a later outcome of the same file counts
@@ -81,17 +89,29 @@ def source_of(file: storage.File) -> str:
 
 def contains(ordered: np.ndarray, photo_id: str) -> bool:
     """Whether a photo is among the sorted digests `Known.ids`."""
-    wanted = np.frombuffer(bytes.fromhex(photo_id[:32]), "S16")[0]
-    place = np.searchsorted(ordered, wanted)
-    return bool(place < len(ordered) and ordered[place] == wanted)
+    return bool(_among(ordered, np.frombuffer(bytes.fromhex(photo_id[:32]), "S16"))[0])
+
+
+def _among(ordered: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Which of the wanted digests are in a sorted array."""
+    if not len(ordered):
+        return np.zeros(len(wanted), bool)
+    places = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+    return np.asarray(ordered[places] == wanted)
 
 
 def write_sources(store: str, role: str, ledger: pa.Table) -> str:
     """Write a list of sources (schema `shards.SOURCES`) and return its file, for the manifest to name."""
-    digest = hashlib.sha256(b"".join(ledger["key"].to_pylist())).hexdigest()[:16]
-    file = f"sources/{role}-{digest}.parquet"
-    storage.write_bytes(storage.join(store, file), to_parquet(ledger))
+    data = to_parquet(ledger)
+    # Named by all of its content: the same files with other outcomes must not overwrite a list that the manifest names.
+    file = f"sources/{role}-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
+    storage.write_bytes(storage.join(store, file), data)
     return file
+
+
+def named_files(store: shards.Store, role: str) -> set[str]:
+    """The shards and lists of sources of one role that the manifest names."""
+    return {*shards.names_in(store.row_groups["file"]).to_pylist(), *store.sources[role]}
 
 
 def save_rejects(store: shards.Store, role: str, known: Known) -> None:
@@ -114,7 +134,7 @@ def remove_orphans(store: shards.Store, role: str) -> None:
     there files stay for a day.
     """
     newest = shards.open_store(store.uri) if storage.exists(storage.join(store.uri, shards.MANIFEST)) else store
-    named = {*pc.unique(newest.row_groups["file"].cast(pa.string())).to_pylist(), *newest.sources[role]}
+    named = named_files(newest, role)
     before = time.time() - (_ORPHAN_SECONDS if storage.is_s3(store.uri) else 0)
     with storage.locked(store.uri):
         for file in storage.list_files(store.uri):

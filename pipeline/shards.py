@@ -149,6 +149,12 @@ def update_manifest(store: Store, change: Callable[[Store], Store]) -> Store:
     return changed[0]
 
 
+def names_in(column: pa.ChunkedArray) -> pa.Array:
+    """The different names in a dictionary column, in the order of their appearance."""
+    names = [chunk.dictionary.take(pc.unique(chunk.indices)) for chunk in column.chunks]
+    return pc.unique(pa.concat_arrays([pa.array([], pa.string()), *names]))
+
+
 def _has_name(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """Which rows of a dictionary column have this name; comparing the column itself would spell each name out."""
     codes = [(chunk.indices, pc.index(chunk.dictionary, name).as_py()) for chunk in column.chunks]

@@ -121,13 +121,17 @@ def update(uri: str, change: Callable[[bytes | None], bytes]) -> None:
         with locked(uri.rpartition("/")[0]):
             write_bytes(uri, change(read_bytes(uri) if exists(uri) else None))
         return
+    wanted = None
     while True:
         try:
             before, etag = s3.read_with_etag(uri)
         except FileNotFoundError:
             before, etag = None, None
+        if before is not None and before == wanted:  # it was our own write whose answer had been lost
+            return
+        wanted = change(before)
         with contextlib.suppress(s3.Changed):
-            s3.write_if(uri, change(before), etag=etag)
+            s3.write_if(uri, wanted, etag=etag)
             return
 
 
@@ -180,18 +184,25 @@ def list_files(uri: str, *, suffixes: tuple[str, ...] = ("",)) -> Iterator[File]
 
 
 def _list_s3(uri: str) -> Iterator[File]:
-    start = len(s3.split(uri)[1])
+    bucket, prefix = s3.split(uri)
     for found in s3.list_objects(uri):
-        relative = found["Key"][start:].lstrip("/")
+        relative = found["Key"].removeprefix(f"{prefix}/" if prefix else "")
         if not relative.endswith("/"):  # an object that stands for a folder
             modified = found["LastModified"].timestamp()
-            yield File(join(uri, relative), relative, found["Size"], modified, found["ETag"].strip('"'))
+            yield File(f"s3://{bucket}/{found['Key']}", relative, found["Size"], modified, found["ETag"].strip('"'))
 
 
 def _list_folder(path: str, relative: str, above: tuple[tuple[int, int], ...]) -> Iterator[File]:
-    with os.scandir(path) as entries:
-        ordered = sorted(entries, key=lambda entry: entry.name)
+    try:
+        with os.scandir(path) as entries:
+            ordered = sorted(entries, key=lambda entry: entry.name)
+    except PermissionError:
+        raise StorageError(
+            f"'{path}': the folder cannot be listed (permission denied); allow it, or name the folders beside it one by one"
+        ) from None
     for entry in ordered:
+        if not os.path.lexists(entry.path):  # deleted since
+            continue
         name = f"{relative}{entry.name}"
         if entry.is_dir():
             stat = entry.stat()
@@ -236,9 +247,10 @@ def check_reachable(uri: str) -> None:
         s3.client(attempts=3).list_objects_v2(Bucket=bucket, MaxKeys=1)
     except ClientError as error:
         code = error.response["Error"]["Code"]
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if code in ("NoSuchBucket", "404"):
             raise StorageError(f"{where}: there is no bucket '{bucket}'; create it or correct the name") from None
-        if code in ("SlowDown", "ServiceUnavailable", "InternalError"):
+        if status >= 500 or status == 429:
             raise StorageError(f"{where}: the server is overloaded ({code}); try again later") from None
         raise StorageError(
             f"{where}: the server refuses access ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

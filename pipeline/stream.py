@@ -206,7 +206,7 @@ def batches(
 
     share = plan.batch // world_size
     lanes = np.arange(rank * share, (rank + 1) * share)
-    cpus = int(cpus or _cpus_per_rank(world_size))
+    cpus = max(1, int(cpus or _cpus_per_rank(world_size)))
     # A batch takes a read from each CPU: what one of them hands over late keeps no more than that batch waiting.
     read_photos = int(np.clip(share // cpus, *_READ_PHOTOS))
     tasks = _tasks(plan, lanes, first_step, last_step, read_photos)
@@ -293,7 +293,7 @@ def _read(plan: ray.ObjectRef, tasks: list[_Task], *, cpus: int) -> Iterator[tup
     context.execution_options.preserve_order = False
     context.target_max_block_size = 1  # each row is a block, handed over at once
     context._max_num_blocks_in_streaming_gen_buffer = _WAITING_BLOCKS
-    early: dict[int, Batch] = {}
+    early: dict[int, Batch] = {}  # views of Ray's shared memory, not copies
     expected = 0
     # Bundles, not batches: those pass through four threads more, and the first one is late.
     for bundle in dataset.iter_internal_ref_bundles():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra import local
-from pipeline import storage
+from pipeline import s3, storage
 
 
 def test_paths_and_file_uris_name_the_same_place(tmp_path: Path) -> None:
@@ -58,6 +58,30 @@ def test_wrong_keys_and_a_missing_bucket_say_so(object_store: local.ObjectStore)
     with local.environment({"AWS_SECRET_ACCESS_KEY": "wrong"}):
         with pytest.raises(storage.StorageError, match=r"refuses access.*AWS_SECRET_ACCESS_KEY"):
             storage.check_reachable(object_store.uri)
+
+
+def test_an_update_whose_answer_was_lost_is_not_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that knows conditions refuses the repetition of a write that it has done."""
+    stored: dict[str, bytes] = {"uri": b"1"}
+
+    def write_if(uri: str, data: bytes, *, etag: str | None) -> None:
+        stored["uri"] = data
+        raise s3.Changed(uri)
+
+    monkeypatch.setattr(s3, "read_with_etag", lambda uri: (stored["uri"], "etag"))
+    monkeypatch.setattr(s3, "write_if", write_if)
+    storage.update("s3://bucket/uri", lambda before: (before or b"") + b"2")
+    assert stored["uri"] == b"12"
+
+
+def test_keys_with_double_slashes_are_objects_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from datetime import datetime
+
+    found = [
+        {"Key": key, "Size": 1, "ETag": '"e"', "LastModified": datetime(2026, 1, 1)} for key in ("p/a.jpg", "p//a.jpg")
+    ]
+    monkeypatch.setattr(s3, "list_objects", lambda uri: iter(found))
+    assert [file.uri for file in storage.list_files("s3://b/p")] == ["s3://b/p/a.jpg", "s3://b/p//a.jpg"]
 
 
 def test_an_object_is_written_read_and_listed(object_store: local.ObjectStore) -> None:

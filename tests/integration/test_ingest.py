@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -141,6 +142,76 @@ def test_several_ingests_add_up_and_a_forgotten_source_is_gone(folder: Path, tmp
     assert run(folder, store).added == 21, "forgotten photos can come back"
     with pytest.raises(storage.StorageError, match="knows no natural photos from there"):
         forget.forget("/never/ingested", role="natural", store=str(store))
+
+
+def test_forgetting_one_of_two_copies_keeps_every_photo(folder: Path, tmp_path: Path, small_waves: None) -> None:
+    store, copy = tmp_path / "store", Path(shutil.copytree(folder, tmp_path / "copy"))
+    run(folder, store)
+    run(copy, store)
+    assert forget.forget(str(folder), role="natural", store=str(store)) == 0
+    opened = shards.open_store(str(store))
+    rows = [row for split in ("train", "test") for row in opened.photos("natural", split)]
+    assert len(rows) == 24 and all(row["source"].startswith(str(copy)) for row in rows)
+
+
+def test_a_retried_file_is_not_known_before_its_photo_is_in_the_store(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between writing the list of sources and the manifest, when an earlier list of the same file exists."""
+    store, target = tmp_path / "store", tmp_path / "elsewhere.jpg"
+    (folder / "link.jpg").symlink_to(target)
+    for _ in range(3):
+        assert run(folder, store).rejects["reason"].to_pylist() == ["unreadable"]
+    assert len(shards.open_store(str(store)).sources["natural"]) == 2, "the same outcome again adds no list"
+    with monkeypatch.context() as patched:
+        patched.setattr(shards, "update_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(storage, "list_files", _with_version_of(storage.list_files, "link.jpg"))
+        target.write_bytes((folder / "01.jpg").read_bytes() + b"\0")
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, store)
+    monkeypatch.setattr(storage, "list_files", _with_version_of(storage.list_files, "link.jpg"))
+    assert run(folder, store).added == 1
+    assert len(names(store)) == 25
+
+
+def _with_version_of(list_files: Callable[..., Iterator[storage.File]], name: str) -> Callable[..., object]:
+    """The listing in which one file keeps the size and version of the broken link it was."""
+
+    def listed(*arguments: object, **options: object) -> Iterator[storage.File]:
+        for file in list_files(*arguments, **options):
+            same = Path(file.uri).lstat()
+            is_it = file.relative == name
+            yield dataclasses.replace(file, size=same.st_size, version=str(same.st_mtime_ns)) if is_it else file
+
+    return listed
+
+
+def test_full_stores_new_content_of_an_unchanged_name_once(
+    folder: Path, tmp_path: Path, to_file: Callable[..., bytes]
+) -> None:
+    store, changed = tmp_path / "store", folder / "01.jpg"
+    run(folder, store)
+    stat = changed.stat()
+    changed.write_bytes(to_file(np.full((40, 40, 3), 90, np.uint8)).ljust(stat.st_size, b"\0"))
+    os.utime(changed, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert [run(folder, store, full=True).added for _ in range(3)] == [1, 0, 0]
+    assert len(names(store)) == 25
+
+
+def test_copies_of_a_raw_file_are_both_rejected_as_raw(folder: Path, tmp_path: Path) -> None:
+    for name in ("a.dng", "b.dng"):
+        (folder / name).write_bytes(b"II*\0" + bytes(100))
+    assert run(folder, tmp_path / "store").rejects["reason"].to_pylist() == ["raw", "raw"]
+
+
+def test_a_wave_committed_twice_is_in_the_store_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the answer to the manifest's write is lost, and another writer was faster than its repetition."""
+    update = shards.update_manifest
+    monkeypatch.setattr(shards, "update_manifest", lambda store, change: update(store, lambda s: change(change(s))))
+    run(folder, tmp_path / "store")
+    assert shards.open_store(str(tmp_path / "store")).count("natural") == 24
 
 
 @pytest.mark.parametrize("moment", ["before the manifest", "after the manifest"])
