@@ -21,7 +21,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: 
 th, td { text-align: right; padding: .3rem .9rem; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child, .words th, .words td { text-align: left; }
 .row { display: flex; gap: .5rem; margin: 1rem 0 1.8rem; }
-figure { margin: 0; flex: 1 1 0; min-width: 0; } img { width: 100%; border-radius: 4px; display: block; }
+figure { margin: 0; flex: 1 1 0; min-width: 0; }
+img { width: 100%; max-height: 26rem; object-fit: contain; object-position: left top; display: block; }
 figcaption { font-size: .85rem; opacity: .75; }
 code, pre { font: .9em/1.5 ui-monospace, monospace; } pre { overflow-x: auto; }
 @media (max-width: 640px) { .row { flex-direction: column; } }
