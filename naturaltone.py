@@ -64,10 +64,11 @@ def demo(options: argparse.Namespace) -> int:
 
 def ingest(options: argparse.Namespace) -> int:
     from infra.local import ray_session
-    from pipeline import forget
+    from pipeline import forget, shards
     from pipeline import ingest as ingesting
 
     if options.forget:
+        shards.open_store(options.to)
         with ray_session():
             gone = forget.forget(options.source, role=options.role, store=options.to)
         print(f"{gone} photos taken out of {options.to}")

@@ -22,6 +22,11 @@ settings.register_profile("naturaltone", deadline=None)  # times are measured by
 settings.load_profile("naturaltone")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast ones first."""
+    items.sort(key=lambda item: "integration" in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def astronaut() -> np.ndarray:
     """A real photo, 512×512×3 uint8."""
