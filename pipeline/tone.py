@@ -19,6 +19,7 @@ import numpy as np
 
 LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709, on encoded values
 WHITE = 64 * 255  # luminance in int16: fine enough for smooth skies, with as much headroom for overshoot
+_ZERO = 2**15  # of int16 luminance as the index of a table
 _WEIGHT_UNITS = (
     1020  # samples of luminance lie at multiples of 1/1020 of it: products with weights stay exact in float32
 )
@@ -203,14 +204,14 @@ def clahe(pixels: np.ndarray, parameters: Clahe | None = None) -> np.ndarray:
 
 def tone_rule(luminance: np.ndarray, rule: ToneRule) -> np.ndarray:
     """Stretch between two percentiles, then bring the median to middle grey by a power; H×W int16 in, [0, WHITE] out."""
-    clipped = np.clip(luminance, 0, WHITE).astype(np.uint16)
-    low, high, median = (value / WHITE for value in _percentiles(clipped, (*rule.stretch_percentiles, 50)))
+    index = luminance.view(np.uint16) ^ np.uint16(_ZERO)  # overshoot included: the stretch brings most of it back
+    low, high, median = (value / WHITE for value in _percentiles(index, (*rule.stretch_percentiles, 50)))
     low = min(low, rule.max_black)
     high = max(high, low + rule.min_range)
     median = float(np.clip((median - low) / (high - low), 1e-3, 1 - 1e-3))
     gamma = np.clip(np.log(rule.middle_grey) / np.log(median), *rule.gamma_range)
-    stretched = np.clip((np.arange(2**16) / WHITE - low) / (high - low), 0, 1)
-    return cv2.LUT(clipped, np.rint(stretched**gamma * WHITE).astype(np.int16)[None])
+    stretched = np.clip(((np.arange(2**16) - _ZERO) / WHITE - low) / (high - low), 0, 1)
+    return cv2.LUT(index, np.rint(stretched**gamma * WHITE).astype(np.int16)[None])
 
 
 def _luma_table() -> np.ndarray:
@@ -243,9 +244,10 @@ def _carry_colours(pixels: np.ndarray, before: np.ndarray, after: np.ndarray, ma
     return cv2.merge([cv2.multiply(channel, ratio, dtype=cv2.CV_8U) for channel in cv2.split(pixels)])
 
 
-def _percentiles(values: np.ndarray, percentiles: tuple[float, ...]) -> list[int]:
-    reached = np.cumsum(np.bincount(values.ravel(), minlength=WHITE + 1))
-    return [int(np.searchsorted(reached, percentile / 100 * reached[-1])) for percentile in percentiles]
+def _percentiles(index: np.ndarray, percentiles: tuple[float, ...]) -> list[int]:
+    """The luminance below which so many of a hundred pixels lie; `index` is luminance above _ZERO."""
+    reached = np.cumsum(np.bincount(index.ravel(), minlength=2**16))
+    return [int(np.searchsorted(reached, percentile / 100 * reached[-1])) - _ZERO for percentile in percentiles]
 
 
 def _guided(guide: np.ndarray, values: np.ndarray, radius: int, epsilon: float) -> tuple[np.ndarray, np.ndarray]:

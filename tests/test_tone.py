@@ -170,4 +170,5 @@ def test_samples_that_would_round_are_refused() -> None:
 def test_a_version_makes_the_pixels_it_always_made(algorithm: tone.Algorithm, photo: np.ndarray) -> None:
     """Stores and models name the algorithm: another pixel anywhere needs another version, and another golden image."""
     golden = Path(__file__).parent / "golden" / f"{algorithm.name}-{algorithm.version}.png"
-    assert np.array_equal(tone.intermediate(dull(photo), algorithm), np.asarray(Image.open(golden)))
+    both = np.vstack([dull(photo), photo])  # the second overshoots black and white
+    assert np.array_equal(tone.intermediate(both, algorithm), np.asarray(Image.open(golden)))
