@@ -64,10 +64,6 @@ class RowGroups:
         """The row group of each photo index."""
         return np.searchsorted(self.starts, indices, side="right") - 1
 
-    def file(self, index: int) -> str:
-        """The file that holds a photo."""
-        return str(self.files[int(self.find(np.array(index)))].as_py())
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:

@@ -22,7 +22,8 @@ from pipeline import shards, stream
 started = time.perf_counter()
 plan = stream.make_plan(shards.open_store(sys.argv[1]), batch=256, crop=256, seed=1)
 first = {role: plan.photo_index(role, np.arange(1000)) for role in shards.ROLES}
-names = {role: [plan.row_groups(role).file(int(index)) for index in indices] for role, indices in first.items()}
+groups = {role: plan.row_groups(role) for role in shards.ROLES}
+names = {role: [groups[role].files[int(n)].as_py() for n in groups[role].find(first[role])] for role in shards.ROLES}
 print(json.dumps({
     "seconds": time.perf_counter() - started,
     "mib": int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) / 1024,

@@ -111,12 +111,16 @@ def test_wrong_keys_and_a_missing_bucket_end_the_command_at_once(
 
 def test_a_busy_server_does_not_look_like_a_wrong_place(object_store: local.ObjectStore) -> None:
     endpoint = object_store.environment["AWS_ENDPOINT_URL"]
-    with fault_proxy(endpoint, Faults(share=0.4, kinds=("slow_down", "reset"), seed=5)) as proxy:
+    uri = storage.join(object_store.uri, "busy", "object")
+    storage.write_bytes(uri, b"content")
+    with fault_proxy(endpoint, Faults(share=0.25, kinds=("slow_down", "reset"), seed=5)) as proxy:
         with local.environment({"AWS_ENDPOINT_URL": proxy.url}):
-            for _ in range(5):
-                assert storage.list_files(object_store.uri) is not None
-                storage.exists(storage.join(object_store.uri, "nothing"))
-    assert proxy.injected
+            for _ in range(8):
+                storage.check_reachable(uri)
+                assert [file.relative for file in storage.list_files(uri.rpartition("/")[0])] == ["object"]
+                assert storage.exists(uri) and not storage.exists(uri + "s")
+                assert storage.read_bytes(uri) == b"content"
+    assert sum(proxy.injected.values()) > 3
 
 
 _FULL_DISK = """
