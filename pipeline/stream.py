@@ -280,7 +280,7 @@ def _read(plan: ray.ObjectRef, tasks: list[_Task], *, cpus: int) -> Iterator[tup
     chunks = [
         list(range(start + turn, min(start + cpus * _CHUNK_TASKS, len(tasks)), cpus))
         for start in range(0, len(tasks), cpus * _CHUNK_TASKS)
-        for turn in range(cpus)
+        for turn in range(min(cpus, len(tasks) - start))
     ]
     dataset = ray.data.range(len(chunks), override_num_blocks=len(chunks)).map_batches(
         functools.partial(_read_chunk, plan=plan, tasks=ray.put([[(n, tasks[n]) for n in chunk] for chunk in chunks])),

@@ -129,6 +129,12 @@ def test_a_stream_that_would_wait_for_cpus_for_ever_is_refused(store: str) -> No
         next(stream.batches(plan, rank=0, world_size=workers, first_step=0, last_step=1))
 
 
+def test_fewer_reads_than_cpus_are_a_stream_too(store: str) -> None:
+    plan = stream.make_plan(shards.open_store(store), batch=1, crop=32, seed=5)
+    batches = list(stream.batches(plan, rank=0, world_size=1, first_step=0, last_step=1, cpus=3))
+    assert [batch["position"].tolist() for batch in batches] == [[0]]
+
+
 def test_a_stream_that_is_closed_early_leaves_the_cpus_to_the_next(store: str) -> None:
     plan = stream.make_plan(shards.open_store(store), batch=4, crop=32, seed=5)
     for _ in range(4):
