@@ -126,11 +126,11 @@ def empty_store(uri: str, *, algorithm: str, long_side: int, intermediates: str 
     )
 
 
-def open_store(uri: str) -> Store:
-    """Read the manifest of a store; `StorageError` if there is none that this version reads."""
+def open_store(uri: str, *, manifest: str | None = None) -> Store:
+    """Read the manifest of a store, or an older copy of it; `StorageError` if there is none that this version reads."""
     storage.check_reachable(uri)
     try:
-        return _parse(uri, storage.read_bytes(storage.join(uri, MANIFEST)))
+        return _parse(uri, storage.read_bytes(manifest or storage.join(uri, MANIFEST)))
     except FileNotFoundError:
         raise storage.StorageError(
             f"'{uri}': no store here ({MANIFEST} is missing); make one with `naturaltone ingest SRC --role input --to {uri}`"

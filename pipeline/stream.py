@@ -198,16 +198,14 @@ def batches(
     One Ray dataset a rank, so that no rank waits for another; `cpus` tasks of it run at a time, by default on the rank's
     share of the CPUs that the workers leave free. `ValueError` if they leave none.
     """
-    if plan.batch % world_size:
-        raise ValueError(f"batch={plan.batch}: set it to a multiple of the {world_size} workers")
     import ray
 
-    share = plan.batch // world_size
-    lanes = np.arange(rank * share, (rank + 1) * share)
+    own = lanes(plan.batch, rank, world_size)
+    share = len(own)
     cpus = max(1, int(cpus or _cpus_per_rank(world_size)))
     # A batch takes a read from each CPU: what one of them hands over late keeps no more than that batch waiting.
     read_photos = int(np.clip(share // cpus, *_READ_PHOTOS))
-    tasks = _tasks(plan, lanes, first_step, last_step, read_photos)
+    tasks = _tasks(plan, own, first_step, last_step, read_photos)
     results = _in_segments(tasks, functools.partial(_read, ray.put(plan), cpus=cpus))
     held: list[tuple[_Task, Batch] | None] = [None] * share
     for step in range(first_step, last_step):
@@ -215,10 +213,17 @@ def batches(
             while (current := held[lane]) is None or current[0].last <= step:
                 task, samples = next(results)
                 by_lane = {name: np.split(samples[name], len(task.lanes)) for name in samples}
-                for number, own in enumerate(task.lanes - lanes[0]):
-                    held[own] = task, {name: parts[number] for name, parts in by_lane.items()}
+                for number, place in enumerate(task.lanes - own[0]):
+                    held[place] = task, {name: parts[number] for name, parts in by_lane.items()}
         now = [(samples, step - task.first) for task, samples in filter(None, held)]
         yield {name: np.stack([samples[name][row] for samples, row in now]) for name in now[0][0]}
+
+
+def lanes(batch: int, rank: int, world_size: int) -> np.ndarray:
+    """The places in every global batch that are rank `rank`'s; as many as another's, or one more or less."""
+    if batch < world_size:
+        raise ValueError(f"batch={batch}: cannot be shared by {world_size} workers; set it to at least {world_size}")
+    return np.arange(batch * rank // world_size, batch * (rank + 1) // world_size)
 
 
 def _tasks(plan: Plan, lanes: np.ndarray, first_step: int, last_step: int, photos: int) -> Iterator[_Task]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -10,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from training import checkpoint
 from training.checkpoint import BUNDLE_JSON, BUNDLE_TENSORS, BundleError
 from training.config import TrainConfig
 from training.networks import ToneEnhancer
+from training.niqe import NaturalModel
 from training.step import GanStep
 
 CPU = torch.device("cpu")
@@ -31,17 +35,51 @@ def assert_same(first: object, second: object) -> None:
         assert json.dumps(first) == json.dumps(second)  # Adam's tuples come back as lists, which it takes as well
 
 
-def test_a_checkpoint_holds_all_networks_and_optimisers(tmp_path: Path, config: TrainConfig) -> None:
+@pytest.fixture
+def gan(config: TrainConfig) -> GanStep:
+    """After a step, so that the optimisers have a state."""
     crops = np.random.default_rng(0).integers(0, 256, (3, config.batch, config.crop, config.crop, 3), np.uint8)
     gan = GanStep(config, device=CPU)
     gan.step(dict(zip(("input", "intermediate", "natural"), crops, strict=True)), number=0)
-    checkpoint.save_checkpoint(tmp_path, gan, step=1)
-    restored = GanStep(config, device=CPU)
-    assert checkpoint.load_checkpoint(tmp_path, restored) == 1
+    return gan
+
+
+def test_a_checkpoint_holds_all_networks_their_optimisers_and_the_average(gan: GanStep, config: TrainConfig) -> None:
+    files = checkpoint.pack(checkpoint.take_snapshot(gan, step=1))
+    snapshot = checkpoint.unpack(files, place="here")
+    assert snapshot.step == 1 and snapshot.config == config
+    restored = GanStep(dataclasses.replace(config, seed=5), device=CPU)
+    checkpoint.restore(snapshot, restored)
     assert_same(gan.state_dict(), restored.state_dict())
-    generator, saved_config = checkpoint.checkpoint_generator(tmp_path)
-    assert saved_config == config
-    assert_same(gan.networks["generator"].state_dict(), generator.state_dict())
+    assert_same(gan.ema.state_dict(), snapshot.generator().state_dict())
+
+
+def test_a_snapshot_does_not_follow_the_training_that_goes_on(gan: GanStep) -> None:
+    snapshot = checkpoint.take_snapshot(gan, step=1)
+    before = {name: tensor.clone() for name, tensor in snapshot.tensors.items()}
+    with torch.no_grad():
+        for network in gan.networks.values():
+            for parameter in network.parameters():
+                parameter.add_(1)
+    assert_same(before, snapshot.tensors)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_flipped_byte_of_a_checkpoint_is_refused(gan: GanStep, data: st.DataObject) -> None:
+    files = checkpoint.pack(checkpoint.take_snapshot(gan, step=1))
+    name = data.draw(st.sampled_from(sorted(files)))
+    place = data.draw(st.integers(0, len(files[name]) - 1))
+    changed = bytearray(files[name])
+    changed[place] ^= 1 << data.draw(st.integers(0, 7))
+    try:
+        same = name.endswith(".json") and json.loads(changed) == json.loads(files[name])
+    except ValueError:
+        same = False
+    if same:  # a space for a line break, say
+        return
+    with pytest.raises(BundleError, match="here"):
+        checkpoint.unpack({**files, name: bytes(changed)}, place="here")
 
 
 def test_a_bundle_gives_the_same_pictures_after_loading(tmp_path: Path, config: TrainConfig) -> None:
@@ -76,7 +114,7 @@ def test_another_format_version_is_refused_with_the_remedy(broken: Path) -> None
     document = json.loads((broken / BUNDLE_JSON).read_text()) | {"format_version": 99}
     (broken / BUNDLE_JSON).write_text(json.dumps(document))
     with pytest.raises(
-        BundleError, match=r"format version 99, this version reads 1; use the naturaltone that wrote it"
+        BundleError, match=r"format version 99, this version reads 2; use the naturaltone that wrote it"
     ):
         checkpoint.load_bundle(broken)
 
@@ -84,8 +122,17 @@ def test_another_format_version_is_refused_with_the_remedy(broken: Path) -> None
 def test_a_cut_file_is_refused(broken: Path) -> None:
     data = (broken / BUNDLE_TENSORS).read_bytes()
     (broken / BUNDLE_TENSORS).write_bytes(data[: len(data) // 2])
-    with pytest.raises(BundleError, match="not a usable model bundle"):
+    with pytest.raises(BundleError, match=r"damaged, its checksum .*; download it again"):
         checkpoint.load_bundle(broken)
+
+
+def test_a_bundle_keeps_what_natural_photos_are_like(tmp_path: Path, config: TrainConfig) -> None:
+    generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)
+    natural = NaturalModel(mean=np.arange(36.0), covariance=np.eye(36) * 1.1, num_patches=99)
+    checkpoint.save_bundle(tmp_path, generator, config, working_resolution=192, lineage={}, natural_model=natural)
+    loaded = checkpoint.load_bundle(tmp_path).natural_model
+    assert loaded is not None and loaded.num_patches == 99
+    assert np.array_equal(loaded.mean, natural.mean) and np.array_equal(loaded.covariance, natural.covariance)
 
 
 def test_a_pickle_in_place_of_the_weights_is_not_run(broken: Path) -> None:

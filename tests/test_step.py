@@ -11,8 +11,8 @@ import torch
 from pipeline.stream import Batch
 from training.config import TrainConfig
 from training.history import History
-from training.loop import TrainingDiverged, fit
-from training.step import NETWORKS, GanStep, to_pixels, to_tensor
+from training.loop import fit
+from training.step import NETWORKS, GanStep, TrainingDiverged, to_pixels, to_tensor
 
 CPU = torch.device("cpu")
 
@@ -41,14 +41,15 @@ def test_gs_losses_leave_no_gradient_in_d_and_c(config: TrainConfig, batch: Batc
     seen: dict[str, torch.Tensor] = {}
     update = gan._update
 
-    def spy(name: str, loss: torch.Tensor) -> None:
-        update(name, loss)
+    def spy(name: str, loss: torch.Tensor, share: float, number: int) -> torch.Tensor:
+        norm = update(name, loss, share, number)
         for network in ("discriminator", "inverse"):
             grads = [p.grad.clone() for p in gan.networks[network].parameters() if p.grad is not None]
             if name == network:
                 seen[network] = torch.cat([grad.flatten() for grad in grads])
             elif name == "generator":
                 assert torch.equal(seen[network], torch.cat([grad.flatten() for grad in grads]))
+        return norm
 
     gan._update = spy  # type: ignore[method-assign]
     gan.step(batch, number=0)
@@ -63,7 +64,7 @@ def test_training_on_one_batch_nears_the_intermediate(config: TrainConfig, batch
 
 
 def test_d_learns_to_tell_natural_from_enhanced(config: TrainConfig, batch: Batch) -> None:
-    gan = GanStep(dataclasses.replace(config, steps=40, discriminator_learning_rate=4e-3, lambda_natural=0), device=CPU)
+    gan = GanStep(dataclasses.replace(config, steps=40, discriminator_learning_rate=4e-3), device=CPU)
     for number in range(40):
         metrics = gan.step(batch, number=number)
     assert metrics["activation_natural"] > metrics["activation_enhanced"] + 0.3
@@ -140,6 +141,6 @@ def test_a_short_run_has_a_first_and_a_last_fifth_too(steps: int, config: TrainC
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(config: TrainConfig, batch: Batch) -> None:
     gan = GanStep(config, device=CPU)
     with torch.no_grad():
-        gan.generator.decoder[-1].bias.fill_(float("nan"))  # type: ignore[union-attr, operator]
-    with pytest.raises(TrainingDiverged, match="step 0: loss_color is nan"):
+        gan.networks["generator"].decoder[-1].bias.fill_(float("nan"))  # type: ignore[union-attr, operator]
+    with pytest.raises(TrainingDiverged, match=r"step 0: loss_discriminator is nan .* there is no checkpoint yet"):
         fit(gan, [batch], first_step=0, on_step=lambda *_: None, on_checkpoint=lambda _: None)

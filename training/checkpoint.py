@@ -5,25 +5,29 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from training.config import TrainConfig
 from training.networks import ToneEnhancer
+from training.niqe import NaturalModel
 from training.step import GanStep
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CHECKPOINT_JSON, CHECKPOINT_TENSORS = "checkpoint.json", "checkpoint.safetensors"
 BUNDLE_JSON, BUNDLE_TENSORS = "model.json", "generator.safetensors"
 
 # A CPU multiplies subnormal weights up to forty times slower; no pixel depends on them.
 _SMALLEST_WEIGHT = 1e-12
+_EMA_PREFIX = "ema/weights/"
+_NATURAL_PREFIX = "natural/"
 
 
 class BundleError(ValueError):
@@ -32,11 +36,15 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A model bundle: G in evaluation mode, `model.json` as `description`, and a digest of the weights that names them."""
+    """A model bundle: G in evaluation mode, `model.json` as `description`, and a digest of the weights that names them.
+
+    natural_model: NIQE's, fitted on the natural photos that the model was trained with; None if the bundle has none.
+    """
 
     generator: ToneEnhancer
     description: dict[str, Any]
     digest: str
+    natural_model: NaturalModel | None = None
 
     @property
     def working_resolution(self) -> int:
@@ -48,92 +56,174 @@ class Bundle:
         return sum(weight.numel() for weight in self.generator.parameters())
 
 
-def save_checkpoint(folder: Path, gan: GanStep, *, step: int) -> None:
-    """Write the three networks, their optimisers and the number of steps done into `folder`."""
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A run after `step` steps: its configuration, every tensor of `GanStep.state_dict` by its path, and the plain rest.
+
+    score: of its pictures, higher is better; NaN if nobody has judged it.
+    """
+
+    step: int
+    config: TrainConfig
+    tensors: dict[str, Tensor]
+    plain: dict[str, Any]
+    score: float = math.nan
+
+    def generator(self) -> ToneEnhancer:
+        """The average of G, on the CPU, for evaluation."""
+        generator = ToneEnhancer(width=self.config.width, residual_blocks=self.config.residual_blocks)
+        generator.load_state_dict(
+            {
+                name.removeprefix(_EMA_PREFIX): tensor
+                for name, tensor in self.tensors.items()
+                if name.startswith(_EMA_PREFIX)
+            }
+        )
+        return generator.eval().requires_grad_(False)
+
+
+def take_snapshot(gan: GanStep, *, step: int) -> Snapshot:
+    """A copy of the three networks, their optimisers and G's average after `step` steps, on the CPU; training may go on."""
     tensors: dict[str, Tensor] = {}
     plain = _split_tensors(gan.state_dict(), tensors, "")
-    save_file(tensors, folder / CHECKPOINT_TENSORS)
+    return Snapshot(step=step, config=gan.config, tensors=tensors, plain=plain)
+
+
+def restore(snapshot: Snapshot, gan: GanStep) -> None:
+    """Put a snapshot's state into `gan`."""
+    gan.load_state_dict(_join_tensors(snapshot.plain, snapshot.tensors, ""))
+
+
+def pack(snapshot: Snapshot) -> dict[str, bytes]:
+    """A snapshot as the files of a checkpoint, by name; the JSON holds a checksum of all of it."""
+    tensors = save(snapshot.tensors)
     document = {
         "format_version": FORMAT_VERSION,
-        "step": step,
-        "config": dataclasses.asdict(gan.config),
-        "state": plain,
+        "step": snapshot.step,
+        "config": dataclasses.asdict(snapshot.config),
+        "score": None if math.isnan(snapshot.score) else snapshot.score,
+        "state": snapshot.plain,
     }
-    (folder / CHECKPOINT_JSON).write_text(json.dumps(document))
+    return {CHECKPOINT_TENSORS: tensors, CHECKPOINT_JSON: _seal(document, tensors)}
 
 
-def load_checkpoint(folder: Path, gan: GanStep) -> int:
-    """Put a checkpoint's state into `gan`; returns the number of steps done."""
-    document = _read_json(folder / CHECKPOINT_JSON)
-    tensors = load_file(folder / CHECKPOINT_TENSORS, device=str(gan.device))
-    gan.load_state_dict(_join_tensors(document["state"], tensors, ""))
-    return int(document["step"])
-
-
-def checkpoint_generator(folder: Path) -> tuple[ToneEnhancer, TrainConfig]:
-    """G alone from a training checkpoint, on the CPU."""
-    config = TrainConfig(**_read_json(folder / CHECKPOINT_JSON)["config"])
-    generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)
-    prefix = "generator/weights/"
-    tensors = load_file(folder / CHECKPOINT_TENSORS)
-    generator.load_state_dict(
-        {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def unpack(files: dict[str, bytes], *, place: str) -> Snapshot:
+    """The snapshot in a checkpoint's files; `BundleError` names `place` if a byte has changed."""
+    document = _open_seal(files[CHECKPOINT_JSON], files[CHECKPOINT_TENSORS], place)
+    return Snapshot(
+        step=document["step"],
+        config=TrainConfig(**document["config"]),
+        tensors=load(files[CHECKPOINT_TENSORS]),
+        plain=document["state"],
+        score=math.nan if document["score"] is None else document["score"],
     )
-    return generator.eval(), config
 
 
 def save_bundle(
-    folder: Path, generator: ToneEnhancer, config: TrainConfig, *, working_resolution: int, lineage: dict[str, Any]
+    folder: Path,
+    generator: ToneEnhancer,
+    config: TrainConfig,
+    *,
+    working_resolution: int,
+    lineage: dict[str, Any],
+    natural_model: NaturalModel | None = None,
+    metrics: dict[str, Any] | None = None,
 ) -> None:
-    """Write a model bundle: what the registry, `--model` and serving read."""
+    """Write a model bundle: what the registry, `--model` and serving read.
+
+    natural_model: NIQE's, of the natural photos that the model was trained with. metrics: what an evaluation measured.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {
+    tensors = {
         name: torch.where(tensor.abs() < _SMALLEST_WEIGHT, 0.0, tensor).contiguous()
         for name, tensor in generator.state_dict().items()
     }
-    save_file(weights, folder / BUNDLE_TENSORS)
-    description = {
+    if natural_model is not None:
+        tensors |= {
+            f"{_NATURAL_PREFIX}mean": torch.from_numpy(natural_model.mean),
+            f"{_NATURAL_PREFIX}covariance": torch.from_numpy(natural_model.covariance),
+        }
+    document = {
         "format_version": FORMAT_VERSION,
         "architecture": {"width": config.width, "residual_blocks": config.residual_blocks},
         "working_resolution": working_resolution,
         "lineage": lineage,
+        "metrics": metrics or {},
         "training": dataclasses.asdict(config),
+        "natural_patches": None if natural_model is None else natural_model.num_patches,
     }
-    (folder / BUNDLE_JSON).write_text(json.dumps(description, indent=1))
+    weights = save(tensors)
+    (folder / BUNDLE_TENSORS).write_bytes(weights)
+    (folder / BUNDLE_JSON).write_bytes(_seal(document, weights))
 
 
 def load_bundle(folder: Path) -> Bundle:
     """Read a model bundle; `BundleError` names what is wrong with it. Runs no code from the files."""
-    description = _read_json(folder / BUNDLE_JSON)
     try:
-        generator = ToneEnhancer(**description["architecture"])
-        weights = (folder / BUNDLE_TENSORS).read_bytes()
-        generator.load_state_dict(load(weights))
-    except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        description, weights = (folder / BUNDLE_JSON).read_bytes(), (folder / BUNDLE_TENSORS).read_bytes()
+    except FileNotFoundError as error:
+        missing = Path(error.filename).name
+        raise BundleError(f"'{folder}': no {missing} here; give the folder of a model bundle") from None
+    except OSError as error:
+        raise BundleError(f"'{folder}': cannot be read ({error}); check its permissions") from None
+    document = _open_seal(description, weights, str(folder))
+    try:
+        tensors = load(weights)
+        natural = {name: tensors.pop(name).numpy() for name in list(tensors) if name.startswith(_NATURAL_PREFIX)}
+        generator = ToneEnhancer(**document["architecture"])
+        generator.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise BundleError(f"'{folder}': not a usable model bundle ({error}); export or download it again") from None
-    digest = hashlib.sha256(weights).hexdigest()[:8]
-    return Bundle(generator=generator.eval().requires_grad_(False), description=description, digest=digest)
+    natural_model = (
+        NaturalModel(
+            mean=natural[f"{_NATURAL_PREFIX}mean"],
+            covariance=natural[f"{_NATURAL_PREFIX}covariance"],
+            num_patches=document["natural_patches"],
+        )
+        if natural
+        else None
+    )
+    return Bundle(
+        generator=generator.eval().requires_grad_(False),
+        description=document,
+        digest=hashlib.sha256(weights).hexdigest()[:8],
+        natural_model=natural_model,
+    )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _seal(document: dict[str, Any], tensors: bytes) -> bytes:
+    """A document as JSON with a checksum of itself and of the tensors that belong to it."""
+    text = json.dumps(document, sort_keys=True)
+    return json.dumps({**document, "sha256": _checksum(text, tensors)}, indent=1).encode()
+
+
+def _open_seal(data: bytes, tensors: bytes, place: str) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise BundleError(f"'{path.parent}': no {path.name} here; give the folder of a model bundle") from None
-    except (OSError, ValueError) as error:
-        raise BundleError(f"'{path}': cannot be read ({error}); export or download it again") from None
-    if document.get("format_version") != FORMAT_VERSION:
+        document = json.loads(data)
+        version, checksum = document["format_version"], document.pop("sha256")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"'{place}': cannot be read ({error}); export or download it again") from None
+    if version != FORMAT_VERSION:
         raise BundleError(
-            f"'{path}': format version {document.get('format_version')}, this version reads {FORMAT_VERSION}; "
+            f"'{place}': format version {version}, this version reads {FORMAT_VERSION}; "
             "use the naturaltone that wrote it, or export the model again"
         )
-    return document
+    if checksum != _checksum(json.dumps(document, sort_keys=True), tensors):
+        raise BundleError(
+            f"'{place}': damaged, its checksum is not that of its content; download it again, or delete it to go on from "
+            "the one before"
+        )
+    return dict(document)
+
+
+def _checksum(text: str, tensors: bytes) -> str:
+    return hashlib.sha256(text.encode() + tensors).hexdigest()
 
 
 def _split_tensors(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
     """Move the tensors of a nested state into `tensors` under their path, leaving null; the rest is plain JSON."""
     if isinstance(value, Tensor):
-        tensors[name] = value.detach().contiguous()
+        tensors[name] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         return None
     if isinstance(value, dict):
         return {str(key): _split_tensors(item, tensors, f"{name}/{key}".lstrip("/")) for key, item in value.items()}

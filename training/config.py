@@ -5,6 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+_CHOICES = {"color_loss": ("mse", "l1", "ssim", "ms_ssim_l1"), "precision": ("auto", "fp32", "bf16")}
+_MAY_BE_0 = {
+    *("lambda_color", "lambda_natural", "lambda_artifact", "lambda_identity"),
+    *("residual_blocks", "beta1", "seed", "ema_half_life", "gradient_clip"),
+}
+_TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -38,6 +45,18 @@ class TrainConfig:
     """λ2 of equation 1: towards what the discriminator finds natural."""
     lambda_artifact: float = 0.1
     """λ3 of equation 1: away from what the inverse network cannot undo."""
+    lambda_identity: float = 0.0
+    """Of an addition to equation 1 that the document does not have: G leaves natural photos as they are."""
+    color_loss: str = "mse"
+    """The form of equation 2: mse, l1, ssim or ms_ssim_l1 (Zhao et al. 2017)."""
+    ema_half_life: int = 4000
+    """Photos after which a weight counts half in the moving average of G that the model bundle holds; 0 for none."""
+    gradient_clip: float = 10.0
+    """Norm to which each network's gradient is shortened; 0 never does."""
+    precision: str = "auto"
+    """Of the networks' arithmetic: fp32, bf16 (autocast; losses stay in fp32), or auto: bf16 where the device has it."""
+    compile: bool = False
+    """Whether torch.compile takes the networks first; slower on the CPUs that were measured."""
     seed: int = 0
     """Of the initial weights and of the order of the photos."""
     checkpoint_every: int = 200
@@ -46,7 +65,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            smallest = 0 if field.name.startswith(("lambda", "seed", "residual", "beta")) else 1
+            smallest = 0 if field.name in _MAY_BE_0 else 1
             if field.type == "int" and value < smallest:
                 raise ValueError(f"{field.name}={value}: must be at least {smallest}")
             if field.type == "float" and not (0 < value < 1e6 or (smallest == 0 and value == 0)):
@@ -55,6 +74,11 @@ class TrainConfig:
             raise ValueError(f"crop={self.crop}: must be a multiple of 16, the discriminator halves it four times")
         if self.beta1 >= 1:
             raise ValueError(f"beta1={self.beta1}: must be below 1")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)}: use one of {', '.join(allowed)}")
+        if not any((self.lambda_color, self.lambda_natural, self.lambda_artifact, self.lambda_identity)):
+            raise ValueError("every lambda is 0: G would learn nothing; set lambda_color at least")
 
 
 def smoke() -> TrainConfig:
@@ -68,6 +92,7 @@ def smoke() -> TrainConfig:
         batch=4,
         steps=8,
         checkpoint_every=4,
+        precision="fp32",
     )
 
 
@@ -88,6 +113,7 @@ def patent() -> TrainConfig:
         steps=100_000,
         learning_rate=1e-4,
         discriminator_learning_rate=1e-4,
+        ema_half_life=10_000,
         checkpoint_every=1000,
     )
 
@@ -99,8 +125,8 @@ def make_config(recipe: str, settings: list[str]) -> TrainConfig:
     """A recipe with `field=value` settings on top; `ValueError` lists what is allowed."""
     if recipe not in RECIPES:
         raise ValueError(f"recipe '{recipe}' is unknown; use one of {', '.join(RECIPES)}")
-    kinds = {field.name: {"int": int, "float": float}[str(field.type)] for field in dataclasses.fields(TrainConfig)}
-    values: dict[str, int | float] = {}
+    kinds = {field.name: _TYPES[str(field.type)] for field in dataclasses.fields(TrainConfig)}
+    values: dict[str, int | float | str] = {}
     for setting in settings:
         name, separator, text = setting.partition("=")
         if not separator:
@@ -108,7 +134,13 @@ def make_config(recipe: str, settings: list[str]) -> TrainConfig:
         if name not in kinds:
             raise ValueError(f"--set '{setting}': there is no field '{name}'; use one of {', '.join(kinds)}")
         try:
-            values[name] = kinds[name](text)
+            values[name] = _boolean(text) if kinds[name] is bool else kinds[name](text)
         except ValueError:
             raise ValueError(f"--set '{setting}': '{text}' is no {kinds[name].__name__}") from None
     return dataclasses.replace(RECIPES[recipe](), **values)  # type: ignore[arg-type]
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError
+    return text.lower() == "true"

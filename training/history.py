@@ -15,6 +15,7 @@ from training.tracking import Recorder
 
 _REDUCE_STEPS = 10  # steps between all-reduces of the metrics: one a step would cost more than it tells
 _WINDOW = 0.2
+_STUCK, _STUCK_STEPS = 0.01, 50
 
 
 class Mean:
@@ -33,11 +34,25 @@ class Mean:
         return {name: value / self._count for name, value in self._sums.items()}
 
 
+class Saturation:
+    """Notices a D that says nothing any more: its sigmoid's slope a(1 − a), through which G hears from it, is 0 at 0 and 1."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+
+    def add(self, metrics: Metrics) -> Metrics:
+        """`discriminator_saturated` of a step: 1 after many in a row whose activations were all stuck, else 0."""
+        activations = [metrics[name] for name in ("activation_natural", "activation_enhanced") if name in metrics]
+        stuck = [min(activation, 1 - activation) < _STUCK for activation in activations]
+        self._steps = self._steps + 1 if stuck and all(stuck) else 0
+        return {"discriminator_saturated": float(self._steps >= _STUCK_STEPS)} if activations else {}
+
+
 class History:
     """Collects every worker's metrics; rank 0, which has the recorder, records their means and posts its progress.
 
     first, last: the means over the first and the last fifth of the run's steps. All workers must add equally often.
-    post: takes (steps done, metrics) now and then.
+    share: of this worker's photos in a global batch, times the workers. post: takes (steps done, metrics) now and then.
     """
 
     def __init__(
@@ -45,6 +60,7 @@ class History:
         config: TrainConfig,
         *,
         device: torch.device,
+        share: float = 1.0,
         recorder: Recorder | None,
         post: Callable[[int, Metrics], None] | None,
     ) -> None:
@@ -54,6 +70,8 @@ class History:
         self._reduced = time.monotonic()
         self._window = max(1, math.ceil(_WINDOW * config.steps))
         self._device = device
+        self._share = share
+        self._saturation = Saturation()
         self._recorder, self._post = recorder, post
         self._waiting: list[tuple[int, Metrics]] = []
 
@@ -76,10 +94,11 @@ class History:
         names = list(self._waiting[0][1])
         table = torch.tensor([[metrics[name] for name in names] for _, metrics in self._waiting], device=self._device)
         if torch.distributed.is_initialized():
+            table *= self._share / torch.distributed.get_world_size()
             torch.distributed.all_reduce(table)
-            table /= torch.distributed.get_world_size()
         for (step, _), row in zip(self._waiting, table.tolist(), strict=True):
             metrics = dict(zip(names, row, strict=True))
+            metrics |= self._saturation.add(metrics)
             if step < self._window:
                 self.first.add(metrics)
             if step >= self._steps - self._window:

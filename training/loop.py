@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pipeline.stream import Batch
-from training.step import GanStep
+from training.step import GanStep, TrainingDiverged
 
 Metrics = dict[str, float]
-
-
-class TrainingDiverged(RuntimeError):
-    """A loss is no longer a finite number; the last checkpoint is from before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +38,13 @@ def fit(
     """Train on `batches` (the first is step `first_step`) until they or the configured steps end.
 
     `on_step(k, metrics)` follows every step; `on_checkpoint(k)` means that k steps are done and worth saving, and is
-    not called for the last: what the caller saves then holds this report too.
+    not called for the last: what the caller saves then holds this report too. `TrainingDiverged` names the step, the loss
+    and the last good checkpoint.
     """
     config = gan.config
     iterator = iter(batches)
     waits, steps = [], []
+    saved = first_step
     started = time.perf_counter()
     for number in range(first_step, config.steps):
         before = time.perf_counter()
@@ -58,17 +55,16 @@ def fit(
         if len(waits) == 1:
             started = time.perf_counter()
         # .item() waits for the device each step; at these step times that costs less than a second copy of the metrics.
-        metrics = {name: value.item() for name, value in gan.step(batch, number=number).items()}
-        broken = {name: value for name, value in metrics.items() if not math.isfinite(value)}
-        if broken:
-            raise TrainingDiverged(
-                f"step {number}: {', '.join(f'{name} is {value}' for name, value in broken.items())}; "
-                "lower learning_rate or lambda_natural and resume from the last checkpoint"
-            )
+        try:
+            metrics = {name: value.item() for name, value in gan.step(batch, number=number).items()}
+        except TrainingDiverged as error:
+            good = f"the last good checkpoint is of step {saved}" if saved else "there is no checkpoint yet"
+            raise TrainingDiverged(f"{error}; {good}; start again with a lower learning_rate") from None
         steps.append(time.perf_counter() - before)
         on_step(number, metrics)
         if (number + 1) % config.checkpoint_every == 0 and number + 1 < config.steps:
             on_checkpoint(number + 1)
+            saved = number + 1
     return FitReport(
         steps=len(steps),
         seconds=time.perf_counter() - started,

@@ -77,7 +77,9 @@ class NaturalnessDiscriminator(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         for layer in self.encoder:
             image = F.leaky_relu(layer(image), _SLOPE)
-        return torch.sigmoid(self.fully_connected(image.flatten(1)))
+        # In fp32 under autocast too: bf16 cannot tell 0.998 from 1, where D's last gradients are.
+        with torch.autocast(image.device.type, enabled=False):
+            return torch.sigmoid(self.fully_connected(image.flatten(1).float()))
 
 
 class InverseEnhancer(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,25 +21,44 @@ Wrap = Callable[[nn.Module], nn.Module]
 FINAL_RATE = 0.1
 NETWORKS = ("generator", "discriminator", "inverse")
 
+_EMA_RAMP = 0.05  # of the photos seen so far: else a short run's average would be its initial weights
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss or a gradient is no longer a finite number; the network it is of has not been updated with it."""
+
 
 class GanStep:
-    """G, D and C with an Adam each; `step(batch)` trains all three once.
+    """G, D and C with an Adam each, and the moving average of G; `step(batch)` trains all three once.
 
     wrap: puts a network into DDP. Each has its own, because a step gives them gradients at different times.
+    workers: how many share a global batch, for they may have unequal shares of it.
     """
 
-    def __init__(self, config: TrainConfig, *, device: torch.device, wrap: Wrap = lambda network: network) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        device: torch.device,
+        wrap: Wrap = lambda network: network,
+        workers: int = 1,
+    ) -> None:
         self.config = config
         self.device = device
+        self.workers = workers
         torch.manual_seed(config.seed)
         generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)
         discriminator = NaturalnessDiscriminator(width=config.discriminator_width, crop=config.crop)
         inverse = InverseEnhancer(width=config.inverse_width, num_layers=config.inverse_layers)
         check_imbalance(generator, inverse)
-        self.networks: dict[str, nn.Module] = dict(
-            zip(NETWORKS, (network.to(device) for network in (generator, discriminator, inverse)), strict=True)
-        )
-        self.generator, self.discriminator, self.inverse = (wrap(network) for network in self.networks.values())
+        # Photos come as N×H×W×3: channels last without a copy, so the weights follow.
+        self.networks: dict[str, nn.Module] = {
+            name: network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for name, network in zip(NETWORKS, (generator, discriminator, inverse), strict=True)
+        }
+        self.ema = copy.deepcopy(generator).requires_grad_(False)
+        self._runs = {name: wrap(_compiled(network, config)) for name, network in self.networks.items()}
+        self._bf16 = _has_bf16(device) if config.precision == "auto" else config.precision == "bf16"
         self.base_rates = {
             "generator": config.learning_rate,
             "discriminator": config.discriminator_learning_rate,
@@ -50,63 +70,85 @@ class GanStep:
         }
 
     def step(self, batch: Batch, *, number: int) -> dict[str, Tensor]:
-        """Step `number` of the run on uint8 N×H×W×3 `input`, `intermediate`, `natural`; scalars, still on the device."""
+        """Step `number` of the run on uint8 N×H×W×3 `input`, `intermediate`, `natural`; scalars, still on the device.
+
+        A λ of 0 skips all work for its term. `TrainingDiverged` before an update that is not finite, on all workers.
+        """
         config = self.config
         self._set_learning_rates(number)
         x, intermediate, y = (to_tensor(batch[name], self.device) for name in ("input", "intermediate", "natural"))
+        share = len(x) * self.workers / config.batch
+        terms: dict[str, Tensor] = {}
+        seen: dict[str, Tensor] = {}
 
         # S510: G makes the first corrected image.
-        enhanced = self.generator(x)
+        enhanced = self._run("generator", x)
         detached = enhanced.detach()
 
         # S520: L_color pulls G towards the intermediate image.
-        color = losses.color_loss(enhanced, intermediate)
+        if config.lambda_color:
+            terms["color"] = losses.color_loss(enhanced, intermediate, form=config.color_loss)
 
         # S530: D learns y → 1, G(x) → 0; then L_natural asks the D so learned what it thinks of G(x).
-        activation_natural, activation_enhanced = self.discriminator(torch.cat([y, detached])).chunk(2)
-        discriminator = losses.discriminator_loss(activation_natural, activation_enhanced)
-        self._update("discriminator", discriminator)
-        with _frozen(self.networks["discriminator"]) as judge:
-            natural = losses.natural_loss(judge(enhanced))
+        if config.lambda_natural:
+            activation_natural, activation_enhanced = self._run("discriminator", torch.cat([y, detached])).chunk(2)
+            seen["loss_discriminator"] = losses.discriminator_loss(activation_natural, activation_enhanced)
+            seen["gradient_discriminator"] = self._update("discriminator", seen["loss_discriminator"], share, number)
+            seen["activation_natural"] = activation_natural.mean()
+            seen["activation_enhanced"] = activation_enhanced.mean()
+            with self._frozen("discriminator") as judge:
+                terms["natural"] = losses.natural_loss(judge(enhanced))
 
         # S540: C learns to restore x from G(x); then L_artifact punishes in G what the C so learned cannot restore.
-        inverse = losses.inverse_loss(self.inverse(detached), x)
-        self._update("inverse", inverse)
-        with _frozen(self.networks["inverse"]) as restorer:
-            artifact = losses.artifact_loss(restorer(enhanced), x)
+        if config.lambda_artifact:
+            seen["loss_inverse"] = losses.inverse_loss(self._run("inverse", detached), x)
+            seen["gradient_inverse"] = self._update("inverse", seen["loss_inverse"], share, number)
+            with self._frozen("inverse") as restorer:
+                terms["artifact"] = losses.artifact_loss(restorer(enhanced), x)
 
-        # Equation 1: G's step on all three.
-        generator = losses.generator_loss(
-            color,
-            natural,
-            artifact,
-            lambda_color=config.lambda_color,
-            lambda_natural=config.lambda_natural,
-            lambda_artifact=config.lambda_artifact,
-        )
-        self._update("generator", generator)
-        return {
-            "loss_color": color.detach(),
-            "loss_natural": natural.detach(),
-            "loss_artifact": artifact.detach(),
-            "loss_generator": generator.detach(),
-            "loss_discriminator": discriminator.detach(),
-            "loss_inverse": inverse.detach(),
-            "activation_natural": activation_natural.detach().mean(),
-            "activation_enhanced": activation_enhanced.detach().mean(),
+        # Not in the document, off unless asked for: G learns to leave alone what is natural already.
+        if config.lambda_identity:
+            terms["identity"] = losses.identity_loss(self._run("generator", y), y)
+
+        # Equation 1: G's step on all of them.
+        generator = losses.generator_loss(terms, {name: getattr(config, f"lambda_{name}") for name in terms})
+        seen["gradient_generator"] = self._update("generator", generator, share, number)
+        self._average(number)
+        seen |= {"loss_generator": generator, **{f"loss_{name}": term for name, term in terms.items()}}
+        return {name: value.detach() for name, value in seen.items()} | {
+            "learning_rate": torch.tensor(self.optimizers["generator"].param_groups[0]["lr"])
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and optimiser states by network name, as tensors and plain values."""
-        return {
+        """Weights and optimiser states by network name, and the average of G, as tensors and plain values."""
+        state: dict[str, Any] = {
             name: {"weights": self.networks[name].state_dict(), "optimizer": self.optimizers[name].state_dict()}
             for name in NETWORKS
         }
+        return state | {"ema": {"weights": self.ema.state_dict()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in NETWORKS:
             self.networks[name].load_state_dict(state[name]["weights"])
             self.optimizers[name].load_state_dict(state[name]["optimizer"])
+        self.ema.load_state_dict(state["ema"]["weights"])
+
+    def _run(self, name: str, images: Tensor) -> Tensor:
+        """A network's answer in fp32, its inside in bf16 where that is the run's precision."""
+        return self._forward(self._runs[name], images)
+
+    def _forward(self, network: nn.Module, images: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bf16):
+            return network(images).float()
+
+    @contextmanager
+    def _frozen(self, name: str) -> Iterator[Callable[[Tensor], Tensor]]:
+        """The bare network without gradients of its own: what passes through it trains G alone, needs no all-reduce."""
+        network = self.networks[name].requires_grad_(False)
+        try:
+            yield lambda images: self._forward(network, images)
+        finally:
+            network.requires_grad_(True)
 
     def _set_learning_rates(self, number: int) -> None:
         """Half a cosine down to a tenth at the end of the run; a function of the step, so resuming needs no state."""
@@ -115,11 +157,34 @@ class GanStep:
             for group in optimizer.param_groups:
                 group["lr"] = self.base_rates[name] * fraction
 
-    def _update(self, name: str, loss: Tensor) -> None:
-        optimizer = self.optimizers[name]
+    def _update(self, name: str, loss: Tensor, share: float, number: int) -> Tensor:
+        """One Adam step of a network on its loss; returns the norm of the gradient, that of the global batch.
+
+        share: of this worker's photos in the global batch, times the workers; DDP's mean over workers then is the one over
+        photos. A loss that is not finite makes the gradient NaN, which DDP's all-reduce tells every worker.
+        """
+        optimizer, parameters = self.optimizers[name], list(self.networks[name].parameters())
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        poison = torch.where(loss.detach().isfinite(), share, math.nan)
+        (loss * poison).backward()
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip or math.inf)
+        if not norm.isfinite():
+            where = "" if not loss.isfinite() or self.workers == 1 else ", maybe from another worker"
+            raise TrainingDiverged(
+                f"step {number}: loss_{name} is {loss.item():.4g} and the norm of its gradient {norm.item():.4g}{where}"
+            )
         optimizer.step()
+        return norm
+
+    def _average(self, number: int) -> None:
+        """Move the average of G towards G; its half-life is in photos, so the batch size does not change its meaning."""
+        config = self.config
+        half_life = min(config.ema_half_life, _EMA_RAMP * (number + 1) * config.batch)
+        kept = 0.5 ** (config.batch / half_life) if half_life else 0.0
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.ema.parameters()), list(self.networks["generator"].parameters()), weight=1 - kept
+            )
 
 
 def to_tensor(pixels: np.ndarray, device: torch.device) -> Tensor:
@@ -133,11 +198,12 @@ def to_pixels(images: Tensor) -> np.ndarray:
     return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-@contextmanager
-def _frozen(network: nn.Module) -> Iterator[nn.Module]:
-    """The bare network, without gradients of its own: what passes through it trains G alone and needs no all-reduce."""
-    network.requires_grad_(False)
-    try:
-        yield network
-    finally:
-        network.requires_grad_(True)
+def _compiled(network: nn.Module, config: TrainConfig) -> nn.Module:
+    return torch.compile(network) if config.compile else network  # type: ignore[return-value]
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 itself; emulated, it is slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()

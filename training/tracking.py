@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from mlflow.entities import Metric
+Metric = tuple[str, float, int, int]  # name, value, milliseconds, step
 
 MODEL_NAME = "naturaltone"
 EXPERIMENT = "naturaltone"
@@ -24,6 +26,8 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 BUNDLE_ARTIFACT = "bundle"
 
 _FLUSH_SECONDS = 2.0
+_PATIENCE_SECONDS = 600.0  # for a server that is away when a run ends
+_MOST_METRICS = 1000  # that a server takes at once
 # Said, not inferred: MLflow would import the model in a process of its own to find out.
 _REQUIREMENTS = ["naturaltone", "torch", "safetensors", "numpy", "opencv-python-headless", "pillow"]
 
@@ -53,10 +57,10 @@ def create_experiment(*, artifacts: Path) -> None:
     mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts.resolve().as_uri())
 
 
-def start_run(*, run_name: str, params: dict[str, Any], tags: dict[str, str], may_change: set[str]) -> str:
+def start_run(*, run_name: str, params: dict[str, Any], tags: dict[str, str], dataset: str) -> str:
     """Open a run on the tracking server of `MLFLOW_TRACKING_URI`, or go on with the one of that name; returns its id.
 
-    `TrackingError` if that one has other params or tags, but for those that `may_change`.
+    dataset: the URI of what it is trained on. `TrackingError` if the one of that name is on another store.
     """
     import mlflow
 
@@ -76,32 +80,38 @@ def start_run(*, run_name: str, params: dict[str, Any], tags: dict[str, str], ma
     with run:
         if not found:
             mlflow.log_params(params)
-            mlflow.set_tags(tags)
-    known = {**run.data.params, **run.data.tags}
-    other = [
-        f"{name} {known[name]}, now {value}"
-        for name, value in {**params, **tags}.items()
-        if found and name not in may_change and known.get(name, str(value)) != str(value)
-    ]
-    if other:
-        raise TrackingError(
-            f"run '{run_name}' was started with {'; '.join(other)}; set it so again or choose another --run"
-        )
+            mlflow.set_tags(tags | _revision())
+            mlflow.log_dict(params, "config.json")
+            source = mlflow.data.dataset_source_registry.resolve_dataset_source(dataset)
+            mlflow.log_input(mlflow.data.meta_dataset.MetaDataset(source, name="store"), context="training")
+    known = run.data.tags.get("store", tags["store"])
+    if found and known != tags["store"]:
+        raise TrackingError(f"run '{run_name}' is one on '{known}' already; choose another --run")
     return str(run.info.run_id)
 
 
 class Recorder:
-    """Writes metrics to a run from a thread of its own: a slow or absent tracking server never holds up a step."""
+    """Writes metrics and pictures to a run from a thread of its own: a slow or absent server never holds up a step.
+
+    It keeps what the server does not take and tries again, also for some minutes after `close`. While it is open it
+    records the load of this machine too (MLflow's system metrics).
+    """
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
-        self._rows: queue.SimpleQueue[tuple[int, int, dict[str, float]]] = queue.SimpleQueue()
+        self._entries: queue.SimpleQueue[list[Metric] | tuple[int, np.ndarray, str]] = queue.SimpleQueue()
         self._closing = threading.Event()
+        self._load_recorded = False
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._thread.start()
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        self._rows.put((step, int(time.time() * 1000), metrics))
+        now = int(time.time() * 1000)
+        self._entries.put([(name, value, now, step) for name, value in metrics.items()])
+
+    def log_image(self, step: int, pixels: np.ndarray, *, key: str) -> None:
+        """Add an H×W×3 uint8 picture."""
+        self._entries.put((step, pixels, key))
 
     def close(self) -> None:
         """Wait until everything is written."""
@@ -109,35 +119,63 @@ class Recorder:
         self._thread.join()
 
     def _write(self) -> None:
-        pending: list[Metric] = []
-        closing = False
-        while not closing:
-            closing = self._closing.wait(_FLUSH_SECONDS)
-            if self._rows.empty() and not pending:
-                continue
-            # Not before there is something to write: the import takes seconds that the first batch needs.
-            from mlflow.entities import Metric
-            from mlflow.tracking import MlflowClient
+        metrics: list[Metric] = []
+        pictures: list[tuple[int, np.ndarray, str]] = []
+        deadline = None
+        with contextlib.ExitStack() as load:
+            while True:
+                if self._closing.wait(_FLUSH_SECONDS) and deadline is None:
+                    deadline = time.monotonic() + _PATIENCE_SECONDS
+                while not self._entries.empty():
+                    entry = self._entries.get()
+                    if isinstance(entry, list):
+                        metrics += entry
+                    else:
+                        pictures.append(entry)
+                try:
+                    self._send(metrics, pictures)
+                    if deadline is None:
+                        self._record_load(load)
+                except Exception as error:  # any of its many network errors: keep the rows and try again
+                    log.warning("tracking: %d metrics wait (%s)", len(metrics), _first_line(error))
+                if deadline is not None and not (metrics or pictures):
+                    return
+                if deadline is not None and time.monotonic() > deadline:
+                    log.error("tracking: the last %d metrics are lost, the server does not answer", len(metrics))
+                    return
+                if deadline is not None:
+                    time.sleep(_FLUSH_SECONDS)
 
-            while not self._rows.empty():
-                step, timestamp, metrics = self._rows.get()
-                pending += [Metric(name, value, timestamp, step) for name, value in metrics.items()]
-            try:
-                while pending:  # a server takes at most 1000 at once
-                    MlflowClient().log_batch(self._run_id, metrics=pending[:1000], synchronous=True)
-                    del pending[:1000]
-            except Exception as error:  # any of its many network errors: keep the rows and try again
-                log.warning("tracking: %d metrics wait (%s)", len(pending), _first_line(error))
-        if pending:
-            log.error("tracking: the last %d metrics are lost, the server does not answer", len(pending))
+    def _send(self, metrics: list[Metric], pictures: list[tuple[int, np.ndarray, str]]) -> None:
+        """Send both and take out of the lists what has arrived."""
+        if not (metrics or pictures):
+            return
+        # Not before there is something to write: the import takes seconds that the first batch needs.
+        from mlflow.entities import Metric as MlflowMetric
+        from mlflow.tracking import MlflowClient
 
+        client = MlflowClient()
+        while metrics:
+            rows = [
+                MlflowMetric(name, value, timestamp, step) for name, value, timestamp, step in metrics[:_MOST_METRICS]
+            ]
+            client.log_batch(self._run_id, metrics=rows, synchronous=True)
+            del metrics[:_MOST_METRICS]
+        while pictures:
+            step, pixels, key = pictures[0]
+            client.log_image(self._run_id, pixels, key=key, step=step, synchronous=True)
+            del pictures[0]
 
-def log_image(run_id: str, pixels: np.ndarray, *, key: str, step: int) -> None:
-    """Add an H×W×3 uint8 picture to a run."""
-    import mlflow
+    def _record_load(self, load: contextlib.ExitStack) -> None:
+        """Start MLflow's system metrics, once; they end with `load`."""
+        if self._load_recorded or "mlflow" not in sys.modules:
+            return
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    with mlflow.start_run(run_id=run_id):
-        mlflow.log_image(pixels, key=key, step=step)
+        self._load_recorded = True
+        monitor = SystemMetricsMonitor(self._run_id, resume_logging=True)
+        monitor.start()
+        load.callback(monitor.finish)
 
 
 def log_metrics(run_id: str, metrics: dict[str, float]) -> None:
@@ -220,5 +258,63 @@ def download_model(uri: str) -> tuple[Path, str]:
     return Path(folder) / flavor["artifacts"][BUNDLE_ARTIFACT]["path"], str(version)
 
 
+def _revision() -> dict[str, str]:
+    """The git revision of this code as a tag, where it runs from a checkout."""
+    asked = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return {"git_revision": asked.stdout.strip()} if asked.returncode == 0 else {}
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def log_evaluation(run_id: str, metrics: dict[str, float], page: str) -> None:
+    """Add measures and an HTML page to a run, whatever its state; `TrackingError` if the server does not have it."""
+    import mlflow
+    from mlflow.entities import Metric as Entry
+    from mlflow.tracking import MlflowClient
+
+    _refuse_absent_database()
+    now = int(time.time() * 1000)
+    try:
+        client = MlflowClient()
+        client.get_run(run_id)
+        client.log_batch(run_id, metrics=[Entry(name, value, now, 0) for name, value in metrics.items()])
+        client.log_text(run_id, page, "evaluation.html")
+    except (mlflow.MlflowException, OSError) as error:
+        raise TrackingError(f"tracking at '{mlflow.get_tracking_uri()}': {_first_line(error)}") from None
+
+
+def model_of_run(run_name: str) -> str:
+    """The `models:/` URI of the newest model that the run of that name registered; `TrackingError` if there is none."""
+    import mlflow
+    from mlflow.tracking import MlflowClient
+
+    _refuse_absent_database()
+    where = f"in tracking at '{mlflow.get_tracking_uri()}'"
+    client = MlflowClient()
+    try:
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        found = experiment and client.search_runs(
+            [experiment.experiment_id], filter_string=f"attributes.run_name = '{run_name}'", max_results=1
+        )
+        versions = found and client.search_model_versions(f"run_id = '{found[0].info.run_id}'")
+    except (mlflow.MlflowException, OSError) as error:
+        raise TrackingError(f"runs {where} cannot be read ({_first_line(error)}); check MLFLOW_TRACKING_URI") from None
+    if not found:
+        raise TrackingError(f"no run '{run_name}' {where}")
+    if not versions:
+        raise TrackingError(f"run '{run_name}' {where} has registered no model")
+    newest = max(versions, key=lambda version: int(version.version))
+    return f"models:/{newest.name}/{newest.version}"
+
+
+def _refuse_absent_database() -> None:
+    """Looking into an SQLite file that is not there would make one."""
+    import mlflow
+
+    scheme, _, path = mlflow.get_tracking_uri().partition(":///")
+    if scheme == "sqlite" and not Path(path).exists():
+        raise TrackingError(f"there is no tracking at '{mlflow.get_tracking_uri()}'; check MLFLOW_TRACKING_URI")

@@ -1,42 +1,44 @@
-"""The Ray Train edge: DDP workers around the step, fed by the stream, with checkpoints in object storage."""
+"""The Ray Train edge: DDP workers around the step, fed by the stream; killed ones come back from the last checkpoint."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import queue
-import re
-import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import cv2
-import numpy as np
 import ray
 import ray.train
+import ray.train.collective
 import ray.train.torch
 import torch
+import torch.distributed
 from ray.actor import ActorHandle
 from ray.train.torch import TorchTrainer
 
 from pipeline import images, shards, storage, stream
 from pipeline.failures import cause
 from pipeline.progress import Progress
-from training import checkpoint, tracking
+from training import checkpoint, niqe, runs, tracking
 from training.board import Board
+from training.checkpoint import Snapshot
 from training.config import TrainConfig
 from training.history import History
 from training.loop import FitReport, Metrics, fit
-from training.networks import ToneEnhancer
-from training.step import GanStep, to_pixels, to_tensor
+from training.runs import CheckpointLost, CheckpointWriter
+from training.samples import Samples
+from training.step import GanStep, TrainingDiverged
+
+T = TypeVar("T")
 
 _PROGRESS_SECONDS = 1.0
-_KEPT_CHECKPOINTS = 2
-_SAMPLE_PHOTOS, _SAMPLE_HEIGHT = 4, 240
-_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_MAX_FAILURES = 3  # lost workers that a run survives by itself
+_NIQE_PHOTOS = 300
 
 
 class TrainingFailed(RuntimeError):
@@ -64,32 +66,25 @@ def train(
     config: TrainConfig,
     *,
     run_name: str,
-    workers: int,
+    workers: int | tuple[int, int],
     use_gpu: bool,
     bundle: Path,
     intermediates: str | None = None,
 ) -> TrainResult:
     """Train on the store with `workers` DDP workers and write the model bundle to the folder `bundle`.
 
-    The same `run_name` resumes. intermediates: `cached` or `stream`, the same pixels (see `stream.make_plan`).
+    The same `run_name` resumes, on the store as it was when the run began. workers: a number, or the fewest and the most
+    that Ray may use. intermediates: `cached` or `stream`, the same pixels (see `stream.make_plan`).
     `ValueError` before any work for a wrong store, name or configuration; `TrainingFailed` if the run itself fails.
     """
-    if not _RUN_NAME.fullmatch(run_name):
-        raise ValueError(f"run name '{run_name}': use letters, digits, '.', '_' and '-'")
     store_uri = storage.absolute(store_uri)
-    store = shards.open_store(store_uri)
-    if config.batch % workers:
-        raise ValueError(
-            f"batch={config.batch} cannot be shared by {workers} workers; set batch to a multiple of {workers}"
-        )
-    stream.make_plan(store, batch=config.batch, crop=config.crop, seed=config.seed, intermediates=intermediates)
-    GanStep(config, device=torch.device("cpu"))  # refuses networks that contradict each other
-
+    check(store_uri, config, workers=workers, intermediates=intermediates)
+    run = runs.begin(store_uri, run_name, config)
     run_id = tracking.start_run(
         run_name=run_name,
         params=dataclasses.asdict(config),
-        tags={"store": store_uri, "algorithm": store.algorithm},
-        may_change={"steps", "checkpoint_every"},
+        tags={"store": store_uri, "algorithm": run.store.algorithm},
+        dataset=storage.join(run.uri, shards.MANIFEST),
     )
     filesystem, path = storage.resolve(storage.join(store_uri, "runs"))
     if storage.is_s3(store_uri):
@@ -99,6 +94,7 @@ def train(
         _train_worker,
         train_loop_config={
             "store": store_uri,
+            "run": run_name,
             "config": dataclasses.asdict(config),
             "intermediates": intermediates,
             "run_id": run_id,
@@ -109,36 +105,65 @@ def train(
             name=run_name,
             storage_path=path,
             storage_filesystem=filesystem,
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=_KEPT_CHECKPOINTS),
+            failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
         ),
     )
     try:
         result = _fit_with_progress(trainer, board, config)
     except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
         raise TrainingFailed(f"run '{run_name}' stopped: {cause(error)}; resume it with --run {run_name}") from error
-    assert result.checkpoint is not None and result.metrics is not None  # the last step always reports both
-    with result.checkpoint.as_directory() as folder:
-        generator, _ = checkpoint.checkpoint_generator(Path(folder))
-    lineage = {
-        "algorithm": store.algorithm,
-        "store": store_uri,
-        "photos": {role: store.count(role, "train") for role in shards.ROLES},
-        "run": run_name,
-        "mlflow_run_id": run_id,
-        "trained": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    checkpoint.save_bundle(bundle, generator, config, working_resolution=store.long_side, lineage=lineage)
-    sheet = _sample_sheet(generator, store)
-    tracking.log_image(run_id, sheet, key="input-intermediate-enhanced", step=config.steps)
-    metrics = result.metrics
+    outcome = result.return_value  # rank 0's
+    if "stopped" in outcome:
+        raise TrainingFailed(f"run '{run_name}' stopped: {outcome['stopped']}; resume it with --run {run_name}")
+    write_bundle(bundle, runs.read_checkpoint(run.uri, config.steps), run.store, run=run_name, mlflow_run_id=run_id)
     return TrainResult(
         bundle=bundle,
         run_id=run_id,
-        workers=workers,
-        report=FitReport(**metrics["report"]),
-        images_per_second=metrics["images_per_second"],
-        losses_first=metrics["losses_first"],
-        losses_last=metrics["losses_last"],
+        workers=outcome["workers"],
+        report=FitReport(**outcome["report"]),
+        images_per_second=outcome["images_per_second"],
+        losses_first=outcome["losses_first"],
+        losses_last=outcome["losses_last"],
+    )
+
+
+def check(
+    store_uri: str, config: TrainConfig, *, workers: int | tuple[int, int], intermediates: str | None = None
+) -> None:
+    """Refuse, before Ray starts, what `train` cannot do: `ValueError`."""
+    store = shards.open_store(storage.absolute(store_uri))
+    most = workers if isinstance(workers, int) else workers[1]
+    if config.batch < most:
+        raise ValueError(f"batch={config.batch} cannot be shared by {most} workers; set batch to at least {most}")
+    if config.crop > store.long_side:
+        raise ValueError(
+            f"crop={config.crop}: the photos of '{store_uri}' have at most {store.long_side} pixels a side; "
+            "set a smaller crop, or ingest with a larger --long-side"
+        )
+    stream.make_plan(store, batch=config.batch, crop=config.crop, seed=config.seed, intermediates=intermediates)
+    GanStep(config, device=torch.device("cpu"))  # refuses networks that contradict each other
+
+
+def write_bundle(folder: Path, snapshot: Snapshot, store: shards.Store, **lineage: str) -> None:
+    """The model bundle of a snapshot: the average of G, where it comes from, and the store's natural photos as NIQE sees them."""
+    photos = (images.decode_rgb(row["image"]) for row in store.photos("natural", "train", limit=_NIQE_PHOTOS))
+    try:
+        natural_model = niqe.fit(photos)
+    except ValueError:  # too few or too small: the evaluation says that there is no NIQE, and why
+        natural_model = None
+    checkpoint.save_bundle(
+        folder,
+        snapshot.generator(),
+        snapshot.config,
+        working_resolution=store.long_side,
+        lineage={
+            "algorithm": store.algorithm,
+            "store": store.uri,
+            "photos": {role: store.count(role, "train") for role in shards.ROLES},
+            "trained": datetime.now(UTC).isoformat(timespec="seconds"),
+            **lineage,
+        },
+        natural_model=natural_model,
     )
 
 
@@ -165,85 +190,128 @@ def _fit_with_progress(trainer: TorchTrainer, board: ActorHandle, config: TrainC
             except queue.Empty:
                 steps, metrics = ray.get(board.read.remote())
                 if steps > shown:
-                    note = (
-                        f"L_color {metrics['loss_color']:.4f}  D(natural) {metrics['activation_natural']:.2f}  "
-                        f"D(enhanced) {metrics['activation_enhanced']:.2f}"
-                    )
-                    progress.advance(steps - shown, note=note)
+                    progress.advance(steps - shown, note=_note(metrics))
                     shown = steps
     if isinstance(result, BaseException):
         raise result
     return result
 
 
-def _train_worker(job: dict[str, Any]) -> None:
-    """What each DDP worker runs."""
+def _note(metrics: Metrics) -> str:
+    """The figures that say how a GAN is doing; a λ of 0 leaves some out."""
+    shown = {
+        "loss_color": "L_color {:.4f}",
+        "activation_natural": "D(natural) {:.2f}",
+        "activation_enhanced": "D(enhanced) {:.2f}",
+    }
+    note = "  ".join(text.format(metrics[name]) for name, text in shown.items() if name in metrics)
+    if metrics.get("discriminator_saturated"):
+        note += "  D is saturated: G learns nothing from it; lower discriminator_learning_rate"
+    return note
+
+
+def _train_worker(job: dict[str, Any]) -> dict[str, Any]:
+    """What each DDP worker runs; returns how it went, or why it stopped."""
     context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
+    rank, workers = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     config = TrainConfig(**job["config"])
+    run = runs.open_run(job["store"], job["run"])
     plan = stream.make_plan(
-        shards.open_store(job["store"]),
-        batch=config.batch,
-        crop=config.crop,
-        seed=config.seed,
-        intermediates=job["intermediates"],
+        run.store, batch=config.batch, crop=config.crop, seed=config.seed, intermediates=job["intermediates"]
     )
     gan = GanStep(
         config,
         device=device,
         # Only plain all-reduces: D sees both halves in one forward, and no network has buffers.
         wrap=lambda network: ray.train.torch.prepare_model(network, move_to_device=False),
+        workers=workers,
     )
-    first_step = 0
-    last = ray.train.get_checkpoint()
-    if last is not None:
-        with last.as_directory() as folder:
-            first_step = checkpoint.load_checkpoint(Path(folder), gan)
+    # Rank 0 looks, for all: a checkpoint of a killed worker could become whole between two looks.
+    first_step = _from_rank_0(lambda: max(runs.list_checkpoints(run.uri), default=0))
+    if first_step:
+        checkpoint.restore(runs.read_checkpoint(run.uri, first_step), gan)
+    recorder = tracking.Recorder(job["run_id"]) if rank == 0 else None
+    writer = _writer(run, recorder) if recorder else None
     history = History(
         config,
         device=device,
-        recorder=tracking.Recorder(job["run_id"]) if rank == 0 else None,
+        share=len(stream.lanes(config.batch, rank, workers)) * workers / config.batch,
+        recorder=recorder,
         post=(lambda steps, metrics: job["board"].post.remote(steps, metrics)) if rank == 0 else None,
     )
-    batches = stream.batches(plan, rank=rank, world_size=world_size, first_step=first_step, last_step=config.steps)
+    batches = stream.batches(plan, rank=rank, world_size=workers, first_step=first_step, last_step=config.steps)
 
-    def save(steps_done: int, metrics: dict[str, Any]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            saved = None
-            if rank == 0:
-                checkpoint.save_checkpoint(Path(folder), gan, step=steps_done)
-                saved = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report({"step": steps_done, **metrics}, checkpoint=saved)
+    def save(steps_done: int) -> None:
+        check_ranks_agree(gan)
+        _together(lambda: writer.put(checkpoint.take_snapshot(gan, step=steps_done)) if writer else None)
 
-    report = fit(gan, batches, first_step=first_step, on_step=history.add, on_checkpoint=lambda steps: save(steps, {}))
-    history.close()
-    save(
-        config.steps,
-        {
-            "report": dataclasses.asdict(report),
-            "images_per_second": report.steps_per_second * config.batch,
-            "losses_first": history.first.mean(),
-            "losses_last": history.last.mean(),
-        },
-    )
-
-
-def _sample_sheet(generator: ToneEnhancer, store: shards.Store) -> np.ndarray:
-    """Input, intermediate and enhanced side by side, a photo a row; of photos that training did not see if there are any."""
-    rows = []
-    split = "test" if store.count("input", "test") else "train"
-    for row in store.photos("input", split, limit=_SAMPLE_PHOTOS):
-        photo, intermediate = images.decode_rgb(row["image"]), images.decode_rgb(row["intermediate"])
-        with torch.inference_mode():
-            enhanced = to_pixels(generator(to_tensor(photo[None], torch.device("cpu"))))[0]
-        rows.append(np.hstack([_fit_height(picture) for picture in (photo, intermediate, enhanced)]))
-    width = max(row.shape[1] for row in rows)
-    return np.vstack([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows])
+    try:
+        report = fit(gan, batches, first_step=first_step, on_step=history.add, on_checkpoint=save)
+        if report.steps:
+            save(config.steps)
+        _together(lambda: writer.close() if writer else None)
+    except (TrainingDiverged, CheckpointLost) as error:  # on all ranks alike; trying again would end the same way
+        return {"stopped": str(error)}
+    finally:
+        history.close()
+    return {
+        "report": dataclasses.asdict(report),
+        "workers": workers,
+        "images_per_second": report.steps_per_second * config.batch,
+        "losses_first": history.first.mean(),
+        "losses_last": history.last.mean(),
+    }
 
 
-def _fit_height(picture: np.ndarray) -> np.ndarray:
-    scale = _SAMPLE_HEIGHT / picture.shape[0]
-    return cv2.resize(picture, (round(picture.shape[1] * scale), _SAMPLE_HEIGHT), interpolation=cv2.INTER_AREA)
+def _writer(run: runs.Run, recorder: tracking.Recorder) -> CheckpointWriter:
+    """Writes checkpoints; each is judged by, and shown with, a few photos that training does not see if there are any."""
+    samples = Samples.of(run.store)
+
+    def judge(snapshot: Snapshot) -> float:
+        seen = samples.enhance(snapshot.generator())
+        recorder.log_image(snapshot.step, seen.sheet, key="input-intermediate-enhanced")
+        recorder.log(snapshot.step, {"sample_naturalness": seen.naturalness})
+        return seen.naturalness
+
+    return CheckpointWriter(run.uri, judge=judge)
+
+
+def _from_rank_0(look: Callable[[], T]) -> T:
+    """What rank 0 sees, on every rank."""
+    rank = ray.train.get_context().get_world_rank()
+    return ray.train.collective.broadcast_from_rank_zero(look() if rank == 0 else None)
+
+
+def _together(act: Callable[[], None]) -> None:
+    """Have rank 0 act; if it loses a checkpoint, every rank raises `CheckpointLost`, and none waits for it for ever."""
+
+    def failure() -> str | None:
+        try:
+            act()
+        except CheckpointLost as error:
+            return str(error)
+        return None
+
+    lost = _from_rank_0(failure)
+    if lost is not None:
+        raise CheckpointLost(lost)
+
+
+def check_ranks_agree(gan: GanStep) -> None:
+    """`RuntimeError` naming the parameter if the ranks' weights differ in a bit: DDP has then been wrong for some time."""
+    if not torch.distributed.is_initialized():
+        return
+    weights = {f"{name}.{key}": weight for name, net in gan.networks.items() for key, weight in net.named_parameters()}
+    weights |= {f"average of generator.{key}": weight for key, weight in gan.ema.named_parameters()}
+    # Sums of the bits as integers: exact, in whatever order.
+    own = torch.stack([weight.detach().contiguous().view(torch.int32).sum() for weight in weights.values()])
+    first = own.clone()
+    torch.distributed.broadcast(first, src=0)
+    differs = (own != first).to(torch.int32)
+    torch.distributed.all_reduce(differs)
+    if differs.any():
+        names = [name for name, other in zip(weights, differs.tolist(), strict=True) if other]
+        raise RuntimeError(f"the workers' weights have come apart: {names[0]} and {len(names) - 1} more; report this")
