@@ -145,7 +145,7 @@ def check(
 
 
 def write_bundle(folder: Path, snapshot: Snapshot, store: shards.Store, **lineage: str) -> None:
-    """The model bundle of a snapshot: the average of G, where it comes from, and the store's natural photos as NIQE sees them."""
+    """Write the model bundle of a snapshot: the average of G, its lineage, and what NIQE learns from the natural photos."""
     photos = (images.decode_rgb(row["image"]) for row in store.photos("natural", "train", limit=_NIQE_PHOTOS))
     try:
         natural_model = niqe.fit(photos)
