@@ -13,12 +13,16 @@ import signal
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from serving.ablation import Plan
 
 __version__ = "0.1.0"
 
 CHAMPION = "models:/naturaltone@champion"
 OK, SOME_FAILED, WRONG_USAGE, RUN_FAILED = 0, 1, 2, 3
-_LISTED = 20  # rejected photos that a command prints; the file names all
+_LISTED = 20  # photos in trouble that a command prints; a file or --json names all
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,28 +111,22 @@ def store(options: argparse.Namespace) -> int:
 def train(options: argparse.Namespace) -> int:
     from infra import local
     from infra.demo import register
-    from pipeline import shards, storage, stream
+    from pipeline import storage
+    from training import train as training
     from training.config import make_config
-    from training.train import train as run_training
 
     config = make_config(options.recipe, options.set)
     bundle = options.out or f"models/{options.run}"
     if "://" in bundle:
         raise ValueError(f"--out '{bundle}': a folder of this machine; the registry keeps the model for the others")
     storage.check_writable(bundle)
-    workers = max(1, local.num_gpus()) if options.workers is None else options.workers
+    workers = _workers(options.workers) if options.workers else max(1, local.num_gpus())
     if not os.environ.get("RAY_ADDRESS"):
         local.check_workers(workers)
-    stream.make_plan(
-        shards.open_store(options.store),
-        batch=config.batch,
-        crop=config.crop,
-        seed=config.seed,
-        intermediates=options.intermediates,
-    )
+    training.check(options.store, config, workers=workers, intermediates=options.intermediates)
     with local.ray_session():
         use_gpu = local.check_workers(workers)
-        result = run_training(
+        result = training.train(
             options.store,
             config,
             run_name=options.run,
@@ -140,31 +138,127 @@ def train(options: argparse.Namespace) -> int:
     version = register(result)
     print(f"run {options.run}: {result.report.steps} steps, {result.images_per_second:.1f} photos/s")
     if result.losses_first and result.losses_last:
-        print(f"L_color {result.losses_first['loss_color']:.4f} -> {result.losses_last['loss_color']:.4f}")
+        changes = (f"{name} {result.losses_first[name]:.4f} -> {last:.4f}" for name, last in result.losses_last.items())
+        print("\n".join(change for change in changes if change.startswith(("loss_", "activation_"))))
     print(f"model {version.uri}, also in {result.bundle}")
     print(f"try: naturaltone evaluate {result.bundle} {options.store} --sheet sheet.html")
     return OK
 
 
+def _workers(text: str) -> int | tuple[int, int]:
+    """`N` or `MIN-MAX` DDP workers."""
+    fewest, separator, most = text.partition("-")
+    if not fewest.isdecimal() or (separator and not most.isdecimal()):
+        raise ValueError(f"--workers '{text}': give a number, or MIN-MAX as in 2-8")
+    if not separator:
+        return int(fewest)
+    if not 1 <= int(fewest) <= int(most):
+        raise ValueError(f"--workers '{text}': MIN must be at least 1 and at most MAX")
+    return int(fewest), int(most)
+
+
 def evaluate(options: argparse.Namespace) -> int:
     from pipeline import storage
     from serving import evaluate as evaluating
-    from serving import sheet
+    from serving import evaluation_report, sheet
     from serving.enhancer import Enhancer
+    from training import tracking
 
+    _check_file(options.sheet)
     rejects: list[str] = []
+    missing: list[str] = []
+    names = evaluating.photo_names(options.photos)
     photos, held_out = evaluating.open_photos(options.photos, rejects)
-    evaluation = evaluating.evaluate(Enhancer.load(options.model), photos, held_out=held_out)
+    if options.references:
+        references = evaluating.find_references(options.references, names)
+        photos = evaluating.with_references(photos, references, missing)
+    enhancer = Enhancer.load(options.model)
+    against = Enhancer.load(options.against) if options.against else None
+    evaluation = evaluating.evaluate(enhancer, photos, held_out=held_out, against=against, total=len(names))
+    page = sheet.page(f"naturaltone evaluation of {enhancer.version}", evaluation_report.sheet_parts(evaluation))
     if options.sheet:
-        page = sheet.page("naturaltone evaluation", evaluating.sheet_parts(evaluation))
         storage.write_bytes(options.sheet, page.encode())
     if options.json:
-        print(json.dumps({"photos": evaluation.photos, "held_out": evaluation.held_out, "table": evaluation.table}))
+        problems = {"rejected": rejects, "missing_references": missing}
+        print(json.dumps({"model": enhancer.version, **evaluation_report.to_json(evaluation), **problems}), flush=True)
     else:
-        print(evaluating.format_table(evaluation))
+        print(f"{enhancer.version} on {evaluation.photos} photos")
+        print(evaluation_report.format_table(evaluation), flush=True)
+    for reject in rejects:
+        print(f"rejected {reject}", file=sys.stderr)
+    for photo in missing[:_LISTED]:
+        print(f"no reference for {photo}", file=sys.stderr)
+    if len(missing) > _LISTED:
+        print(f"... and {len(missing) - _LISTED} more, all with --json", file=sys.stderr)
+    try:  # last, as a server that does not answer takes its time
+        tracking.log_evaluation(evaluating.run_of(enhancer.bundle), evaluation_report.to_metrics(evaluation), page)
+    except ValueError as error:
+        print(f"not logged to MLflow: {error}", file=sys.stderr)
+    return SOME_FAILED if rejects or missing else OK
+
+
+def ablation(options: argparse.Namespace) -> int:
+    from pipeline import storage
+    from serving import ablation as ablating
+    from serving import evaluate as evaluating
+    from serving import evaluation_report
+    from serving.enhancer import Enhancer
+
+    _check_file(options.sheet)
+    plan = ablating.given(options.models) if options.models else ablating.plan(options.run, models=Path("models"))
+    source = options.photos or plan.store
+    if source is None:
+        raise ValueError(f"'{plan.models[-1]}' does not name the store it was trained on; give --photos")
+    total = len(evaluating.photo_names(source))
+    if plan.missing:
+        _train_missing(plan, options.workers)
+    rejects: list[str] = []
+    enhancers = [Enhancer.load(uri) for uri in plan.models]
+    photos, held_out = evaluating.open_photos(source, rejects)
+    evaluation = ablating.ablate(enhancers, photos, held_out=held_out, total=total)
+    expected = ablating.expectations(evaluation)
+    if options.sheet:
+        storage.write_bytes(options.sheet, ablating.page(options.run, evaluation).encode())
+    if options.json:
+        versions = dict(zip(ablating.MODELS, (enhancer.version for enhancer in enhancers), strict=True))
+        figures = {
+            "models": versions,
+            **evaluation_report.to_json(evaluation),
+            "expectations": ablating.to_json(expected),
+        }
+        print(json.dumps({**figures, "rejected": rejects}))
+    else:
+        print(f"{options.run} on {evaluation.photos} photos\n{evaluation_report.format_table(evaluation)}\n")
+        print(ablating.format_expectations(expected))
     for reject in rejects:
         print(f"rejected {reject}", file=sys.stderr)
     return SOME_FAILED if rejects else OK
+
+
+def _train_missing(plan: Plan, workers: int | None) -> None:
+    """Train the models that an ablation lacks, without registering them: nobody is to serve these."""
+    from infra import local
+    from training.train import check
+    from training.train import train as run_training
+
+    assert plan.store is not None  # only a plan of a run on a store has any missing
+    workers = max(1, local.num_gpus()) if workers is None else workers
+    if not os.environ.get("RAY_ADDRESS"):
+        local.check_workers(workers)
+    for wanted in plan.missing:
+        check(plan.store, wanted.config, workers=workers)
+    with local.ray_session():
+        use_gpu = local.check_workers(workers)
+        for wanted in plan.missing:
+            print(f"training {wanted.run_name} into {wanted.bundle}", file=sys.stderr, flush=True)
+            run_training(
+                plan.store,
+                wanted.config,
+                run_name=wanted.run_name,
+                workers=workers,
+                use_gpu=use_gpu,
+                bundle=wanted.bundle,
+            )
 
 
 def enhance(options: argparse.Namespace) -> int:
@@ -227,6 +321,15 @@ def bench(options: argparse.Namespace) -> int:
 
         figures = bench_tone.bench_tone(options.photos)
         print(bench_tone.format_figures(figures))
+    elif options.what == "step":
+        from infra import bench_step
+        from training.config import make_config
+
+        config = make_config(options.recipe, options.set)
+        figures = bench_step.bench_step(
+            options.photos, config, steps=options.steps, rounds=options.rounds, bare=options.bare
+        )
+        print(bench_step.format_figures(figures))
     else:
         from infra import bench_stream, local
 
@@ -242,6 +345,17 @@ def bench(options: argparse.Namespace) -> int:
         storage.write_bytes(options.json, json.dumps(figures).encode())
     print(json.dumps(figures))
     return OK
+
+
+def _check_file(uri: str | None) -> None:
+    """Refuse, before any work, a file that cannot be written at its end."""
+    from pipeline import storage
+
+    if uri is None:
+        return
+    if os.path.isdir(uri):
+        raise ValueError(f"'{uri}' is a folder; name the file that is to be written")
+    storage.check_writable(uri if storage.is_s3(uri) else os.path.dirname(os.path.abspath(uri)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -312,7 +426,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("store", metavar="STORE", help="made by `naturaltone ingest`")
     sub.add_argument("--recipe", default="small", help="smoke, small or patent (default: small)")
     sub.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="change a field; repeatable")
-    sub.add_argument("--workers", metavar="N", type=int, help="DDP workers (default: the GPUs, or 1)")
+    sub.add_argument(
+        "--workers",
+        metavar="N|MIN-MAX",
+        help="DDP workers; with MIN-MAX as many as there is room for, now and when it changes (default: the GPUs, or 1)",
+    )
     sub.add_argument(
         "--run",
         metavar="NAME",
@@ -333,7 +451,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("model", metavar="MODEL", help="bundle folder, s3:// or models:/name@alias")
     sub.add_argument("photos", metavar="PHOTOS", help="a folder of photos, or a store (its held-out photos)")
-    sub.add_argument("--sheet", metavar="FILE", help="write before, intermediate and after as an HTML page")
+    sub.add_argument(
+        "--references", metavar="DIR", help="how the photos should look: files of the same names, but for the suffix"
+    )
+    sub.add_argument("--against", metavar="MODEL", help="another model to compare with")
+    sub.add_argument(
+        "--sheet", metavar="FILE", help="write the table and a slider a photo as an HTML page: the first and the worst"
+    )
+    sub.add_argument("--json", action="store_true", help="print JSON, each photo's measures too, instead of a table")
+
+    sub = add(
+        ablation,
+        "what each of the three losses adds: the four panels of the document's Fig. 6, and the numbers",
+        "example: naturaltone ablation first --sheet fig6.html\n\n"
+        "trains RUN again as RUN-color (λ1) and RUN-natural (λ1+λ2), unless models/ has these already",
+    )
+    sub.add_argument("run", metavar="RUN", help="a finished run of `naturaltone train`, with all three losses")
+    sub.add_argument("--workers", metavar="N", type=int, help="DDP workers (default: the GPUs, or 1)")
+    sub.add_argument("--photos", metavar="PHOTOS", help="a folder or a store (default: held-out photos of RUN's store)")
+    sub.add_argument(
+        "--models", metavar=("M1", "M2", "M3"), nargs=3, help="take these models as λ1, λ1+λ2 and λ1+λ2+λ3; train none"
+    )
+    sub.add_argument("--sheet", metavar="FILE", help="write panels, sliders and numbers as an HTML page")
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     sub = add(
@@ -351,14 +490,22 @@ def _parser() -> argparse.ArgumentParser:
         "measure a part side by side with its peer, in one run; the last line printed is one JSON object",
         "example: naturaltone bench stream --photos ~/photos --seconds 60\n\n"
         "stream  the training stream beside a torch DataLoader, from this disk and from the embedded S3\n"
-        "tone    the fixed algorithms on one core, in megapixels a second",
+        "tone    the fixed algorithms on one core, in megapixels a second\n"
+        "step    a training step bare, beside the same under Ray Train with the stream",
     )
-    sub.add_argument("what", choices=["stream", "tone"], help="what to measure")
+    sub.add_argument("what", choices=["stream", "tone", "step"], help="what to measure")
     sub.add_argument("--photos", metavar="DIR", required=True, help="real photos to measure on")
     sub.add_argument("--seconds", type=float, default=60.0, help="stream: of each contender and place (default: 60)")
     sub.add_argument("--processes", metavar="N", type=int, help="stream: that decode (default: the cores)")
     sub.add_argument("--batch", metavar="N", type=int, default=32, help="stream: photos a batch (default: 32)")
     sub.add_argument("--crop", metavar="PIXELS", type=int, default=256, help="stream: side of a crop (default: 256)")
+    sub.add_argument("--recipe", default="small", help="step: smoke, small or patent (default: small)")
+    sub.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="step: change a field")
+    sub.add_argument(
+        "--steps", metavar="N", type=int, default=60, help="step: of each contender and round (default: 60)"
+    )
+    sub.add_argument("--rounds", metavar="N", type=int, default=2, help="step: in turns (default: 2)")
+    sub.add_argument("--bare", action="store_true", help="step: only the bare step")
     sub.add_argument("--json", metavar="FILE", help="write the figures to a file too")
 
     sub = add(serve, "HTTP service", "example: naturaltone serve --model models/first --port 8000")

@@ -20,7 +20,7 @@ import numpy as np
 from infra import local, samples
 from infra.memory import PeakMemory
 from pipeline import images, ingest, shards, storage
-from serving import app, archive, evaluate, sheet
+from serving import app, archive, evaluate, evaluation_report, sheet
 from serving.enhancer import Enhancer
 from training import tracking, train
 from training.config import TrainConfig, make_config
@@ -100,9 +100,10 @@ def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) 
         with _stage("evaluate", seconds, "photos that training never saw"):
             uris, held_out = _unseen(photos, store_uri)
             evaluation = evaluate.evaluate(enhancer, evaluate.folder_photos(uris, []), held_out=held_out)
-            tracking.log_metrics(
+            tracking.log_evaluation(
                 result.run_id,
-                {f"{stage}_{name}": value for stage, row in evaluation.table.items() for name, value in row.items()},
+                evaluation_report.to_metrics(evaluation),
+                sheet.page("naturaltone evaluation", evaluation_report.sheet_parts(evaluation)),
             )
 
         with _stage("enhance", seconds, f"the input photos as an archive, to {out / 'enhanced'}"):
@@ -130,7 +131,11 @@ def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) 
             "median_step_seconds": result.report.median_step_seconds,
             "losses": {"first": result.losses_first, "last": result.losses_last},
         },
-        "evaluation": {"photos": evaluation.photos, "held_out": evaluation.held_out, "table": evaluation.table},
+        "evaluation": {
+            "photos": evaluation.photos,
+            "held_out": evaluation.held_out,
+            "table": evaluation_report.to_json(evaluation)["table"],
+        },
         "archive": {
             "enhanced": archived.enhanced,
             "failed": archived.failed,
@@ -257,7 +262,7 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
                 stage,
                 f"local contrast x{table[stage]['local_contrast_gain']:.2f}, "
                 f"clipped {100 * table[stage]['clipped_fraction']:.1f}%, "
-                f"TMQI naturalness {table[stage]['tmqi_naturalness']:.3f}",
+                f"TMQI naturalness {table[stage]['naturalness']:.3f}",
             )
             for stage in evaluate.STAGES
         ),
@@ -289,7 +294,7 @@ def _report(summary: dict[str, Any], evaluation: evaluate.Evaluation, config: Tr
         "naturaltone demo",
         [
             sheet.heading("Before, intermediate, after"),
-            *evaluate.sheet_parts(evaluation),
+            *evaluation_report.sheet_parts(evaluation),
             sheet.heading("What was done"),
             sheet.table(["", ""], [[name, text] for name, text in _rows(summary) if name], numbers=False),
             sheet.heading(f"Training: first and last fifth of {config.steps} steps"),

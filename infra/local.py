@@ -151,8 +151,14 @@ def num_gpus() -> int:
     return torch.cuda.device_count()
 
 
-def check_workers(workers: int) -> bool:
-    """Refuse more workers than this machine or the cluster has GPUs or cores for; returns whether they use GPUs."""
+def check_workers(workers: int | tuple[int, int]) -> bool:
+    """Refuse more workers than this machine or the cluster has GPUs or cores for; returns whether they use GPUs.
+
+    workers: a number, or the fewest and the most; a cluster may grow to the latter.
+    """
+    if isinstance(workers, tuple):
+        fewest, most = workers
+        return check_workers(fewest if os.environ.get("RAY_ADDRESS") else most)
     if os.environ.get("RAY_ADDRESS"):
         return _check_cluster_workers(workers)
     gpus = num_gpus()

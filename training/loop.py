@@ -14,13 +14,17 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class FitReport:
-    """How a fit went; seconds are wall-clock, gaps are waits for a batch after the first one."""
+    """How a fit went; seconds are wall-clock, gaps are waits for a batch after the first one.
+
+    steady_step_seconds: a step on average over the second half, with its wait and all that the caller does.
+    """
 
     steps: int
     seconds: float
     first_batch_seconds: float
     longest_gap_seconds: float
     median_step_seconds: float
+    steady_step_seconds: float
 
     @property
     def steps_per_second(self) -> float:
@@ -43,7 +47,7 @@ def fit(
     """
     config = gan.config
     iterator = iter(batches)
-    waits, steps = [], []
+    waits, steps, ends = [], [], []
     saved = first_step
     started = time.perf_counter()
     for number in range(first_step, config.steps):
@@ -61,6 +65,7 @@ def fit(
             good = f"the last good checkpoint is of step {saved}" if saved else "there is no checkpoint yet"
             raise TrainingDiverged(f"{error}; {good}; start again with a lower learning_rate") from None
         steps.append(time.perf_counter() - before)
+        ends.append(time.perf_counter())
         on_step(number, metrics)
         if (number + 1) % config.checkpoint_every == 0 and number + 1 < config.steps:
             on_checkpoint(number + 1)
@@ -71,4 +76,9 @@ def fit(
         first_batch_seconds=waits[0] if waits else 0.0,
         longest_gap_seconds=max(waits[1:], default=0.0),
         median_step_seconds=sorted(steps)[len(steps) // 2] if steps else 0.0,
+        steady_step_seconds=_mean_gap(ends[len(ends) // 2 - 1 :]) if len(ends) > 2 else 0.0,
     )
+
+
+def _mean_gap(times: list[float]) -> float:
+    return (times[-1] - times[0]) / (len(times) - 1)

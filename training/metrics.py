@@ -65,13 +65,6 @@ def clipped_fraction(pixels: np.ndarray) -> float:
     return float(((pixels >= _CLIP_HIGH).any(axis=2) | (pixels <= _CLIP_LOW).all(axis=2)).mean())
 
 
-def tmqi_naturalness(pixels: np.ndarray) -> float:
-    """Where callers still look for `tmqi.naturalness`."""
-    from training import tmqi
-
-    return tmqi.naturalness(pixels)
-
-
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """Peak signal-to-noise ratio over all channels in dB, at most 100, which identical pictures get."""
     squared = cv2.norm(a, b, cv2.NORM_L2SQR) / a.size

@@ -27,6 +27,7 @@ BUNDLE_ARTIFACT = "bundle"
 
 _FLUSH_SECONDS = 2.0
 _PATIENCE_SECONDS = 600.0  # for a server that is away when a run ends
+_FINAL_ERRORS = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED"}
 _MOST_METRICS = 1000  # that a server takes at once
 # Said, not inferred: MLflow would import the model in a process of its own to find out.
 _REQUIREMENTS = ["naturaltone", "torch", "safetensors", "numpy", "opencv-python-headless", "pillow"]
@@ -55,6 +56,13 @@ def create_experiment(*, artifacts: Path) -> None:
     import mlflow
 
     mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts.resolve().as_uri())
+
+
+def tracking_uri() -> str:
+    """The tracking server of this process; workers elsewhere need not have it in their environment."""
+    import mlflow
+
+    return str(mlflow.get_tracking_uri())
 
 
 def start_run(*, run_name: str, params: dict[str, Any], tags: dict[str, str], dataset: str) -> str:
@@ -97,8 +105,9 @@ class Recorder:
     records the load of this machine too (MLflow's system metrics).
     """
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, *, tracking_uri: str) -> None:
         self._run_id = run_id
+        self._tracking_uri = tracking_uri
         self._entries: queue.SimpleQueue[list[Metric] | tuple[int, np.ndarray, str]] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._load_recorded = False
@@ -138,6 +147,9 @@ class Recorder:
                         self._record_load(load)
                 except Exception as error:  # any of its many network errors: keep the rows and try again
                     log.warning("tracking: %d metrics wait (%s)", len(metrics), _first_line(error))
+                    if getattr(error, "error_code", None) in _FINAL_ERRORS:
+                        log.error("tracking: nothing more is recorded, the server refuses it for good")
+                        return
                 if deadline is not None and not (metrics or pictures):
                     return
                 if deadline is not None and time.monotonic() > deadline:
@@ -154,7 +166,7 @@ class Recorder:
         from mlflow.entities import Metric as MlflowMetric
         from mlflow.tracking import MlflowClient
 
-        client = MlflowClient()
+        client = MlflowClient(self._tracking_uri)
         while metrics:
             rows = [
                 MlflowMetric(name, value, timestamp, step) for name, value, timestamp, step in metrics[:_MOST_METRICS]
@@ -173,16 +185,9 @@ class Recorder:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         self._load_recorded = True
-        monitor = SystemMetricsMonitor(self._run_id, resume_logging=True)
+        monitor = SystemMetricsMonitor(self._run_id, resume_logging=True, tracking_uri=self._tracking_uri)
         monitor.start()
         load.callback(monitor.finish)
-
-
-def log_metrics(run_id: str, metrics: dict[str, float]) -> None:
-    import mlflow
-
-    with mlflow.start_run(run_id=run_id):
-        mlflow.log_metrics(metrics)
 
 
 def register(bundle: Path, *, run_id: str, code: Path) -> ModelVersion:

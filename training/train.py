@@ -98,6 +98,7 @@ def train(
             "config": dataclasses.asdict(config),
             "intermediates": intermediates,
             "run_id": run_id,
+            "tracking_uri": tracking.tracking_uri(),
             "board": board,
         },
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu),
@@ -233,7 +234,7 @@ def _train_worker(job: dict[str, Any]) -> dict[str, Any]:
     first_step = _from_rank_0(lambda: max(runs.list_checkpoints(run.uri), default=0))
     if first_step:
         checkpoint.restore(runs.read_checkpoint(run.uri, first_step), gan)
-    recorder = tracking.Recorder(job["run_id"]) if rank == 0 else None
+    recorder = tracking.Recorder(job["run_id"], tracking_uri=job["tracking_uri"]) if rank == 0 else None
     writer = _writer(run, recorder) if recorder else None
     history = History(
         config,

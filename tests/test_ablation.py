@@ -1,0 +1,154 @@
+"""Fig. 6: which models it takes, which it has trained, and whether what it is to show is computed, not asserted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import naturaltone
+from infra import local
+from serving import ablation, evaluate, evaluation_report
+from serving.enhancer import Enhancer
+from training.checkpoint import Bundle, save_bundle
+from training.config import TrainConfig
+
+
+@pytest.fixture
+def models(tmp_path: Path, bundle: Bundle, config: TrainConfig) -> Path:
+    """A folder with one finished run, `whole`."""
+    save(tmp_path / "models" / "whole", bundle, config)
+    return tmp_path / "models"
+
+
+def save(folder: Path, bundle: Bundle, config: TrainConfig, *, store: str = "/photos/store") -> None:
+    save_bundle(folder, bundle.generator, config, working_resolution=96, lineage={"store": store})
+
+
+def evaluation_of(means: dict[str, dict[str, float]]) -> evaluate.Evaluation:
+    """Two photos with these means, each half a unit off."""
+    scores = {
+        name: {stage: {key: value + shift for key, value in row.items()} for stage, row in means.items()}
+        for name, shift in (("a", -0.5), ("b", 0.5))
+    }
+    return evaluate.Evaluation(
+        held_out=True, labels=ablation.LABELS, judged=ablation.MODELS[-1], scores=scores, examples=[]
+    )
+
+
+def test_the_other_two_differ_in_the_losses_alone(config: TrainConfig) -> None:
+    color, natural = ablation.without_losses(config)
+    assert dataclasses.replace(natural, lambda_artifact=config.lambda_artifact) == config
+    assert dataclasses.replace(color, lambda_natural=config.lambda_natural) == natural
+    assert (color.lambda_natural, color.lambda_artifact, natural.lambda_artifact) == (0, 0, 0)
+    assert color.lambda_color == config.lambda_color > 0 and color.seed == config.seed
+
+
+@pytest.mark.parametrize("name", ["lambda_color", "lambda_natural", "lambda_artifact"])
+def test_a_run_without_one_of_the_losses_is_refused(config: TrainConfig, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}=0: Fig\. 6 needs a run with all three losses"):
+        ablation.without_losses(dataclasses.replace(config, **{name: 0.0}))
+
+
+def test_what_is_missing_is_trained_beside_the_run(models: Path, config: TrainConfig) -> None:
+    plan = ablation.plan("whole", models=models)
+    color, natural = ablation.without_losses(config)
+    assert plan.store == "/photos/store"
+    assert plan.models == tuple(str(models / name) for name in ("whole-color", "whole-natural", "whole"))
+    assert [(one.run_name, one.config, one.bundle) for one in plan.missing] == [
+        ("whole-color", color, models / "whole-color"),
+        ("whole-natural", natural, models / "whole-natural"),
+    ]
+
+
+def test_a_finished_model_of_exactly_that_configuration_is_taken(
+    models: Path, bundle: Bundle, config: TrainConfig
+) -> None:
+    color, natural = ablation.without_losses(config)
+    save(models / "whole-color", bundle, color)
+    save(models / "whole-natural", bundle, dataclasses.replace(natural, seed=1))
+    assert [one.run_name for one in ablation.plan("whole", models=models).missing] == ["whole-natural"]
+    save(models / "whole-natural", bundle, natural, store="/photos/other")
+    assert [one.run_name for one in ablation.plan("whole", models=models).missing] == ["whole-natural"]
+    save(models / "whole-natural", bundle, natural)
+    assert not ablation.plan("whole", models=models).missing
+
+
+def test_an_unknown_run_is_refused_and_leaves_no_database(tmp_path: Path) -> None:
+    with local.environment({"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/none.db"}):
+        with pytest.raises(ValueError, match=r"there is no tracking at .*give --models M1 M2 M3, or train it with"):
+            ablation.plan("typo", models=tmp_path)
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_run_that_tracking_does_not_know_is_named(tracking_uri: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no run 'typo' in tracking at 'sqlite:.*naturaltone train STORE --run typo"):
+        ablation.plan("typo", models=tmp_path)
+
+
+def test_expectations_are_computed() -> None:
+    good = {
+        "input": {"niqe": 9.0, "naturalness": 0.1, "local_contrast_gain": 1.0},
+        "lambda1": {"niqe": 8.0, "naturalness": 0.2, "local_contrast_gain": 3.0},
+        "lambda12": {"niqe": 7.0, "naturalness": 0.3, "local_contrast_gain": 2.5, "banding": 2.0, "noise_gain": 2.0},
+        "lambda123": {"niqe": 6.0, "naturalness": 0.4, "local_contrast_gain": 2.0, "banding": 1.0, "noise_gain": 2.5},
+    }
+    verdicts = {one.text.split()[0]: one for one in ablation.expectations(evaluation_of(good))}
+    assert verdicts["NIQE"].holds and verdicts["naturalness"].holds and verdicts["local"].holds
+    assert verdicts["NIQE"].numbers == "8 → 7 → 6 (in 2 of 2, then 2 of 2 photos)"
+    assert verdicts["banding"].holds and verdicts["noise"].holds is False
+    assert verdicts["halo"].holds is None and verdicts["halo"].numbers == "-"
+    text = ablation.format_expectations(list(verdicts.values()))
+    assert "fails    noise gain falls 3 → 4: 2 → 2.5" in text and "unknown  halo overshoot" in text
+
+    back = {**good, "lambda12": {**good["lambda12"], "niqe": 8.5}, "lambda123": {**good["lambda123"], "niqe": 8.0}}
+    back["lambda123"]["local_contrast_gain"] = 1.05
+    verdicts = {one.text.split()[0]: one for one in ablation.expectations(evaluation_of(back))}
+    assert verdicts["NIQE"].holds is False and "0 of 2, then 2 of 2" in verdicts["NIQE"].numbers
+    assert verdicts["local"].holds is False
+
+
+def test_the_four_panels_stand_side_by_side(bundle: Bundle, photo: np.ndarray) -> None:
+    photos = [evaluate.EvaluationPhoto(name=name, input=photo) for name in ("a", "<b>")]
+    enhancers = [Enhancer(bundle, version=str(number)) for number in range(3)]
+    evaluation = ablation.ablate(enhancers, photos, held_out=True)
+    assert list(evaluation.table) == ["input", "lambda1", "lambda12", "lambda123"]
+    assert evaluation.table["lambda1"] == pytest.approx(evaluation.table["lambda123"], nan_ok=True)
+    page = ablation.page("first & best", evaluation)
+    assert page.count("<img") == 8 and 'name="view" value="all" checked' in page
+    assert "ablation of first &amp; best" in page and "<b>b" not in page and "&lt;b&gt;" in page
+    for label in ("1 input", "2 λ1", "3 λ1+λ2", "4 λ1+λ2+λ3"):
+        assert f"<span>{label}</span>" in page and label in evaluation_report.format_table(evaluation)
+    assert "expectations hold on these photos" in page and "<td>fails</td>" in page, (
+        "three equal models improve nothing"
+    )
+
+
+def test_three_given_models_are_compared_on_given_photos(
+    bundle_folder: Path, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet = tmp_path / "fig6.html"
+    command = ["ablation", "any title", "--models", *[str(bundle_folder)] * 3, "--sheet", str(sheet)]
+    assert naturaltone.main(command) == naturaltone.WRONG_USAGE
+    assert "does not name the store it was trained on; give --photos" in capsys.readouterr().err
+    command += ["--photos", str(photo_folder / "below")]
+    assert naturaltone.main(command) == 0
+    assert "4 λ1+λ2+λ3" in capsys.readouterr().out and "any title" in sheet.read_text()
+    assert naturaltone.main([*command, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["photos"] == 2 and set(figures["models"]) == set(ablation.MODELS)
+    assert all(isinstance(one["holds"], bool | None) for one in figures["expectations"])
+    assert not math.isnan(figures["table"]["lambda1"]["naturalness"])
+
+
+def test_an_unknown_run_is_one_line_and_wrong_usage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracking_uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert naturaltone.main(["ablation", "typo"]) == naturaltone.WRONG_USAGE
+    captured = capsys.readouterr()
+    assert "no run 'typo' in tracking at" in captured.err and captured.err.count("\n") == 1
