@@ -1,0 +1,65 @@
+"""Dulled copies of good photos: the ways in which photos come out badly, in random measure; more inputs to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+_LINEAR = (
+    2.2  # exponent between encoded values and light; close enough to sRGB's curve for a fault that is random anyway
+)
+
+
+def _exposure(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Too short an exposure, up to two stops."""
+    return rgb * np.exp2(-random.uniform(0.3, 2.0)) ** (1 / _LINEAR)
+
+
+def _gamma(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    return rgb ** np.exp(random.uniform(-0.5, 0.6))
+
+
+def _contrast(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Flat light: everything nearer to one grey."""
+    return _towards(rgb, random.uniform(0.25, 0.65), random.uniform(0.25, 0.6))
+
+
+def _haze(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Bluish light in front of the scene, thicker towards the top, where the far things are."""
+    air = random.uniform(0.6, 0.9) + np.array([-0.03, 0.0, 0.04]) * random.uniform(0, 1)
+    thickness = random.uniform(0.15, 0.55) * np.linspace(1, random.uniform(0.3, 1), len(rgb))[:, None, None]
+    return _towards(rgb, air, thickness)
+
+
+def _white_balance(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    warmth, tint = random.uniform(-0.12, 0.12), random.uniform(-0.04, 0.04)
+    return rgb * np.exp(np.array([warmth, tint, -warmth]))
+
+
+def _saturation(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    return _towards(rgb, rgb.mean(axis=2, keepdims=True), random.uniform(0.2, 0.6))
+
+
+def _towards(rgb: np.ndarray, other: float | np.ndarray, share: float | np.ndarray) -> np.ndarray:
+    return rgb * (1 - share) + other * share
+
+
+_FAULTS: tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], ...] = (
+    _exposure,
+    _gamma,
+    _contrast,
+    _haze,
+    _white_balance,
+    _saturation,
+)
+
+
+def dull(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A copy of an H×W×3 uint8 photo with one to three faults of exposure, gamma, contrast, haze, white balance, saturation."""
+    rgb = pixels.astype(np.float32) / 255
+    chosen = random.choice(len(_FAULTS), size=random.integers(1, 4), replace=False)
+    for number in sorted(chosen):
+        rgb = np.clip(_FAULTS[number](rgb, random), 0, 1)
+    # Noise of half a level: a dulled photo has fewer levels than a badly taken one.
+    return np.clip(rgb * 255 + random.uniform(0, 1, rgb.shape), 0, 255).astype(np.uint8)
