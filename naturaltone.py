@@ -11,12 +11,14 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from serving.ablation import Plan
+    from serving.evaluate import EvaluationPhoto
 
 __version__ = "0.1.0"
 
@@ -172,9 +174,12 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.references:
         references = evaluating.find_references(options.references, names)
         photos = evaluating.with_references(photos, references, missing)
+    natural = _natural(options.natural, options.photos, rejects)
     enhancer = Enhancer.load(options.model)
     against = Enhancer.load(options.against) if options.against else None
-    evaluation = evaluating.evaluate(enhancer, photos, held_out=held_out, against=against, total=len(names))
+    evaluation = evaluating.evaluate(
+        enhancer, photos, natural=natural, held_out=held_out, against=against, total=len(names)
+    )
     page = sheet.page(f"naturaltone evaluation of {enhancer.version}", evaluation_report.sheet_parts(evaluation))
     if options.sheet:
         storage.write_bytes(options.sheet, page.encode())
@@ -215,7 +220,8 @@ def ablation(options: argparse.Namespace) -> int:
     rejects: list[str] = []
     enhancers = [Enhancer.load(uri) for uri in plan.models]
     photos, held_out = evaluating.open_photos(source, rejects)
-    evaluation = ablating.ablate(enhancers, photos, held_out=held_out, total=total)
+    natural = _natural(options.natural, source, rejects)
+    evaluation = ablating.ablate(enhancers, photos, natural=natural, held_out=held_out, total=total)
     expected = ablating.expectations(evaluation)
     if options.sheet:
         storage.write_bytes(options.sheet, ablating.page(options.run, evaluation).encode())
@@ -233,6 +239,16 @@ def ablation(options: argparse.Namespace) -> int:
     for reject in rejects:
         print(f"rejected {reject}", file=sys.stderr)
     return SOME_FAILED if rejects else OK
+
+
+def _natural(folder: str | None, photos: str, rejects: list[str]) -> Iterable[EvaluationPhoto]:
+    """The good photos to show to a model: those asked for, else those of the store that is evaluated on."""
+    from pipeline import shards, storage
+    from serving import evaluate as evaluating
+
+    if folder is None and not storage.exists(storage.join(photos, shards.MANIFEST)):
+        return ()
+    return evaluating.natural_photos(folder or photos, rejects)
 
 
 def _train_missing(plan: Plan, workers: int | None) -> None:
@@ -258,6 +274,7 @@ def _train_missing(plan: Plan, workers: int | None) -> None:
                 workers=workers,
                 use_gpu=use_gpu,
                 bundle=wanted.bundle,
+                beside=plan.run,
             )
 
 
@@ -456,6 +473,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--against", metavar="MODEL", help="another model to compare with")
     sub.add_argument(
+        "--natural",
+        metavar="DIR",
+        help="good photos, to see how far they are left alone (default: a store's held-out ones)",
+    )
+    sub.add_argument(
         "--sheet", metavar="FILE", help="write the table and a slider a photo as an HTML page: the first and the worst"
     )
     sub.add_argument("--json", action="store_true", help="print JSON, each photo's measures too, instead of a table")
@@ -469,6 +491,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("run", metavar="RUN", help="a finished run of `naturaltone train`, with all three losses")
     sub.add_argument("--workers", metavar="N", type=int, help="DDP workers (default: the GPUs, or 1)")
     sub.add_argument("--photos", metavar="PHOTOS", help="a folder or a store (default: held-out photos of RUN's store)")
+    sub.add_argument(
+        "--natural",
+        metavar="DIR",
+        help="good photos, to see how far they are left alone (default: a store's held-out ones)",
+    )
     sub.add_argument(
         "--models", metavar=("M1", "M2", "M3"), nargs=3, help="take these models as λ1, λ1+λ2 and λ1+λ2+λ3; train none"
     )

@@ -164,7 +164,7 @@ def _has_name(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 def _parse(uri: str, content: bytes) -> Store:
     try:
         table = from_parquet(content, ROW_GROUPS)
-    except pa.ArrowInvalid as error:
+    except (ValueError, KeyError) as error:  # no Parquet, or that of somebody else
         raise storage.StorageError(
             f"'{uri}': {MANIFEST} cannot be read ({error}); restore it from a backup or ingest into a new store"
         ) from None

@@ -37,11 +37,13 @@ class Training:
 class Plan:
     """Where the three models come from, in the order of `MODELS`.
 
-    store: what they were trained on, if they say so. missing: those to be trained on it first.
+    store: what they were trained on, if they say so. run: that of the last one, whose photos the others are to see too.
+    missing: those to be trained first.
     """
 
     models: tuple[str, ...]
     store: str | None
+    run: str | None = None
     missing: tuple[Training, ...] = ()
 
 
@@ -88,6 +90,7 @@ def plan(run: str, *, models: Path) -> Plan:
     }
     return Plan(
         store=store,
+        run=description["lineage"].get("run"),
         models=(str(parts["lambda1"].bundle), str(parts["lambda12"].bundle), whole),
         missing=tuple(part for part in parts.values() if not _is_trained(part, store)),
     )
@@ -103,13 +106,22 @@ def without_losses(config: TrainConfig) -> tuple[TrainConfig, TrainConfig]:
 
 
 def ablate(
-    models: Iterable[Enhancer], photos: Iterable[EvaluationPhoto], *, held_out: bool, total: int | None = None
+    models: Iterable[Enhancer],
+    photos: Iterable[EvaluationPhoto],
+    *,
+    held_out: bool,
+    natural: Iterable[EvaluationPhoto] = (),
+    total: int | None = None,
 ) -> Evaluation:
-    """Score the input and the three models, in the order of `MODELS`; NIQE is that of the last one's bundle."""
+    """Score the input and the three models, in the order of `MODELS`; NIQE is that of the last one's bundle.
+
+    natural: see `evaluate.evaluate`.
+    """
     enhancers = dict(zip(MODELS, models, strict=True))
     stages = {INPUT: Stage(LABELS[INPUT], lambda pixels: pixels)}
     stages |= {name: Stage(LABELS[name], enhancer.enhance) for name, enhancer in enhancers.items()}
-    return score(photos, stages, held_out=held_out, judged=MODELS[-1], judge=enhancers[MODELS[-1]].bundle, total=total)
+    judge = enhancers[MODELS[-1]].bundle
+    return score(photos, stages, natural=natural, held_out=held_out, judged=MODELS[-1], judge=judge, total=total)
 
 
 def expectations(evaluation: Evaluation) -> list[Expectation]:

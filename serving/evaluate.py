@@ -44,6 +44,7 @@ MEASURES = {
     "halo_overshoot": Measure("halo overshoot", "beside strong edges, share of the edge; lower is better", min),
     "skin_hue_shift": Measure("skin hue shift", "degrees away from the input's; lower is better", min),
     "neutral_shift": Measure("neutral shift", "colour cast on the input's greys, in a*b*; lower is better", min),
+    "identity_psnr": Measure("identity PSNR", "dB, natural photos against themselves; higher holds back more", max),
     "psnr": Measure("PSNR to reference", "dB; higher is closer", max),
     "ssim": Measure("SSIM to reference", "1 is the same structure; higher is closer", max),
     "delta_e2000": Measure("ΔE2000 to reference", "1 is just noticeable; lower is closer", min),
@@ -85,6 +86,7 @@ class Evaluation:
     """The measures of every photo by name.
 
     held_out: training never saw the photos. labels: of the stages, in order. judged: the stage whose worst are examples.
+    identity: PSNR to itself of each natural photo, by stage.
     """
 
     held_out: bool
@@ -92,6 +94,7 @@ class Evaluation:
     judged: str
     scores: dict[str, Scores]
     examples: list[Example]
+    identity: dict[str, list[float]]
 
     @property
     def photos(self) -> int:
@@ -105,6 +108,8 @@ class Evaluation:
             for stage, values in scores.items():
                 for name, value in values.items():
                     columns[stage][name].append(value)
+        for stage, column in self.identity.items():
+            columns[stage]["identity_psnr"] = column
         return {
             stage: {name: _mean(values[name]) for name in MEASURES if name in values}
             for stage, values in columns.items()
@@ -116,10 +121,14 @@ def evaluate(
     photos: Iterable[EvaluationPhoto],
     *,
     held_out: bool,
+    natural: Iterable[EvaluationPhoto] = (),
     against: Enhancer | None = None,
     total: int | None = None,
 ) -> Evaluation:
-    """Enhance every photo and score input, intermediate, result, and the references and another model's result if given."""
+    """Enhance every photo and score input, intermediate, result, and the references and another model's result if given.
+
+    natural: good photos, of which only is scored how far they are left alone.
+    """
     algorithm = _algorithm_of(enhancer.bundle)
     stages = {
         "input": Stage("input", lambda pixels: pixels),
@@ -128,13 +137,16 @@ def evaluate(
     }
     if against:
         stages["against"] = Stage(against.version, against.enhance)
-    return score(photos, stages, held_out=held_out, judged="result", judge=enhancer.bundle, total=total)
+    return score(
+        photos, stages, natural=natural, held_out=held_out, judged="result", judge=enhancer.bundle, total=total
+    )
 
 
 def score(
     photos: Iterable[EvaluationPhoto],
     stages: dict[str, Stage],
     *,
+    natural: Iterable[EvaluationPhoto] = (),
     held_out: bool,
     judged: str,
     judge: Bundle,
@@ -159,7 +171,20 @@ def score(
         gallery.add(name, pictures, scores[name])
     if not scores:
         raise ValueError("none of the photos can be read; give others")
-    return Evaluation(held_out=held_out, labels=labels, judged=judged, scores=scores, examples=gallery.examples())
+    _, *made = stages
+    identity: dict[str, list[float]] = {}
+    for photo in track(natural, "natural photos"):
+        for name in made:
+            psnr = metrics.psnr(stages[name].make(photo.input), photo.input)
+            identity.setdefault(name, []).append(psnr)
+    return Evaluation(
+        held_out=held_out,
+        labels=labels,
+        judged=judged,
+        scores=scores,
+        examples=gallery.examples(),
+        identity=identity,
+    )
 
 
 def _measure(picture: np.ndarray, photo: EvaluationPhoto, judge: Bundle) -> dict[str, float]:
@@ -231,7 +256,13 @@ def open_photos(uri: str, rejects: list[str]) -> tuple[Iterator[EvaluationPhoto]
     if store is None:
         return folder_photos(ingest.find_photos(uri), rejects), True
     split = _split(store)
-    return _store_photos(store, split), split == "test"
+    return _store_photos(store, "input", split), split == "test"
+
+
+def natural_photos(uri: str, rejects: list[str]) -> Iterator[EvaluationPhoto]:
+    """Good photos: a store's held-out natural ones (none if it holds none out), or any folder of photos."""
+    store = _store_at(uri)
+    return folder_photos(ingest.find_photos(uri), rejects) if store is None else _store_photos(store, "natural", "test")
 
 
 def photo_names(uri: str) -> list[str]:
@@ -239,7 +270,7 @@ def photo_names(uri: str) -> list[str]:
     store = _store_at(uri)
     if store is None:
         return [_name(photo) for photo in ingest.find_photos(uri)]
-    return [_name(row["source"]) for row in _store_rows(store, _split(store), ["source"])]
+    return [_name(row["source"]) for row in _store_rows(store, "input", _split(store), ["source"])]
 
 
 def folder_photos(uris: list[str], rejects: list[str]) -> Iterator[EvaluationPhoto]:
@@ -325,13 +356,13 @@ def _split(store: shards.Store) -> str:
     return "test" if store.count("input", "test") else "train"
 
 
-def _store_rows(store: shards.Store, split: str, columns: list[str]) -> Iterator[dict[str, Any]]:
-    for group in store.select("input", split).to_pylist():
+def _store_rows(store: shards.Store, role: str, split: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+    for group in store.select(role, split).to_pylist():
         yield from shards.read_row_group(store.uri, group["file"], group["row_group"], columns).to_pylist()
 
 
-def _store_photos(store: shards.Store, split: str) -> Iterator[EvaluationPhoto]:
-    for row in _store_rows(store, split, ["source", "image"]):
+def _store_photos(store: shards.Store, role: str, split: str) -> Iterator[EvaluationPhoto]:
+    for row in _store_rows(store, role, split, ["source", "image"]):
         yield EvaluationPhoto(name=_name(row["source"]), input=images.decode_rgb(row["image"]))
 
 

@@ -37,6 +37,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 
     return {
         "photos": evaluation.photos,
+        "natural_photos": max(map(len, evaluation.identity.values()), default=0),
         "held_out": evaluation.held_out,
         "stages": evaluation.labels,
         "table": plain(evaluation.table),

@@ -16,7 +16,7 @@ import pytest
 from pipeline import ingest, shards, tone
 from serving import evaluate, evaluation_report, sheet
 from serving.enhancer import Enhancer
-from training import niqe
+from training import metrics, niqe
 from training.checkpoint import Bundle
 
 
@@ -57,7 +57,7 @@ def test_the_inputs_own_gain_is_1_and_means_are_over_all_photos(
 
 def test_every_measure_is_named_and_explained(judge: Bundle, photos: list[evaluate.EvaluationPhoto]) -> None:
     with_all = [replace(photo, reference=photo.input) for photo in photos]
-    evaluation = evaluate.evaluate(Enhancer(judge, version=""), with_all, held_out=True)
+    evaluation = evaluate.evaluate(Enhancer(judge, version=""), with_all, natural=photos, held_out=True)
     assert set(evaluation.table["result"]) == set(evaluate.MEASURES), "each is computed, and no other"
     text, page = evaluation_report.format_table(evaluation), page_of(evaluation)
     for measure in evaluate.MEASURES.values():
@@ -265,3 +265,13 @@ def test_a_store_gives_its_held_out_photos(tmp_path: Path) -> None:
     shards.update_manifest(empty, lambda store: store)
     photos, held_out = evaluate.open_photos(str(tmp_path), [])
     assert not list(photos) and not held_out and evaluate.photo_names(str(tmp_path)) == []
+
+
+def test_natural_photos_are_scored_by_how_far_they_are_left_alone(bundle: Bundle, photo: np.ndarray) -> None:
+    natural = [evaluate.EvaluationPhoto(name="n", input=photo), evaluate.EvaluationPhoto(name="m", input=photo // 2)]
+    enhancer = Enhancer(bundle, version="v")
+    result = evaluate.evaluate(enhancer, natural[:1], natural=natural, held_out=True)
+    expected = np.mean([metrics.psnr(enhancer.enhance(one.input), one.input) for one in natural])
+    assert result.table["result"]["identity_psnr"] == pytest.approx(expected)
+    assert "identity_psnr" not in result.table["input"] and "identity PSNR" in evaluation_report.format_table(result)
+    assert evaluation_report.to_json(result)["natural_photos"] == 2

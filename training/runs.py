@@ -45,8 +45,11 @@ class Run:
     store: shards.Store
 
 
-def begin(store_uri: str, name: str, config: TrainConfig) -> Run:
-    """Begin the run `name` on a store, or open it again as it was begun; `ValueError` if it was begun with other settings."""
+def begin(store_uri: str, name: str, config: TrainConfig, *, beside: str | None = None) -> Run:
+    """Begin the run `name` on a store, or open it again as it was begun; `ValueError` if it was begun with other settings.
+
+    beside: a run of the same store whose photos are to be taken, however the store has grown since.
+    """
     if not _RUN_NAME.fullmatch(name):
         raise ValueError(f"run name '{name}': use letters, digits, '.', '_' and '-'")
     store = shards.open_store(store_uri)
@@ -55,8 +58,9 @@ def begin(store_uri: str, name: str, config: TrainConfig) -> Run:
     try:
         begun = json.loads(storage.read_bytes(storage.join(uri, RUN_JSON)))
     except FileNotFoundError:
+        source = store_uri if beside is None else storage.join(store_uri, "runs", beside)
         storage.write_bytes(
-            storage.join(uri, shards.MANIFEST), storage.read_bytes(storage.join(store_uri, shards.MANIFEST))
+            storage.join(uri, shards.MANIFEST), storage.read_bytes(storage.join(source, shards.MANIFEST))
         )
         storage.write_bytes(storage.join(uri, RUN_JSON), json.dumps(settings, indent=1).encode())
         return open_run(store_uri, name)

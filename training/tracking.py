@@ -90,7 +90,9 @@ def start_run(*, run_name: str, params: dict[str, Any], tags: dict[str, str], da
             mlflow.log_params(params)
             mlflow.set_tags(tags | _revision())
             mlflow.log_dict(params, "config.json")
-            source = mlflow.data.dataset_source_registry.resolve_dataset_source(dataset)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it guesses what kind of place this is
+                source = mlflow.data.dataset_source_registry.resolve_dataset_source(dataset)
             mlflow.log_input(mlflow.data.meta_dataset.MetaDataset(source, name="store"), context="training")
     known = run.data.tags.get("store", tags["store"])
     if found and known != tags["store"]:

@@ -70,16 +70,17 @@ def train(
     use_gpu: bool,
     bundle: Path,
     intermediates: str | None = None,
+    beside: str | None = None,
 ) -> TrainResult:
     """Train on the store with `workers` DDP workers and write the model bundle to the folder `bundle`.
 
     The same `run_name` resumes, on the store as it was when the run began. workers: a number, or the fewest and the most
-    that Ray may use. intermediates: `cached` or `stream`, the same pixels (see `stream.make_plan`).
+    that Ray may use. intermediates: `cached` or `stream`, the same pixels (see `stream.make_plan`). beside: see `runs.begin`.
     `ValueError` before any work for a wrong store, name or configuration; `TrainingFailed` if the run itself fails.
     """
     store_uri = storage.absolute(store_uri)
     check(store_uri, config, workers=workers, intermediates=intermediates)
-    run = runs.begin(store_uri, run_name, config)
+    run = runs.begin(store_uri, run_name, config, beside=beside)
     run_id = tracking.start_run(
         run_name=run_name,
         params=dataclasses.asdict(config),
