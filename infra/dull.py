@@ -61,5 +61,16 @@ def dull(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
     chosen = random.choice(len(_FAULTS), size=random.integers(1, 4), replace=False)
     for number in sorted(chosen):
         rgb = np.clip(_FAULTS[number](rgb, random), 0, 1)
-    # Noise of half a level: a dulled photo has fewer levels than a badly taken one.
+    return _quantize(rgb, random)
+
+
+def vary(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A copy of an H×W×3 uint8 photo that could be of the same scene: a little lighter or darker, warmer or colder."""
+    rgb = pixels.astype(np.float32) / 255
+    gains = random.uniform(0.85, 1.1) * np.exp(random.uniform(-0.05, 0.05, 3))
+    return _quantize(rgb ** np.exp(random.uniform(-0.25, 0.25)) * gains, random)
+
+
+def _quantize(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Floats in [0, 1] to uint8, with noise of half a level: a changed photo has fewer levels than a badly taken one."""
     return np.clip(rgb * 255 + random.uniform(0, 1, rgb.shape), 0, 255).astype(np.uint8)

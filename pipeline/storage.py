@@ -165,6 +165,13 @@ def delete(uri: str) -> None:
         Path(resolve(uri)[1]).unlink(missing_ok=True)
 
 
+def delete_empty_folder(uri: str) -> None:
+    """Remove what deleting its files left of a folder on a disk; object stores have none."""
+    if not is_s3(uri):
+        with contextlib.suppress(OSError):
+            os.rmdir(resolve(uri)[1])
+
+
 def exists(uri: str) -> bool:
     filesystem, path = resolve(uri)
     if not is_s3(uri):

@@ -25,6 +25,7 @@ MAX_STRENGTH = 1.5
 
 _RADIUS = 1 / 24  # of the long side: the window in which one affine model explains the change
 _EPSILON = 1e-4  # keeps the model of a flat window near a shift; in squared units of [0, 1]
+_KEPT = 0.5  # of a value's distance to black and to white: what the photo has in shadows and highlights, it keeps
 _STRIP_ROWS = 256
 
 
@@ -138,7 +139,10 @@ def _affine_models(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def _apply(pixels: np.ndarray, models: np.ndarray, strength: float) -> np.ndarray:
-    """Enlarge the models bilinearly to the photo and apply them, a strip of rows in memory at a time."""
+    """Enlarge the models bilinearly to the photo and apply them, a strip of rows in memory at a time.
+
+    No value comes nearer to black or white than half of its own distance: what is there to see stays to be seen.
+    """
     height, width = pixels.shape[:2]
     rows, columns = models.shape[:2]
     grid = models.reshape(rows, columns, 12) * np.float32(strength)
@@ -159,8 +163,9 @@ def _apply(pixels: np.ndarray, models: np.ndarray, strength: float) -> np.ndarra
                 (width, bottom - top),
                 interpolation=cv2.INTER_LINEAR,
             )
-            value = model[..., 3] + 0.5
+            value = model[..., 3].copy()
             for other in range(3):
                 value += model[..., other] * source[..., other]
-            result[top:bottom, :, channel] = np.clip(value, 0, 255)
+            own = source[..., channel] * _KEPT
+            result[top:bottom, :, channel] = np.clip(value, own, own + 255 * (1 - _KEPT)) + 0.5
     return result

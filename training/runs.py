@@ -66,6 +66,8 @@ def begin(store_uri: str, name: str, config: TrainConfig, *, beside: str | None 
         return open_run(store_uri, name)
     _refuse_other_settings(name, begun, settings)
     steps_done = max(list_checkpoints(uri), default=0)
+    if steps_done:
+        read_checkpoint(uri, steps_done)  # refuses a damaged one now, not in every worker
     if steps_done > config.steps:
         raise ValueError(
             f"run '{name}' has done {steps_done} steps already; set steps to at least that or choose another --run"
@@ -107,7 +109,7 @@ class CheckpointWriter:
         self._judge = judge
         self._scores = {step: read_checkpoint(uri, step).score for step in list_checkpoints(uri)}
         self._waiting: Snapshot | None = None
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         self._closing = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._write_all, name="checkpoints", daemon=True)
@@ -142,7 +144,7 @@ class CheckpointWriter:
                 return
             try:
                 self._write(dataclasses.replace(snapshot, score=self._judge(snapshot)))
-            except OSError as error:
+            except Exception as error:  # whatever it is, a run that no longer saves must not go on as if it did
                 self._error = error
                 return
 
@@ -155,6 +157,7 @@ class CheckpointWriter:
         for step in sorted(set(self._scores) - {best})[:-KEPT_NEWEST]:
             for name in (CHECKPOINT_JSON, CHECKPOINT_TENSORS):
                 _patiently(storage.delete, storage.join(_folder(self._uri, step), name))
+            storage.delete_empty_folder(_folder(self._uri, step))
             del self._scores[step]
 
 

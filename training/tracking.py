@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,27 @@ def start_run(*, run_name: str, params: dict[str, Any], tags: dict[str, str], da
     if found and known != tags["store"]:
         raise TrackingError(f"run '{run_name}' is one on '{known}' already; choose another --run")
     return str(run.info.run_id)
+
+
+@contextlib.contextmanager
+def running(run_id: str) -> Iterator[None]:
+    """The run is shown as running, then as finished, failed or killed; MLflow records the load of running ones only."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient()
+    client.update_run(run_id, status="RUNNING")
+    status = "KILLED"
+    try:
+        yield
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        try:
+            client.set_terminated(run_id, status)
+        except Exception as error:  # the server is away: the run itself is none the worse
+            log.warning("tracking: run %s is not marked %s (%s)", run_id, status, _first_line(error))
 
 
 class Recorder:

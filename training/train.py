@@ -110,13 +110,15 @@ def train(
             failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
         ),
     )
-    try:
-        result = _fit_with_progress(trainer, board, config)
-    except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
-        raise TrainingFailed(f"run '{run_name}' stopped: {cause(error)}; resume it with --run {run_name}") from error
-    outcome = result.return_value  # rank 0's
-    if "stopped" in outcome:
-        raise TrainingFailed(f"run '{run_name}' stopped: {outcome['stopped']}; resume it with --run {run_name}")
+    with tracking.running(run_id):
+        try:
+            outcome = _fit_with_progress(trainer, board, config).return_value  # rank 0's
+        except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
+            raise TrainingFailed(
+                f"run '{run_name}' stopped: {cause(error)}; resume it with --run {run_name}"
+            ) from error
+        if "stopped" in outcome:
+            raise TrainingFailed(f"run '{run_name}' stopped: {outcome['stopped']}; resume it with --run {run_name}")
     write_bundle(bundle, runs.read_checkpoint(run.uri, config.steps), run.store, run=run_name, mlflow_run_id=run_id)
     return TrainResult(
         bundle=bundle,
@@ -250,22 +252,20 @@ def _train_worker(job: dict[str, Any]) -> dict[str, Any]:
         check_ranks_agree(gan)
         _together(lambda: writer.put(checkpoint.take_snapshot(gan, step=steps_done)) if writer else None)
 
+    outcome: dict[str, Any] = {"workers": workers}
     try:
         report = fit(gan, batches, first_step=first_step, on_step=history.add, on_checkpoint=save)
         if report.steps:
             save(config.steps)
         _together(lambda: writer.close() if writer else None)
+        outcome |= {
+            "report": dataclasses.asdict(report),
+            "images_per_second": report.steps_per_second * config.batch,
+        }
     except (TrainingDiverged, CheckpointLost) as error:  # on all ranks alike; trying again would end the same way
-        return {"stopped": str(error)}
-    finally:
-        history.close()
-    return {
-        "report": dataclasses.asdict(report),
-        "workers": workers,
-        "images_per_second": report.steps_per_second * config.batch,
-        "losses_first": history.first.mean(),
-        "losses_last": history.last.mean(),
-    }
+        outcome["stopped"] = str(error)
+    history.close()  # a collective: not where one rank may come alone
+    return outcome | {"losses_first": history.first.mean(), "losses_last": history.last.mean()}
 
 
 def _writer(run: runs.Run, recorder: tracking.Recorder) -> CheckpointWriter:

@@ -1,0 +1,505 @@
+"""A run's folder: frozen when it begins, refused when it does not fit, its checkpoints whole or absent whatever fails."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import naturaltone
+from infra import local
+from pipeline import images, s3, shards, storage, stream, tone
+from tests.fault_proxy import Proxy, fault_proxy
+from training import checkpoint, runs
+from training.checkpoint import Snapshot
+from training.config import TrainConfig
+from training.runs import CheckpointLost, CheckpointWriter
+from training.step import GanStep
+
+LONG_SIDE = 96
+
+
+def photos_of(photo: np.ndarray, role: str, first: int, count: int) -> pa.Table:
+    """Windows of a real photo as `ingest` stores them; the first two are held out."""
+    rows = []
+    for number in range(first, first + count):
+        top, left = 17 * number % 400, 29 * number % 400
+        image = images.encode_jpeg(np.ascontiguousarray(photo[top : top + 72, left : left + LONG_SIDE]))
+        intermediate = {"intermediate": shards.make_intermediate(image, tone.algorithm_of(tone.algorithm_id()))}
+        rows.append(
+            {
+                **{"photo_id": f"{number:064x}", "source": f"/photos/{number}.jpg", "image": image},
+                **{"width": LONG_SIDE, "height": 72, "split": "test" if number < 2 else "train"},
+                **(intermediate if role == "input" else {}),
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=shards.PHOTOS)
+
+
+def add(store: shards.Store, photo: np.ndarray, role: str, first: int, count: int) -> None:
+    photos = photos_of(photo, role, first, count)
+    for split in set(photos["split"].to_pylist()):
+        chosen = photos.filter(pc.equal(photos["split"], split))
+        rows = shards.write_shard(store.uri, chosen, role=role, algorithm=store.algorithm)
+        shards.update_manifest(
+            store, lambda old, rows=rows: dataclasses.replace(old, row_groups=pa.concat_tables([old.row_groups, rows]))
+        )
+
+
+@pytest.fixture
+def store(tmp_path: Path, astronaut: np.ndarray) -> str:
+    """A small store of real photos, made without Ray."""
+    made = shards.empty_store(str(tmp_path / "store"), algorithm=tone.algorithm_id(), long_side=LONG_SIDE)
+    for role in shards.ROLES:
+        add(made, astronaut, role, 0, 14)
+    return made.uri
+
+
+@pytest.fixture(scope="module")
+def snapshot(config: TrainConfig) -> Callable[[int], Snapshot]:
+    """`snapshot(step)`: one of a tiny run, its weights filled with `step`."""
+    gan = GanStep(dataclasses.replace(config, width=4, crop=32), device=torch.device("cpu"))
+
+    def take(step: int) -> Snapshot:
+        with torch.no_grad():
+            for weight in gan.networks["generator"].parameters():
+                weight.fill_(step)
+        return checkpoint.take_snapshot(gan, step=step)
+
+    return take
+
+
+def write(uri: str, *snapshots: Snapshot, score: Callable[[Snapshot], float] = lambda _: 0.5) -> None:
+    """Each in turn, none of them left out."""
+    for snapshot in snapshots:
+        writer = CheckpointWriter(uri, judge=score)
+        writer.put(snapshot)
+        writer.close()
+
+
+def assert_whole(uri: str, step: int) -> None:
+    snapshot = runs.read_checkpoint(uri, step)
+    weights = [tensor for name, tensor in snapshot.tensors.items() if name.startswith("generator/weights/")]
+    assert snapshot.step == step and weights and all((tensor == step).all() for tensor in weights)
+
+
+def batches(of: shards.Store, config: TrainConfig) -> stream.Batch:
+    plan = stream.make_plan(of, batch=config.batch, crop=config.crop, seed=config.seed)
+    return stream.read_positions(plan, np.arange(60))
+
+
+def test_an_ingest_during_a_run_changes_none_of_its_batches(
+    store: str, config: TrainConfig, astronaut: np.ndarray
+) -> None:
+    before = batches(runs.begin(store, "first", config).store, config)
+    for role in shards.ROLES:
+        add(shards.open_store(store), astronaut, role, 14, 9)
+    assert shards.open_store(store).count("input", "train") == 21
+    for run in (runs.begin(store, "first", config), runs.open_run(store, "first")):
+        assert run.store.count("input", "train") == 12
+        after = batches(run.store, config)
+        assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert runs.begin(store, "second", config).store.count("input", "train") == 21, "a new run takes the new photos"
+
+
+def test_a_run_that_was_killed_while_it_began_begins_again(
+    store: str, config: TrainConfig, astronaut: np.ndarray
+) -> None:
+    uri = runs.begin(store, "first", config).uri
+    Path(uri, runs.RUN_JSON).unlink()  # written last
+    add(shards.open_store(store), astronaut, "input", 14, 9)
+    other = dataclasses.replace(config, seed=9)
+    assert runs.begin(store, "first", other).store.count("input", "train") == 21
+    assert json.loads(Path(uri, runs.RUN_JSON).read_text())["config"]["seed"] == 9
+
+
+def test_a_run_goes_on_with_more_steps_or_other_checkpoints_and_nothing_else_changed(
+    store: str, config: TrainConfig
+) -> None:
+    runs.begin(store, "first", config)
+    runs.begin(store, "first", dataclasses.replace(config, steps=99, checkpoint_every=7))
+    for field, value, said in (
+        ("seed", 3, "seed 0, now 3"),
+        ("batch", 8, "batch 4, now 8"),
+        ("ema_half_life", 0, "ema_half_life 4000, now 0"),
+        ("lambda_identity", 0.5, "lambda_identity 0.0, now 0.5"),
+    ):
+        with pytest.raises(ValueError) as refused:
+            runs.begin(store, "first", dataclasses.replace(config, **{field: value}))
+        assert str(refused.value) == (f"run 'first' was started with {said}; set it so again or choose another --run")
+
+
+def test_a_run_is_not_resumed_on_other_intermediates(store: str, config: TrainConfig) -> None:
+    runs.begin(store, "first", config)
+    opened = shards.open_store(store)
+    shards.update_manifest(opened, lambda old: dataclasses.replace(old, algorithm="clahe 9"))
+    with pytest.raises(
+        ValueError, match=rf"'first' was started with algorithm {opened.algorithm}, now clahe 9; .*--run"
+    ):
+        runs.begin(store, "first", config)
+
+
+def test_a_run_is_not_resumed_to_fewer_steps_than_it_has_done(
+    store: str, config: TrainConfig, snapshot: Callable[[int], Snapshot]
+) -> None:
+    uri = runs.begin(store, "first", config).uri
+    write(uri, snapshot(6))
+    runs.begin(store, "first", dataclasses.replace(config, steps=6))
+    with pytest.raises(ValueError) as refused:
+        runs.begin(store, "first", dataclasses.replace(config, steps=5))
+    assert str(refused.value) == (
+        "run 'first' has done 6 steps already; set steps to at least that or choose another --run"
+    )
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "a b", "-a", "ü"])
+def test_a_run_name_that_is_no_folder_name_is_refused(store: str, config: TrainConfig, name: str) -> None:
+    with pytest.raises(ValueError, match=r"use letters, digits"):
+        runs.begin(store, name, config)
+
+
+def test_a_checkpoint_without_its_json_is_none(tmp_path: Path, snapshot: Callable[[int], Snapshot]) -> None:
+    uri = str(tmp_path / "run")
+    assert runs.list_checkpoints(uri) == []
+    write(uri, snapshot(4), snapshot(8))
+    (tmp_path / "run/checkpoints/step-00000008" / checkpoint.CHECKPOINT_JSON).unlink()
+    (tmp_path / "run/checkpoints/notes.txt").write_text("mine")
+    (tmp_path / "run/checkpoints/step-00000012").mkdir()
+    assert runs.list_checkpoints(uri) == [4]
+    write(uri, snapshot(8))
+    assert runs.list_checkpoints(uri) == [4, 8]
+    assert_whole(uri, 8)
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [
+        ([0.1, 0.9, 0.2, 0.3, 0.4], [2, 4, 5]),
+        ([0.1, 0.2, 0.3, 0.4, 0.9], [3, 4, 5]),
+        ([0.9, 0.1, 0.1], [1, 2, 3]),
+        ([0.5, 0.5, 0.5, 0.5], [2, 3, 4]),
+    ],
+)
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_newest_two_and_the_best_are_kept_also_after_a_resume(
+    scores: list[float], kept: list[int], resumed: bool, tmp_path: Path, snapshot: Callable[[int], Snapshot]
+) -> None:
+    uri = str(tmp_path)
+
+    def judge(snapshot: Snapshot) -> float:
+        return scores[snapshot.step - 1]
+
+    if resumed:
+        write(uri, *(snapshot(step) for step in range(1, len(scores) + 1)), score=judge)
+    else:
+        writer = CheckpointWriter(uri, judge=judge)
+        for step in range(1, len(scores) + 1):
+            writer.put(snapshot(step))
+            while step not in runs.list_checkpoints(uri):
+                pass
+        writer.close()
+    assert runs.list_checkpoints(uri) == kept
+    assert all(runs.read_checkpoint(uri, step).score == scores[step - 1] for step in kept)
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    names = (checkpoint.CHECKPOINT_JSON, checkpoint.CHECKPOINT_TENSORS)
+    assert files == {f"checkpoints/step-{step:08}/{name}" for step in kept for name in names}, "and nothing else"
+
+
+@pytest.fixture
+def weather() -> SimpleNamespace:
+    """Faults that a test changes while the proxy runs."""
+    return SimpleNamespace(share=0.0, kinds=("slow_down", "reset"), seed=1, stall_seconds=0.0)
+
+
+@pytest.fixture
+def proxy(
+    object_store: local.ObjectStore, weather: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Proxy]:
+    """The object store behind a proxy with that weather; what is tried again is so soon."""
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    monkeypatch.setattr(runs, "_RETRY_SECONDS", 0.05)
+    with fault_proxy(object_store.environment["AWS_ENDPOINT_URL"], weather) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield proxy
+
+
+def wait_for(happened: Callable[[], object]) -> None:
+    """Fails the test after a time that is never near, so that it cannot hang."""
+    asleep = threading.Event()
+    for _ in range(6000):
+        if happened():
+            return
+        asleep.wait(0.01)
+    raise AssertionError("did not happen within a minute")
+
+
+def test_while_the_server_is_away_training_goes_on_and_the_newest_checkpoint_counts(
+    proxy: Proxy,
+    weather: SimpleNamespace,
+    object_store: local.ObjectStore,
+    request: pytest.FixtureRequest,
+    snapshot: Callable[[int], Snapshot],
+) -> None:
+    uri = storage.join(object_store.uri, request.node.name)
+    writer = CheckpointWriter(uri, judge=lambda _: 0.5)
+    weather.share = 1.0
+    writer.put(snapshot(1))
+    wait_for(lambda: sum(proxy.injected.values()) > 2)
+    for step in (2, 3, 4):
+        writer.put(snapshot(step))  # returns: the server answers nobody, and comes back only below
+    weather.share = 0.0
+    writer.close()
+    assert runs.list_checkpoints(uri) == [1, 4]
+    for step in (1, 4):
+        assert_whole(uri, step)
+
+
+def test_a_server_that_stays_away_is_a_lost_checkpoint_at_last(
+    proxy: Proxy,
+    weather: SimpleNamespace,
+    object_store: local.ObjectStore,
+    request: pytest.FixtureRequest,
+    snapshot: Callable[[int], Snapshot],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runs, "PATIENCE_SECONDS", 0.5)
+    uri = storage.join(object_store.uri, request.node.name)
+    writer = CheckpointWriter(uri, judge=lambda _: 0.5)
+    weather.share = 1.0
+    writer.put(snapshot(1))
+    with pytest.raises(CheckpointLost, match=r"checkpoint not written: 's3://.*step-00000001/.*the server failed"):
+        writer.close()
+
+
+def test_a_server_that_refuses_is_a_lost_checkpoint_at_once_and_the_one_before_is_whole(
+    proxy: Proxy,
+    weather: SimpleNamespace,
+    object_store: local.ObjectStore,
+    request: pytest.FixtureRequest,
+    snapshot: Callable[[int], Snapshot],
+) -> None:
+    uri = storage.join(object_store.uri, request.node.name)
+    writer = CheckpointWriter(uri, judge=lambda _: 0.5)
+    writer.put(snapshot(1))
+    wait_for(lambda: runs.list_checkpoints(uri) == [1])
+    weather.share, weather.kinds = 1.0, ("refuse_write",)
+    writer.put(snapshot(2))
+    wait_for(lambda: writer._error)
+    for ending in (lambda: writer.put(snapshot(3)), writer.close, writer.close):
+        with pytest.raises(CheckpointLost, match=r"checkpoint not written: 's3://.*AccessDenied"):
+            ending()
+    assert proxy.injected["refuse_write"] == 1, "not tried again"
+    weather.share = 0.0
+    assert runs.list_checkpoints(uri) == [1]
+    assert_whole(uri, 1)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """`disk(size)`: a folder on a disk of that many bytes; again, to change its size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = False
+
+    def resize(size: int) -> Path:
+        nonlocal mounted
+        options = f"size={size},{'remount' if mounted else 'mode=777'}"
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("mounting a small disk takes root")
+        mounted = True
+        return folder
+
+    yield resize
+    if mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_is_a_lost_checkpoint_and_the_one_before_is_whole(
+    disk: Callable[[int], Path], snapshot: Callable[[int], Snapshot]
+) -> None:
+    size = sum(map(len, checkpoint.pack(snapshot(1)).values()))
+    folder = disk(size * 3 // 2)
+    writer = CheckpointWriter(str(folder), judge=lambda _: 0.5)
+    writer.put(snapshot(1))
+    wait_for(lambda: runs.list_checkpoints(str(folder)) == [1])
+    writer.put(snapshot(2))
+    wait_for(lambda: writer._error)
+    for ending in (lambda: writer.put(snapshot(3)), writer.close):
+        with pytest.raises(CheckpointLost, match=r"checkpoint not written: .*No space left on device"):
+            ending()
+    assert runs.list_checkpoints(str(folder)) == [1]
+    assert_whole(str(folder), 1)
+    assert not list(folder.rglob(f"*{storage.TEMPORARY_SUFFIX}")), "and nothing takes its place"
+    disk(size * 10)
+    write(str(folder), snapshot(2))
+    assert runs.list_checkpoints(str(folder)) == [1, 2]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_judge_that_fails_is_said_too(tmp_path: Path, snapshot: Callable[[int], Snapshot]) -> None:
+    """Else the writer's thread ends unseen, every later checkpoint is lost, and the run seems well."""
+
+    def judge(snapshot: Snapshot) -> float:
+        raise RuntimeError("out of memory")
+
+    writer = CheckpointWriter(str(tmp_path), judge=judge)
+    writer.put(snapshot(1))
+    with pytest.raises((CheckpointLost, RuntimeError), match="out of memory"):
+        writer.close()
+
+
+@pytest.fixture
+def refused(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    tracking_uri: str,
+) -> Callable[..., str]:
+    """`refused("train", …)`: the one line with which the command ends, exit code 2; Ray does not start."""
+
+    @contextlib.contextmanager
+    def no_ray() -> Iterator[None]:
+        yield
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(local, "ray_session", no_ray)
+
+    def run(*arguments: str) -> str:
+        assert naturaltone.main([*arguments]) == naturaltone.WRONG_USAGE
+        captured = capsys.readouterr()
+        assert captured.err.startswith("naturaltone: ") and captured.err.count("\n") == 1, captured.err
+        return captured.err
+
+    return run
+
+
+def train_command(store: str, *more: str) -> list[str]:
+    return ["train", store, "--recipe", "smoke", "--run", "first", *more]
+
+
+def test_train_refuses_stores_with_nothing_to_train_on(
+    refused: Callable[..., str], tmp_path: Path, astronaut: np.ndarray
+) -> None:
+    store = shards.empty_store(str(tmp_path / "store"), algorithm=tone.algorithm_id(), long_side=LONG_SIDE)
+    shards.update_manifest(store, lambda empty: empty)
+    remedy = f"add some with `naturaltone ingest SRC --role {{}} --to {store.uri}`"
+    assert f"no input photos to train on; {remedy.format('input')}" in refused(*train_command(store.uri))
+    add(store, astronaut, "input", 2, 4)
+    assert f"no natural photos to train on; {remedy.format('natural')}" in refused(*train_command(store.uri))
+    add(store, astronaut, "natural", 0, 2)
+    assert "no natural photos to train on" in refused(*train_command(store.uri)), "held-out ones are not for training"
+
+
+def test_train_refuses_a_foreign_folder_even_with_a_manifest(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    assert "no store here (manifest.parquet is missing); make one with" in refused(
+        *train_command(str(tmp_path / "mine"))
+    )
+    (tmp_path / "mine" / shards.MANIFEST).write_bytes(b"PAR1, no more")
+    assert "manifest.parquet cannot be read" in refused(*train_command(str(tmp_path / "mine")))
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "mine" / shards.MANIFEST)
+    assert "manifest.parquet cannot be read" in refused(*train_command(str(tmp_path / "mine")))
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == [shards.MANIFEST], "nothing is written there"
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (("--set", "crop=112"), "crop=112: the photos of '{store}' have at most 96 pixels a side; set a smaller crop"),
+        (("--set", "batch=1", "--workers", "2"), "batch=1 cannot be shared by 2 workers; set batch to at least 2"),
+        (("--set", "batch=1", "--workers", "1-2"), "batch=1 cannot be shared by 2 workers; set batch to at least 2"),
+        (("--workers", "0"), "--workers 0: this machine has"),
+        (("--workers", "3-1"), "--workers '3-1': MIN must be at least 1 and at most MAX"),
+        (("--workers", "0-1"), "--workers '0-1': MIN must be at least 1 and at most MAX"),
+        (("--workers", "two"), "--workers 'two': give a number, or MIN-MAX as in 2-8"),
+        (("--workers", "1-"), "--workers '1-': give a number, or MIN-MAX as in 2-8"),
+        (("--workers", "4096"), "--workers 4096: this machine has"),
+        (("--workers", "1-4096"), "--workers 4096: this machine has"),
+        (("--set", "widht=8"), "--set 'widht=8': there is no field 'widht'; use one of width, "),
+        (("--set", "inverse_layers=40"), "inverse"),
+        (("--run", "a/b"), "run name 'a/b': use letters, digits"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_train_refuses_in_one_line(
+    more: tuple[str, ...], line: str, refused: Callable[..., str], store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "batch=1" in more:
+        monkeypatch.setattr(local, "cores", lambda: 2)
+    before = {path for path in Path(store).rglob("*")}
+    assert line.format(store=store) in refused(*train_command(store, *more))
+    assert {path for path in Path(store).rglob("*")} == before, "before any work"
+
+
+def test_train_refuses_to_resume_what_does_not_fit(
+    refused: Callable[..., str], store: str, config: TrainConfig, snapshot: Callable[[int], Snapshot]
+) -> None:
+    run = runs.begin(store, "first", config)
+    assert "was started with lambda_natural 0.02, now 0.5" in refused(
+        *train_command(store, "--set", "lambda_natural=0.5")
+    )
+    write(run.uri, snapshot(6))
+    assert "has done 6 steps already" in refused(*train_command(store, "--set", "steps=5"))
+    opened = shards.open_store(store)
+    shards.update_manifest(opened, lambda old: dataclasses.replace(old, algorithm="clahe 9"))
+    assert f"algorithm {opened.algorithm}, now clahe 9" in refused(*train_command(store))
+
+
+def test_a_run_of_that_name_on_another_store_is_not_overwritten(
+    refused: Callable[..., str], store: str, tmp_path: Path, config: TrainConfig
+) -> None:
+    from training import tracking
+
+    tracking.start_run(run_name="taken", params={}, tags={"store": "/another"}, dataset="/another/manifest.parquet")
+    line = refused("train", store, "--recipe", "smoke", "--run", "taken")
+    assert "run 'taken' is one on '/another' already; choose another --run" in line
+
+
+def test_a_model_of_another_format_version_is_refused(
+    refused: Callable[..., str], bundle_folder: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / checkpoint.BUNDLE_TENSORS).write_bytes((bundle_folder / checkpoint.BUNDLE_TENSORS).read_bytes())
+    document = json.loads((bundle_folder / checkpoint.BUNDLE_JSON).read_text()) | {"format_version": 99}
+    (model / checkpoint.BUNDLE_JSON).write_text(json.dumps(document))
+    for command in (
+        ("enhance", str(photo_folder / "01.jpg"), str(tmp_path / "e.jpg"), "--model", str(model)),
+        ("evaluate", str(model), str(photo_folder)),
+        ("serve", "--model", str(model), "--port", str(local.free_port())),
+    ):
+        line = refused(*command)
+        assert f"'{model}': format version 99, this version reads {checkpoint.FORMAT_VERSION}" in line
+        assert "use the naturaltone that wrote it, or export the model again" in line
+
+
+@pytest.mark.parametrize("name", [checkpoint.CHECKPOINT_JSON, checkpoint.CHECKPOINT_TENSORS])
+def test_a_checkpoint_with_a_flipped_byte_in_object_storage_is_named(
+    name: str, object_store: local.ObjectStore, request: pytest.FixtureRequest, snapshot: Callable[[int], Snapshot]
+) -> None:
+    uri = storage.join(object_store.uri, request.node.name)
+    write(uri, snapshot(4), snapshot(8))
+    file = storage.join(uri, "checkpoints/step-00000008", name)
+    content = bytearray(storage.read_bytes(file))
+    content[len(content) // 2] ^= 4
+    storage.write_bytes(file, bytes(content))
+    with pytest.raises(
+        checkpoint.BundleError, match=r"step-00000008': (damaged, .* go on from the one before|cannot be read)"
+    ):
+        runs.read_checkpoint(uri, 8)
+    assert_whole(uri, 4)

@@ -1,0 +1,73 @@
+"""Training on one machine without Ray: the same run folder, the same batches, and so the same model, in one process."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from pipeline import stream
+from pipeline.progress import Progress
+from training import checkpoint, runs
+from training.checkpoint import Snapshot
+from training.config import TrainConfig
+from training.loop import Metrics, fit
+from training.samples import Samples
+from training.step import GanStep
+
+_READERS = 2
+_AHEAD = 8  # batches
+_SHOWN_STEPS = 10
+
+
+def train_alone(store_uri: str, config: TrainConfig, *, run_name: str, device: torch.device) -> Snapshot:
+    """Train on a store up to the configured steps, or go on with the run of that name; returns the last checkpoint.
+
+    A run may be begun here and resumed by `train.train`, or the other way round. Nothing goes to a tracking server.
+    """
+    run = runs.begin(store_uri, run_name, config)
+    plan = stream.make_plan(run.store, batch=config.batch, crop=config.crop, seed=config.seed)
+    gan = GanStep(config, device=device)
+    first_step = max(runs.list_checkpoints(run.uri), default=0)
+    if first_step:
+        checkpoint.restore(runs.read_checkpoint(run.uri, first_step), gan)
+    samples = Samples.of(run.store)
+    writer = runs.CheckpointWriter(run.uri, judge=lambda snapshot: samples.enhance(snapshot.generator()).naturalness)
+
+    def save(steps_done: int) -> None:
+        writer.put(checkpoint.take_snapshot(gan, step=steps_done))
+
+    with Progress("train", total=config.steps - first_step, unit="step") as progress:
+
+        def show(step: int, metrics: Metrics) -> None:
+            if (step + 1 - first_step) % _SHOWN_STEPS == 0:
+                progress.advance(_SHOWN_STEPS, note="  ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
+
+        report = fit(
+            gan, _batches(plan, first_step, config.steps), first_step=first_step, on_step=show, on_checkpoint=save
+        )
+    if report.steps:
+        save(config.steps)
+    writer.close()
+    return runs.read_checkpoint(run.uri, config.steps)
+
+
+def _batches(plan: stream.Plan, first_step: int, last_step: int) -> Iterator[stream.Batch]:
+    """The global batches in order, read by a few threads some batches ahead."""
+    steps = iter(range(first_step, last_step))
+
+    def read(step: int) -> stream.Batch:
+        return stream.read_positions(plan, np.arange(step * plan.batch, (step + 1) * plan.batch))
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        waiting: deque[Future[stream.Batch]] = deque(
+            readers.submit(read, step) for step in itertools.islice(steps, _AHEAD)
+        )
+        while waiting:
+            batch = waiting.popleft().result()
+            waiting.extend(readers.submit(read, step) for step in itertools.islice(steps, 1))
+            yield batch
