@@ -55,10 +55,16 @@ def bench_step(photos: str, config: TrainConfig, *, steps: int, rounds: int, bar
     }
     if under_ray:
         streamed = statistics.median(report.steady_step_seconds for report in under_ray)
+        # Each beside the two that it stands between: the machine's rates change by more than the overhead within minutes.
+        ratios = [
+            2 * ours.steady_step_seconds / (before.steady_step_seconds + after.steady_step_seconds)
+            for ours, before, after in zip(under_ray, alone, alone[1:], strict=False)
+        ]
         figures |= {
             "step_seconds": streamed,
             "images_per_second": config.batch / streamed,
-            "overhead": streamed / seconds - 1,
+            "overhead": statistics.median(ratios) - 1,
+            "overheads": [ratio - 1 for ratio in ratios],
             "longest_gap_seconds": max(report.longest_gap_seconds for report in under_ray),
         }
     return figures

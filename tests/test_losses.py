@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 
 from training import losses
 
@@ -31,3 +33,43 @@ def test_l_generator_weighs_its_terms_with_the_users_lambdas() -> None:
     terms = {"color": torch.tensor(1.0), "natural": torch.tensor(2.0), "artifact": torch.tensor(3.0)}
     assert losses.generator_loss(terms, {"color": 10, "natural": 0.5, "artifact": 2}).item() == 17
     assert losses.generator_loss({"color": torch.tensor(2.0)}, {"color": 3}).item() == 6
+
+
+def tensor(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def test_ssim_is_scikit_images(astronaut: np.ndarray) -> None:
+    one = np.ascontiguousarray(astronaut[:128, 100:260])
+    other = (one * 0.7 + 30).astype(np.uint8)
+    inner = (slice(20, -20), slice(20, -20))  # the two treat the sides each in its way
+    expected = structural_similarity(
+        one, other, channel_axis=2, gaussian_weights=True, use_sample_covariance=False, data_range=255, full=True
+    )[1][inner].mean()
+    ours, _ = losses._ssim_terms(tensor(one), tensor(other), 1.5)
+    assert ours[..., inner[0], inner[1]].mean().item() == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("form", ["mse", "l1", "ssim", "ms_ssim_l1"])
+def test_every_form_of_l_color_is_0_for_equal_pictures_and_grows_with_the_difference(
+    form: str, astronaut: np.ndarray
+) -> None:
+    x = tensor(np.ascontiguousarray(astronaut[:64, 200:264]))
+    worse = [losses.color_loss(x * share, x, form=form).item() for share in (1.0, 0.9, 0.6, 0.2)]
+    assert worse[0] == pytest.approx(0, abs=1e-5) and worse == sorted(worse) and worse[-1] > 0.01
+
+
+def test_ms_ssim_l1_mixes_zhaos_shares() -> None:
+    """Of two flat pictures the contrast terms are 1, the luminance term and L1 are known."""
+    x, y = torch.full((1, 3, 48, 48), 0.0), torch.full((1, 3, 48, 48), 0.5)  # 0.5 and 0.75 on the scale of [0, 1]
+    luminance = (2 * 0.5 * 0.75 + 1e-4) / (0.5**2 + 0.75**2 + 1e-4)
+    expected = 0.84 * (1 - luminance) + 0.16 * 0.25
+    assert losses.color_loss(x, y, form="ms_ssim_l1").item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_l1_is_the_mean_distance() -> None:
+    assert losses.color_loss(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0]), form="l1").item() == 1.5
+
+
+def test_l_identity_is_the_squared_distance_to_the_natural_photo() -> None:
+    assert losses.identity_loss(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 0.0])).item() == 0.5
