@@ -382,13 +382,20 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--s3-endpoint", metavar="URL", help="S3 server (default: AWS_ENDPOINT_URL, else AWS)")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def add(command, help: str, epilog: str) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
+    natural = argparse.ArgumentParser(add_help=False)
+    natural.add_argument(
+        "--natural",
+        metavar="DIR",
+        help="good photos, to see how far they are left alone (default: a store's held-out ones)",
+    )
+
+    def add(command, help: str, epilog: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
         added = commands.add_parser(
             command.__name__,
             help=help,
             description=help[0].upper() + help[1:] + ".",
             epilog=epilog,
-            parents=[common],
+            parents=[common, *parents],
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         added.set_defaults(command=command)
@@ -465,6 +472,7 @@ def _parser() -> argparse.ArgumentParser:
         evaluate,
         "score a model beside the input and the fixed algorithm",
         "example: naturaltone evaluate models/first ~/other-photos --sheet sheet.html",
+        natural,
     )
     sub.add_argument("model", metavar="MODEL", help="bundle folder, s3:// or models:/name@alias")
     sub.add_argument("photos", metavar="PHOTOS", help="a folder of photos, or a store (its held-out photos)")
@@ -472,11 +480,6 @@ def _parser() -> argparse.ArgumentParser:
         "--references", metavar="DIR", help="how the photos should look: files of the same names, but for the suffix"
     )
     sub.add_argument("--against", metavar="MODEL", help="another model to compare with")
-    sub.add_argument(
-        "--natural",
-        metavar="DIR",
-        help="good photos, to see how far they are left alone (default: a store's held-out ones)",
-    )
     sub.add_argument(
         "--sheet", metavar="FILE", help="write the table and a slider a photo as an HTML page: the first and the worst"
     )
@@ -487,15 +490,11 @@ def _parser() -> argparse.ArgumentParser:
         "what each of the three losses adds: the four panels of the document's Fig. 6, and the numbers",
         "example: naturaltone ablation first --sheet fig6.html\n\n"
         "trains RUN again as RUN-color (λ1) and RUN-natural (λ1+λ2), unless models/ has these already",
+        natural,
     )
     sub.add_argument("run", metavar="RUN", help="a finished run of `naturaltone train`, with all three losses")
     sub.add_argument("--workers", metavar="N", type=int, help="DDP workers (default: the GPUs, or 1)")
     sub.add_argument("--photos", metavar="PHOTOS", help="a folder or a store (default: held-out photos of RUN's store)")
-    sub.add_argument(
-        "--natural",
-        metavar="DIR",
-        help="good photos, to see how far they are left alone (default: a store's held-out ones)",
-    )
     sub.add_argument(
         "--models", metavar=("M1", "M2", "M3"), nargs=3, help="take these models as λ1, λ1+λ2 and λ1+λ2+λ3; train none"
     )

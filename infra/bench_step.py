@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import statistics
 import tempfile
@@ -15,16 +16,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from infra import local
 from pipeline import ingest, shards, stream
+from training import tracking
 from training.config import TrainConfig
 from training.loop import FitReport, fit
 from training.step import GanStep
+from training.train import train
 
 _BATCHES = 4  # different ones that the bare step takes turns at
 _MATRIX = 8192
 
 
 def bench_step(photos: str, config: TrainConfig, *, steps: int, rounds: int, bare: bool) -> dict[str, Any]:
-    """Train `steps` steps a contender and round on `photos`; a dict of figures. bare: without Ray's part."""
+    """Train `steps` steps a contender and round on `photos`; a dict of figures. bare: only the bare step."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder, local.ray_session():
         store = f"{folder}/store"
@@ -119,11 +122,6 @@ def _bare(config: TrainConfig, device: torch.device, batches: list[stream.Batch]
 
 
 def _under_ray(config: TrainConfig, store: str, steps: int, *, folder: Path, name: str) -> FitReport:
-    import dataclasses
-
-    from training import tracking
-    from training.train import train
-
     with local.environment({"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/{name}.db"}):
         tracking.create_experiment(artifacts=folder / "artifacts")
         return train(

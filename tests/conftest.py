@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -66,6 +67,29 @@ def photo_folder(
         name = f"below/{number:02}.png" if number % 12 == 0 else f"{number:02}.jpg"
         (folder / name).write_bytes(to_file(pixels, "PNG" if name.endswith("png") else "JPEG", quality=92))
     return folder
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """`disk(size)`: a folder on a disk of that many bytes; again, to change its size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = False
+
+    def resize(size: int) -> Path:
+        nonlocal mounted
+        options = f"size={size},{'remount' if mounted else 'mode=777'}"
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("mounting a small disk takes root")
+        mounted = True
+        return folder
+
+    yield resize
+    if mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

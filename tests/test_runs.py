@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -304,29 +303,6 @@ def test_a_server_that_refuses_is_a_lost_checkpoint_at_once_and_the_one_before_i
     weather.share = 0.0
     assert runs.list_checkpoints(uri) == [1]
     assert_whole(uri, 1)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """`disk(size)`: a folder on a disk of that many bytes; again, to change its size."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = False
-
-    def resize(size: int) -> Path:
-        nonlocal mounted
-        options = f"size={size},{'remount' if mounted else 'mode=777'}"
-        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            pytest.skip("mounting a small disk takes root")
-        mounted = True
-        return folder
-
-    yield resize
-    if mounted:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_full_disk_is_a_lost_checkpoint_and_the_one_before_is_whole(

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -203,29 +203,6 @@ def test_fewer_workers_go_on_with_the_same_batches_to_the_same_weights(
     after = losses_of(result)
     assert sorted(after) == list(range(tiny.steps - EVERY, tiny.steps))
     assert after == pytest.approx({step: losses_of(undisturbed)[step] for step in after}, abs=1e-4)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """`disk(size)`: a folder on a disk of that many bytes; again, to change its size."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = False
-
-    def resize(size: int) -> Path:
-        nonlocal mounted
-        options = f"size={size},{'remount' if mounted else 'mode=777'}"
-        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            pytest.skip("mounting a small disk takes root")
-        mounted = True
-        return folder
-
-    yield resize
-    if mounted:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_full_disk_ends_the_run_in_one_line_and_with_space_elastic_workers_go_on(
