@@ -342,7 +342,7 @@ def test_a_recorder_on_a_server_that_answers_writes_everything_when_it_closes(tr
 
 
 def test_a_server_that_never_comes_back_does_not_hold_the_run_for_ever(
-    soon: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    soon: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "_PATIENCE_SECONDS", 0.3)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{local.free_port()}")
@@ -351,7 +351,7 @@ def test_a_server_that_never_comes_back_does_not_hold_the_run_for_ever(
     ending = closing(recorder)
     ending.join(60)
     assert not ending.is_alive()
-    assert "the last 1 metrics are lost, the server does not answer" in caplog.text
+    assert recorder.problem == "the tracking server did not answer, the last 1 metrics are lost"
 
 
 def test_the_load_of_the_machine_is_recorded_while_a_run_goes_also_after_it_was_opened(
@@ -387,3 +387,15 @@ def test_a_run_is_shown_as_running_and_then_as_it_ended(tracking_uri: str) -> No
             assert client.get_run(run_id).info.status == "RUNNING"
             raise error
         assert client.get_run(run_id).info.status == status
+
+
+def test_a_run_that_the_server_does_not_know_is_said_at_once_and_holds_nothing_up(
+    tracking_uri: str, soon: None
+) -> None:
+    recorder = recorder_of("0" * 32)
+    recorder.log(0, {"loss": 1.0})
+    wait_for(lambda: recorder.problem is not None)
+    assert recorder.problem and recorder.problem.startswith("the tracking server refused what came last (")
+    recorder.log(1, {"loss": 1.0})
+    assert recorder._entries.empty(), "nothing piles up"
+    recorder.close()

@@ -135,10 +135,13 @@ class Recorder:
         self._entries: queue.SimpleQueue[list[Metric] | tuple[int, np.ndarray, str]] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._load_recorded = False
+        self.problem: str | None = None  # what was lost, once something is; the user is to hear of it
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._thread.start()
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
+        if self.problem:
+            return
         now = int(time.time() * 1000)
         self._entries.put([(name, value, now, step) for name, value in metrics.items()])
 
@@ -172,12 +175,12 @@ class Recorder:
                 except Exception as error:  # any of its many network errors: keep the rows and try again
                     log.warning("tracking: %d metrics wait (%s)", len(metrics), _first_line(error))
                     if getattr(error, "error_code", None) in _FINAL_ERRORS:
-                        log.error("tracking: nothing more is recorded, the server refuses it for good")
+                        self.problem = f"the tracking server refused what came last ({_first_line(error)})"
                         return
                 if deadline is not None and not (metrics or pictures):
                     return
                 if deadline is not None and time.monotonic() > deadline:
-                    log.error("tracking: the last %d metrics are lost, the server does not answer", len(metrics))
+                    self.problem = f"the tracking server did not answer, the last {len(metrics)} metrics are lost"
                     return
                 if deadline is not None:
                     time.sleep(_FLUSH_SECONDS)

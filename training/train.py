@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import queue
 import threading
@@ -35,6 +36,7 @@ from training.samples import Samples
 from training.step import GanStep, TrainingDiverged
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 _PROGRESS_SECONDS = 1.0
 _MAX_FAILURES = 3  # lost workers that a run survives by itself
@@ -117,6 +119,8 @@ def train(
             raise TrainingFailed(
                 f"run '{run_name}' stopped: {cause(error)}; resume it with --run {run_name}"
             ) from error
+        if "untracked" in outcome:
+            log.warning("run '%s': %s", run_name, outcome["untracked"])
         if "stopped" in outcome:
             raise TrainingFailed(f"run '{run_name}' stopped: {outcome['stopped']}; resume it with --run {run_name}")
     write_bundle(bundle, runs.read_checkpoint(run.uri, config.steps), run.store, run=run_name, mlflow_run_id=run_id)
@@ -265,6 +269,8 @@ def _train_worker(job: dict[str, Any]) -> dict[str, Any]:
     except (TrainingDiverged, CheckpointLost) as error:  # on all ranks alike; trying again would end the same way
         outcome["stopped"] = str(error)
     history.close()  # a collective: not where one rank may come alone
+    if recorder and recorder.problem:
+        outcome["untracked"] = recorder.problem
     return outcome | {"losses_first": history.first.mean(), "losses_last": history.last.mean()}
 
 
