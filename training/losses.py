@@ -60,13 +60,15 @@ def generator_loss(terms: dict[str, Tensor], weights: dict[str, float]) -> Tenso
 
 
 def _ssim_terms(x: Tensor, y: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-    """SSIM at each pixel and channel, and its contrast-structure part alone, with a Gaussian window."""
+    """SSIM at each pixel and channel, and its contrast-structure part alone, with a Gaussian window; y has no gradient."""
     x, y = (x + 1) / 2, (y + 1) / 2  # its luminance part is for values that are not negative
     c1, c2 = _SSIM_K1**2, _SSIM_K2**2
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.cat([x, y, x * x, y * y, x * y]), sigma).chunk(5)
-    variances = mean_xx - mean_x**2 + mean_yy - mean_y**2
-    structure = (2 * (mean_xy - mean_x * mean_y) + c2) / (variances + c2)
-    return structure * (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1), structure
+    # The formula needs the two variances only as a sum: four blurs, of which three have a way back.
+    mean_x, mean_squares, mean_xy = _blur(torch.stack([x, x * x + y * y, x * y]), sigma).unbind()
+    mean_y = _blur(y, sigma)
+    squared_means, product = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
+    structure = (2 * (mean_xy - product) + c2) / (mean_squares - squared_means + c2)
+    return structure * ((2 * product + c1) / (squared_means + c1)), structure
 
 
 def _ms_ssim_l1(x: Tensor, y: Tensor) -> Tensor:
@@ -75,7 +77,9 @@ def _ms_ssim_l1(x: Tensor, y: Tensor) -> Tensor:
     ms_ssim = terms[-1][0]
     for _, structure in terms[:-1]:
         ms_ssim = ms_ssim * structure
-    difference = _blur((x - y).abs() / 2, _MS_SSIM_SIGMAS[-1])
+    # The mean of a blurred plane is the mean of the plane weighed by how often the window sees each place.
+    down, across = (_gaussian_band(side, _MS_SSIM_SIGMAS[-1], x.device).sum(dim=0) for side in x.shape[-2:])
+    difference = (x - y).abs() / 2 * down[:, None] * across
     return _MS_SSIM_SHARE * (1 - ms_ssim.mean()) + (1 - _MS_SSIM_SHARE) * difference.mean()
 
 
