@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-CHAMPION = "models:/naturaltone@champion"
+_MODEL_HELP = (
+    "a bundle's folder, s3://…, models:/NAME@ALIAS or `pretrained`, the model that comes along "
+    "(default: models:/naturaltone@champion if you have registered one, else pretrained)"
+)
 OK, SOME_FAILED, WRONG_USAGE, RUN_FAILED = 0, 1, 2, 3
 _LISTED = 20  # photos in trouble that a command prints; a file or --json names all
 
@@ -280,7 +283,7 @@ def _train_missing(plan: Plan, workers: int | None) -> None:
 
 def enhance(options: argparse.Namespace) -> int:
     from pipeline import storage
-    from serving.enhancer import Enhancer, check_strength
+    from serving.enhancer import Enhancer, check_strength, default_model
 
     check_strength(options.strength)
     storage.check_reachable(options.source)
@@ -289,11 +292,10 @@ def enhance(options: argparse.Namespace) -> int:
             raise ValueError(f"'{options.target}' is the photo itself; originals stay untouched: choose another name")
         if os.path.isdir(options.target):
             raise ValueError(f"'{options.target}' is a folder; name the file that the enhanced photo is to be")
-        enhanced = Enhancer.load(options.model).enhance_file(
-            storage.read_bytes(options.source), strength=options.strength
-        )
+        enhancer = Enhancer.load(options.model or default_model())
+        enhanced = enhancer.enhance_file(storage.read_bytes(options.source), strength=options.strength)
         storage.write_bytes(options.target, enhanced.data)
-        print(f"{options.target}: {enhanced.megapixels:.1f} megapixels")
+        print(f"{options.target}: {enhanced.megapixels:.1f} megapixels, enhanced by {enhancer.version}")
         return OK
 
     from infra.local import ray_session
@@ -301,14 +303,14 @@ def enhance(options: argparse.Namespace) -> int:
 
     storage.check_folder(options.source)
     refuse_nesting(options.source, options.target)
-    enhancer = Enhancer.load(options.model)
+    enhancer = Enhancer.load(options.model or default_model())
     with ray_session():
         report = enhance_archive(options.source, options.target, enhancer, strength=options.strength)
     for entry in report.failures:
         print(f"failed {entry.source}: {entry.reason}", file=sys.stderr)
     print(
         f"{report.enhanced} enhanced, {report.failed} failed, {report.unchanged} done before, "
-        f"{report.other_files} other files left alone; {report.megapixels_per_second:.1f} MP/s"
+        f"{report.other_files} other files left alone; {report.megapixels_per_second:.1f} MP/s by {enhancer.version}"
     )
     return SOME_FAILED if report.failed else OK
 
@@ -316,12 +318,13 @@ def enhance(options: argparse.Namespace) -> int:
 def serve(options: argparse.Namespace) -> int:
     from infra.local import check_port, ray_session
     from serving import app
-    from serving.enhancer import load_model
+    from serving.enhancer import default_model, load_model
 
     check_port(options.host, options.port)
-    load_model(options.model)
-    with ray_session(), app.running(model=options.model, host=options.host, port=options.port) as address:
-        print(f"serving {options.model} at {address}, API at {address}/docs; Ctrl-C ends it", flush=True)
+    model = options.model or default_model()
+    _, version = load_model(model)
+    with ray_session(), app.running(model=model, host=options.host, port=options.port) as address:
+        print(f"serving {version} at {address}, API at {address}/docs; Ctrl-C ends it", flush=True)
         print(f"try: curl --data-binary @photo.jpg {address}/v1/enhance -o enhanced.jpg", flush=True)
         with contextlib.suppress(KeyboardInterrupt):  # how a server is meant to end
             signal.pause()
@@ -474,7 +477,7 @@ def _parser() -> argparse.ArgumentParser:
         "example: naturaltone evaluate models/first ~/other-photos --sheet sheet.html",
         natural,
     )
-    sub.add_argument("model", metavar="MODEL", help="bundle folder, s3:// or models:/name@alias")
+    sub.add_argument("model", metavar="MODEL", help="a bundle's folder, s3://…, models:/NAME@ALIAS or `pretrained`")
     sub.add_argument("photos", metavar="PHOTOS", help="a folder of photos, or a store (its held-out photos)")
     sub.add_argument(
         "--references", metavar="DIR", help="how the photos should look: files of the same names, but for the suffix"
@@ -504,11 +507,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = add(
         enhance,
         "enhance one photo, or a whole tree into a parallel one; originals stay untouched",
-        "example: naturaltone enhance ~/photos ~/enhanced --model models/first --strength 0.8",
+        "example: naturaltone enhance ~/photos ~/enhanced --strength 0.8",
     )
     sub.add_argument("source", metavar="SRC", help="a photo or a folder: a path, file:// or s3://")
     sub.add_argument("target", metavar="DST", help="where the enhanced ones go; never inside SRC")
-    sub.add_argument("--model", default=CHAMPION, help=f"default: {CHAMPION}")
+    sub.add_argument("--model", help=_MODEL_HELP)
     sub.add_argument("--strength", type=float, default=1.0, help="0 unchanged, 1 the model's own, up to 1.5")
 
     sub = add(
@@ -535,7 +538,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", metavar="FILE", help="write the figures to a file too")
 
     sub = add(serve, "HTTP service", "example: naturaltone serve --model models/first --port 8000")
-    sub.add_argument("--model", default=CHAMPION, help=f"default: {CHAMPION}")
+    sub.add_argument("--model", help=_MODEL_HELP)
     sub.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     sub.add_argument("--port", type=int, default=8000, help="default: 8000")
     return parser

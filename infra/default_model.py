@@ -3,13 +3,15 @@
     python -m infra.default_model PHOTOS WORK        PHOTOS/inputs of poor tone, PHOTOS/natural of good tone
 
 WORK keeps everything: run it again and it goes on. Held out, before anything is learned, are a quarter of the inputs and an
-eighth of the natural photos, by their content; the table and the sheet at the end are of those.
+eighth of the natural photos, by their content; the tables and the sheets at the end are of those. WORK/pretrained is the
+bundle with these numbers in it, as it is shipped in serving/pretrained.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import shutil
 import subprocess
 import sys
@@ -25,9 +27,10 @@ from infra import dull, local
 from pipeline import images, ingest, storage, tone
 from serving import evaluate, evaluation_report, sheet
 from serving.enhancer import Enhancer
-from serving.evaluate import EvaluationPhoto, Stage
+from serving.evaluate import Evaluation, EvaluationPhoto, Scores, Stage
 from training import runs
 from training.alone import train_alone
+from training.checkpoint import load_bundle, save_bundle
 from training.config import TrainConfig, make_config
 from training.train import write_bundle
 
@@ -46,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     config = make_config("small", options.set)
     prepare(options.photos, options.work)
     bundle = train(options.work, config)
-    measure(bundle, options.work)
+    release(bundle, measure(bundle, options.work), options.work / "pretrained")
     return 0
 
 
@@ -83,7 +86,7 @@ def train(work: Path, config: TrainConfig) -> Path:
     return work / "bundle"
 
 
-def measure(bundle: Path, work: Path) -> None:
+def measure(bundle: Path, work: Path) -> dict[str, Evaluation]:
     """Print tables of the held-out photos, beside ImageMagick where it is installed, and write a sheet for each."""
     enhancer = Enhancer.load(str(bundle))
     stages = {
@@ -93,8 +96,9 @@ def measure(bundle: Path, work: Path) -> None:
     }
     if shutil.which("convert"):
         stages["imagemagick"] = Stage("ImageMagick auto", imagemagick_auto)
+    evaluations = {}
     for kind in ("inputs", "dulled"):
-        evaluation = evaluate.score(
+        evaluations[kind] = evaluation = evaluate.score(
             _photos(work / "held-out" / kind),
             stages,
             natural=_photos(work / "held-out" / "natural"),
@@ -105,6 +109,26 @@ def measure(bundle: Path, work: Path) -> None:
         print(f"\n{kind}: {evaluation.photos} held-out photos\n{evaluation_report.format_table(evaluation)}")
         page = sheet.page(f"default model on held-out {kind}", evaluation_report.sheet_parts(evaluation))
         (work / f"{kind}.html").write_text(page)
+    return evaluations
+
+
+def release(bundle: Path, evaluations: dict[str, Evaluation], folder: Path) -> None:
+    """Write the bundle anew with what was measured, and without the places on this machine where it was made."""
+    made = load_bundle(bundle)
+    save_bundle(
+        folder,
+        made.generator,
+        TrainConfig(**made.description["training"]),
+        working_resolution=made.working_resolution,
+        lineage={name: value for name, value in made.description["lineage"].items() if name not in ("store", "run")},
+        natural_model=made.natural_model,
+        metrics={kind: {"photos": one.photos, **_numbers(one.table)} for kind, one in evaluations.items()},
+    )
+
+
+def _numbers(table: Scores) -> Scores:
+    """Without those that were not measured, for which JSON has no name."""
+    return {stage: {name: value for name, value in row.items() if not math.isnan(value)} for stage, row in table.items()}
 
 
 def imagemagick_auto(pixels: np.ndarray) -> np.ndarray:

@@ -23,6 +23,8 @@ from training.step import to_pixels, to_tensor
 
 MAX_STRENGTH = 1.5
 
+PRETRAINED = "pretrained"  # the model that comes with this package, see its card
+
 _RADIUS = 1 / 24  # of the long side: the window in which one affine model explains the change
 _EPSILON = 1e-4  # keeps the model of a flat window near a shift; in squared units of [0, 1]
 _KEPT = 0.5  # of a value's distance to black and to white: what the photo has in shadows and highlights, it keeps
@@ -49,7 +51,7 @@ class Enhancer:
 
     @classmethod
     def load(cls, uri: str) -> Enhancer:
-        """From a bundle folder, an `s3://` prefix or a registered model (`models:/name@alias`)."""
+        """From what `load_model` takes."""
         bundle, version = load_model(uri)
         return cls(bundle, version=version)
 
@@ -84,9 +86,19 @@ def check_strength(strength: float) -> None:
         raise ValueError(f"strength {strength}: must be between 0 (unchanged) and {MAX_STRENGTH}; 1 is the model's own")
 
 
+def default_model() -> str:
+    """What a command takes that names no model: the registry's champion where there is one, else the model shipped here."""
+    return tracking.CHAMPION_URI if tracking.has_champion() else PRETRAINED
+
+
 def load_model(uri: str) -> tuple[Bundle, str]:
-    """The bundle that `uri` names, and the version to report for it: a name for people, a digest for the weights."""
-    if uri.startswith("models:/"):
+    """The bundle that `uri` names, and the version to report for it: a name for people, a digest for the weights.
+
+    uri: `pretrained`, a bundle folder, an `s3://` prefix or a registered model (`models:/name@alias`).
+    """
+    if uri == PRETRAINED:
+        name, bundle = PRETRAINED, load_bundle(Path(__file__).parent / PRETRAINED)
+    elif uri.startswith("models:/"):
         folder, version = tracking.download_model(uri)
         name = f"{uri.removeprefix('models:/').split('@')[0].split('/')[0]}/{version}"
         bundle = load_bundle(folder)

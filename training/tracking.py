@@ -24,6 +24,7 @@ Metric = tuple[str, float, int, int]  # name, value, milliseconds, step
 MODEL_NAME = "naturaltone"
 EXPERIMENT = "naturaltone"
 CHAMPION, CHALLENGER = "champion", "challenger"
+CHAMPION_URI = f"models:/{MODEL_NAME}@{CHAMPION}"
 BUNDLE_ARTIFACT = "bundle"
 
 _FLUSH_SECONDS = 2.0
@@ -343,10 +344,19 @@ def model_of_run(run_name: str) -> str:
     return f"models:/{newest.name}/{newest.version}"
 
 
+def has_champion() -> bool:
+    """Whether the registry has a model to take by default; `TrackingError` if it does not answer."""
+    return _database_exists(os.environ.get("MLFLOW_TRACKING_URI", "")) and CHAMPION in aliases()
+
+
 def _refuse_absent_database() -> None:
     """Looking into an SQLite file that is not there would make one."""
     import mlflow
 
-    scheme, _, path = mlflow.get_tracking_uri().partition(":///")
-    if scheme == "sqlite" and not Path(path).exists():
+    if not _database_exists(mlflow.get_tracking_uri()):
         raise TrackingError(f"there is no tracking at '{mlflow.get_tracking_uri()}'; check MLFLOW_TRACKING_URI")
+
+
+def _database_exists(tracking_uri: str) -> bool:
+    scheme, _, path = tracking_uri.partition(":///")
+    return scheme != "sqlite" or Path(path).exists()
