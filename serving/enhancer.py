@@ -1,8 +1,9 @@
 """Enhancer: a loaded model that enhances photos of any size; the one path for archive, HTTP and evaluation.
 
 G runs at the working resolution it was trained at, so a photo gets the same look at any size. Its change is described
-there by an affine colour model around each pixel (a guided filter with the photo as its guide: He, Sun & Tang 2013) and
-carried to full resolution strip by strip: edges stay where the photo has them, and no detail passes through a resize.
+there by an affine colour model at each pixel (a guided filter with the photo as its guide: He, Sun & Tang 2013, and what
+that leaves over as an offset) and carried to full resolution strip by strip: edges stay where the photo has them, and no
+detail of the photo passes through a resize.
 """
 
 from __future__ import annotations
@@ -130,7 +131,11 @@ def _to_working_size(pixels: np.ndarray, long_side: int) -> np.ndarray:
 
 
 def _affine_models(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """The 3×4 colour model [A | b] around each pixel with after ≈ A·before + b in [0, 1]; H×W×3×4 float32."""
+    """The 3×4 colour model [A | b] around each pixel with after = A·before + b in [0, 1]; H×W×3×4 float32.
+
+    A is the least-squares fit of a window. What that leaves over, local contrast most of all, which no single line through
+    a window's colours has, is put into the pixel's own b: at the working resolution the models give G's picture exactly.
+    """
     x, y = before.astype(np.float32) / 255, after.astype(np.float32) / 255
     side = 2 * max(1, round(_RADIUS * max(x.shape[:2]))) + 1
 
@@ -143,11 +148,10 @@ def _affine_models(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     cross = mean(y[..., :, None] * x[..., None, :]) - mean_y[..., :, None] * mean_x[..., None, :]
     identity = np.eye(3, dtype=np.float32)
     # Regularised towards the identity, not towards zero: where the photo is flat, its noise is carried over, not blurred.
-    linear = np.linalg.solve(
-        covariance + _EPSILON * identity, np.swapaxes(cross + _EPSILON * identity, -1, -2)
-    ).swapaxes(-1, -2)
-    offset = mean_y - np.einsum("hwij,hwj->hwi", linear, mean_x)
-    return mean(np.concatenate([linear, offset[..., None]], axis=-1))
+    linear = mean(np.linalg.solve(covariance + _EPSILON * identity, np.swapaxes(cross + _EPSILON * identity, -1, -2)))
+    linear = linear.swapaxes(-1, -2)
+    offset = y - np.einsum("hwij,hwj->hwi", linear, x)
+    return np.concatenate([linear, offset[..., None]], axis=-1)
 
 
 def _apply(pixels: np.ndarray, models: np.ndarray, strength: float) -> np.ndarray:

@@ -102,8 +102,8 @@ def bundle_folder(tmp_path_factory: pytest.TempPathFactory, config: TrainConfig)
     """A tiny model that changes a photo visibly: random weights, not trained ones."""
     torch.manual_seed(7)
     generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)
-    torch.nn.init.normal_(generator.decoder[-1].weight, std=0.05)
-    torch.nn.init.constant_(generator.decoder[-1].bias, 0.15)
+    torch.nn.init.normal_(generator.decoder[-1].weight, std=0.03)
+    torch.nn.init.constant_(generator.decoder[-1].bias, 0.1)
     folder = tmp_path_factory.mktemp("bundle")
     save_bundle(folder, generator, config, working_resolution=96, lineage={"algorithm": "test"})
     return folder

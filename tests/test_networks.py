@@ -57,6 +57,23 @@ def test_every_encoder_stage_reaches_the_result_by_its_skip() -> None:
     assert not torch.allclose(before, g(x))
 
 
+def test_g_knows_the_whole_photo_at_every_place() -> None:
+    g = generator()
+    nn.init.normal_(g.decoder[-1].weight)
+    x = torch.zeros(1, 3, 512, 512)
+    other = x.clone()
+    other[..., 256:, 256:] = 1  # farther off than the convolutions see
+    assert (g(x) - g(other))[..., :64, :64].abs().max() > 1e-6
+
+
+def test_g_can_stretch_detail_that_only_the_input_has() -> None:
+    g = generator()
+    with torch.no_grad():
+        g.decoder[-1].bias[:3] = 0.5
+    dark = torch.rand(1, 3, 16, 16) * 0.2 - 1
+    torch.testing.assert_close(g(dark) + 1, 1.25 * (dark + 1))
+
+
 def test_no_frame_is_drawn_around_a_flat_picture() -> None:
     g = generator()
     nn.init.normal_(g.decoder[-1].weight)

@@ -20,7 +20,7 @@ from training.networks import ToneEnhancer
 from training.niqe import NaturalModel
 from training.step import GanStep
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CHECKPOINT_JSON, CHECKPOINT_TENSORS = "checkpoint.json", "checkpoint.safetensors"
 BUNDLE_JSON, BUNDLE_TENSORS = "model.json", "generator.safetensors"
 
