@@ -35,8 +35,8 @@ from training.config import TrainConfig, make_config
 from training.train import write_bundle
 
 LONG_SIDE = 320  # crops of 192 then see most of a photo, and so its tone; the enhancer carries the change to any size
-COPIES = 2  # dulled ones of each natural photo
-VARIANTS = 3  # of each input, a little lighter or darker, warmer or colder
+COPIES = 1  # dulled ones of each natural photo
+VARIANTS = 5  # of each input, a little lighter or darker, warmer or colder
 RUN = "default"
 
 

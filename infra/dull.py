@@ -1,4 +1,8 @@
-"""Dulled copies of good photos: the ways in which photos come out badly, in random measure; more inputs to learn from."""
+"""Dulled copies of good photos: the ways in which photos come out badly, in random measure; more inputs to learn from.
+
+Each copy is plainly of poorer tone than its photo. Copies that could pass for good ones, with a slight cast alone say, teach
+the generator that photos like the natural ones are to be changed, against what it learns from those.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +16,24 @@ _LINEAR = (
 
 
 def _exposure(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Too short an exposure, up to two stops."""
-    return rgb * np.exp2(-random.uniform(0.3, 2.0)) ** (1 / _LINEAR)
+    """Too short an exposure, by one to three stops."""
+    return rgb * np.exp2(-random.uniform(1.0, 3.0)) ** (1 / _LINEAR)
 
 
 def _gamma(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    return rgb ** np.exp(random.uniform(-0.5, 0.6))
+    """Midtones too light or, more often, too dark."""
+    return rgb ** np.exp(random.choice([-0.6, 0.9, 0.9]) * random.uniform(0.6, 1))
 
 
 def _contrast(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Flat light: everything nearer to one grey."""
-    return _towards(rgb, random.uniform(0.25, 0.65), random.uniform(0.25, 0.6))
+    return _towards(rgb, random.uniform(0.25, 0.65), random.uniform(0.4, 0.7))
 
 
 def _haze(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Bluish light in front of the scene, thicker towards the top, where the far things are."""
     air = random.uniform(0.6, 0.9) + np.array([-0.03, 0.0, 0.04]) * random.uniform(0, 1)
-    thickness = random.uniform(0.15, 0.55) * np.linspace(1, random.uniform(0.3, 1), len(rgb))[:, None, None]
+    thickness = random.uniform(0.3, 0.6) * np.linspace(1, random.uniform(0.3, 1), len(rgb))[:, None, None]
     return _towards(rgb, air, thickness)
 
 
@@ -45,22 +50,20 @@ def _towards(rgb: np.ndarray, other: float | np.ndarray, share: float | np.ndarr
     return rgb * (1 - share) + other * share
 
 
-_FAULTS: tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], ...] = (
-    _exposure,
-    _gamma,
-    _contrast,
-    _haze,
-    _white_balance,
-    _saturation,
-)
+_Fault = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+_TONE_FAULTS: tuple[_Fault, ...] = (_exposure, _gamma, _contrast, _haze)
+_COLOR_FAULTS: tuple[_Fault, ...] = (_white_balance, _saturation)
 
 
 def dull(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A copy of an H×W×3 uint8 photo with one to three faults of exposure, gamma, contrast, haze, white balance, saturation."""
+    """A copy of an H×W×3 uint8 photo with a fault of exposure, gamma, contrast or haze, or two; maybe one of colour too."""
     rgb = pixels.astype(np.float32) / 255
-    chosen = random.choice(len(_FAULTS), size=random.integers(1, 4), replace=False)
-    for number in sorted(chosen):
-        rgb = np.clip(_FAULTS[number](rgb, random), 0, 1)
+    tone = sorted(random.choice(len(_TONE_FAULTS), size=random.integers(1, 3), replace=False))
+    faults = [_TONE_FAULTS[number] for number in tone]
+    if random.random() < 0.4:
+        faults.append(_COLOR_FAULTS[random.integers(len(_COLOR_FAULTS))])
+    for fault in faults:
+        rgb = np.clip(fault(rgb, random), 0, 1)
     return _quantize(rgb, random)
 
 
