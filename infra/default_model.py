@@ -128,7 +128,9 @@ def release(bundle: Path, evaluations: dict[str, Evaluation], folder: Path) -> N
 
 def _numbers(table: Scores) -> Scores:
     """Without those that were not measured, for which JSON has no name."""
-    return {stage: {name: value for name, value in row.items() if not math.isnan(value)} for stage, row in table.items()}
+    return {
+        stage: {name: value for name, value in row.items() if not math.isnan(value)} for stage, row in table.items()
+    }
 
 
 def imagemagick_auto(pixels: np.ndarray) -> np.ndarray:

@@ -1,0 +1,57 @@
+"""`naturaltone ablation RUN` trains the two models that Fig. 6 lacks, on what the run saw, and only once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import naturaltone
+from infra import local
+from pipeline import images, shards, storage, tone
+from serving import ablation
+from serving.enhancer import Enhancer
+from tests.test_runs import LONG_SIDE, add
+from training import runs
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_missing_models_are_trained_beside_the_run_and_then_taken(
+    tmp_path: Path, astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = shards.empty_store(str(tmp_path / "store"), algorithm=tone.algorithm_id(), long_side=LONG_SIDE)
+    for role in shards.ROLES:
+        add(store, astronaut, role, 0, 14)
+    monkeypatch.setattr(local, "ray_session", contextlib.nullcontext)  # there is one already
+    monkeypatch.chdir(tmp_path)
+    settings = ("--set", "steps=4", "--set", "crop=32", "--set", "lambda_identity=0.5")
+    assert naturaltone.main(["train", store.uri, "--recipe", "smoke", *settings, "--run", "whole"]) == 0
+    add(shards.open_store(store.uri), astronaut, "input", 14, 4)  # which the run has not seen
+
+    command = ["ablation", "whole", "--photos", str(photos(tmp_path, astronaut)), "--sheet", "fig6.html", "--json"]
+    assert naturaltone.main(command) == 0
+    told = capsys.readouterr()
+    assert "training whole-color into models/whole-color" in told.err
+    figures = json.loads(told.out.splitlines()[-1])
+    assert set(figures["models"]) == set(ablation.MODELS) and len(figures["expectations"]) == 7
+    weights = {name: Enhancer.load(f"models/{name}").bundle for name in ("whole", "whole-color", "whole-natural")}
+    assert len({bundle.digest for bundle in weights.values()}) == 3
+    trained = {name: bundle.description["training"] for name, bundle in weights.items()}
+    assert [trained[f"whole-{part}"]["lambda_natural"] > 0 for part in ("color", "natural")] == [False, True]
+    assert {each["lambda_identity"] for each in trained.values()} == {0.5}
+    seen = [runs.open_run(store.uri, name).store.count("input", "train") for name in weights]
+    assert len(set(seen)) == 1
+    assert "1 input" in Path("fig6.html").read_text()
+
+    assert naturaltone.main(command) == 0
+    assert "training" not in capsys.readouterr().err
+
+
+def photos(folder: Path, astronaut: np.ndarray) -> Path:
+    for number in range(2):
+        data = images.encode_jpeg(astronaut[number * 60 : number * 60 + 200, :240], quality=95)
+        storage.write_bytes(str(folder / "photos" / f"{number}.jpg"), data)
+    return folder / "photos"
