@@ -69,9 +69,22 @@ def test_g_knows_the_whole_photo_at_every_place() -> None:
 def test_g_can_stretch_detail_that_only_the_input_has() -> None:
     g = generator()
     with torch.no_grad():
-        g.decoder[-1].bias[:3] = 0.5
+        g.decoder[-1].bias[0] = 0.5
     dark = torch.rand(1, 3, 16, 16) * 0.2 - 1
     torch.testing.assert_close(g(dark) + 1, 1.25 * (dark + 1))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 99))
+def test_no_weights_can_change_a_hue(seed: int) -> None:
+    torch.manual_seed(seed)
+    g = generator()
+    nn.init.normal_(g.decoder[-1].weight, std=0.3)
+    x = torch.rand(1, 3, 16, 16) * 2 - 1
+    before, after = (image - image.mean(dim=1, keepdim=True) for image in (x, g(x)))
+    torch.testing.assert_close(
+        (before * after).sum(dim=1).abs(), before.norm(dim=1) * after.norm(dim=1), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_no_frame_is_drawn_around_a_flat_picture() -> None:

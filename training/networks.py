@@ -44,9 +44,10 @@ class ToneEnhancer(nn.Module):
     """G (Fig. 2, part 200): input photo to first corrected image, of any size.
 
     Three stride-2 encoder layers, a residual part, three decoder layers that enlarge by 2; skip connections join layers
-    of one size. The last one joins the input itself: the last layer gives each value its change as a gain and an offset,
+    of one size. The last one joins the input itself: the last layer gives each pixel its change as a gain and an offset,
     G(x) = x + gain · (x + 1) / 2 + offset, both 0 at first. A sum alone cannot stretch the detail of a dark photo, of which
-    only the input has all.
+    only the input has all. The three colours share both, which is all that the fixed algorithms do and keeps each hue: with
+    gains of their own skies turned to turquoise.
     """
 
     def __init__(self, *, width: int, residual_blocks: int) -> None:
@@ -55,7 +56,7 @@ class ToneEnhancer(nn.Module):
             [_conv(3, width, stride=2), _conv(width, 2 * width, stride=2), _conv(2 * width, 4 * width, stride=2)]
         )
         self.residual = nn.Sequential(*(ResidualBlock(4 * width) for _ in range(residual_blocks)))
-        self.decoder = nn.ModuleList([_conv(4 * width, 2 * width), _conv(2 * width, width), _conv(width, 6)])
+        self.decoder = nn.ModuleList([_conv(4 * width, 2 * width), _conv(2 * width, width), _conv(width, 2)])
         for parameter in self.decoder[-1].parameters():
             nn.init.zeros_(parameter)
 
