@@ -100,11 +100,11 @@ def small() -> TrainConfig:
     """About an hour on two CPU cores: that of the model in serving/pretrained; crops of a store with --long-side 320."""
     return TrainConfig(
         crop=176,
-        steps=3800,
+        steps=4000,
         color_loss="ms_ssim_l1",
         lambda_natural=0.05,
         lambda_artifact=0.3,
-        lambda_identity=1.0,
+        lambda_identity=0.7,
     )
 
 

@@ -1,0 +1,65 @@
+"""The model that comes along: there, small, of no place on the machine that made it, and of use without any set-up."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import naturaltone
+import serving
+from serving.enhancer import PRETRAINED, Enhancer
+from training import metrics
+
+FOLDER = Path(serving.__file__).parent / PRETRAINED
+
+
+@pytest.fixture(scope="module")
+def pretrained() -> Enhancer:
+    return Enhancer.load(PRETRAINED)
+
+
+def test_it_has_a_card_and_is_small() -> None:
+    card = (FOLDER / "README.md").read_text()
+    assert "research and education" in card and "## Limits" in card
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 12e6
+
+
+def test_it_says_what_it_was_measured_to_do_and_not_where_it_was_made(pretrained: Enhancer) -> None:
+    description = pretrained.bundle.description
+    assert not {"store", "run", "mlflow_run_id"} & set(description["lineage"])
+    for row in (row for kind in description["metrics"].values() for row in kind.values() if isinstance(row, dict)):
+        assert all(math.isfinite(value) for value in row.values())
+    assert "NaN" not in json.dumps(description["metrics"])
+    assert pretrained.bundle.natural_model is not None
+
+
+def test_it_brightens_a_dark_photo_without_blowing_it(pretrained: Enhancer, astronaut: np.ndarray) -> None:
+    dark = np.clip(astronaut * 0.3, 0, 255).astype(np.uint8)
+    enhanced = pretrained.enhance(dark)
+    assert enhanced.mean() > 1.3 * dark.mean()
+    assert metrics.clipped_fraction(enhanced) <= metrics.clipped_fraction(dark) + 0.01
+
+
+def test_it_keeps_hues(pretrained: Enhancer, astronaut: np.ndarray) -> None:
+    hue = [
+        cv2.cvtColor(photo, cv2.COLOR_RGB2HSV)[..., 0].astype(int)
+        for photo in (astronaut, pretrained.enhance(astronaut))
+    ]
+    coloured = cv2.cvtColor(astronaut, cv2.COLOR_RGB2HSV)[..., 1] > 80
+    apart = np.abs(hue[0] - hue[1])[coloured] * 2
+    assert np.median(np.minimum(apart, 360 - apart)) <= 4
+
+
+def test_a_user_without_a_registry_gets_it_by_default_and_is_told(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")  # where it would be
+    assert naturaltone.main(["enhance", str(photo_folder / "01.jpg"), "enhanced.jpg"]) == 0
+    assert "enhanced by pretrained-" in capsys.readouterr().out
+    assert Path("enhanced.jpg").exists() and not Path("mlflow.db").exists()
