@@ -32,6 +32,9 @@ def test_it_has_a_card_and_is_small() -> None:
 def test_it_says_what_it_was_measured_to_do_and_not_where_it_was_made(pretrained: Enhancer) -> None:
     description = pretrained.bundle.description
     assert not {"store", "run", "mlflow_run_id"} & set(description["lineage"])
+    assert set(description["metrics"]) == {"inputs", "dulled"}
+    for kind in description["metrics"].values():
+        assert kind["photos"] >= 16 and {"niqe", "naturalness", "clipped_fraction"} <= set(kind["result"])
     for row in (row for kind in description["metrics"].values() for row in kind.values() if isinstance(row, dict)):
         assert all(math.isfinite(value) for value in row.values())
     assert "NaN" not in json.dumps(description["metrics"])
