@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import shards, stream, tone
-from tests.test_runs import LONG_SIDE, add
+from pipeline import shards, stream
+from tests.test_runs import make_store
 from training.alone import train_alone
 from training.config import TrainConfig
 from training.step import GanStep
@@ -21,10 +21,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def store(tmp_path: Path, astronaut: np.ndarray) -> str:
-    made = shards.empty_store(str(tmp_path / "store"), algorithm=tone.algorithm_id(), long_side=LONG_SIDE)
-    for role in shards.ROLES:
-        add(made, astronaut, role, 0, 18)
-    return made.uri
+    return make_store(tmp_path, astronaut, 18)
 
 
 def test_a_run_alone_learns_from_the_plans_batches_and_goes_on_where_it_stopped(

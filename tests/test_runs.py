@@ -57,13 +57,17 @@ def add(store: shards.Store, photo: np.ndarray, role: str, first: int, count: in
         )
 
 
+def make_store(folder: Path, photo: np.ndarray, count: int) -> str:
+    """A small store of `count` real photos a role, made without Ray; its URI."""
+    made = shards.empty_store(str(folder / "store"), algorithm=tone.algorithm_id(), long_side=LONG_SIDE)
+    for role in shards.ROLES:
+        add(made, photo, role, 0, count)
+    return made.uri
+
+
 @pytest.fixture
 def store(tmp_path: Path, astronaut: np.ndarray) -> str:
-    """A small store of real photos, made without Ray."""
-    made = shards.empty_store(str(tmp_path / "store"), algorithm=tone.algorithm_id(), long_side=LONG_SIDE)
-    for role in shards.ROLES:
-        add(made, astronaut, role, 0, 14)
-    return made.uri
+    return make_store(tmp_path, astronaut, 14)
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import pytest
 
 import naturaltone
 from infra import local
-from pipeline import images, shards, storage, tone
+from pipeline import images, shards, storage
 from serving import ablation
 from serving.enhancer import Enhancer
-from tests.test_runs import LONG_SIDE, add
+from tests.test_runs import add, make_store
 from training import runs
 
 
@@ -22,14 +22,12 @@ from training import runs
 def test_the_missing_models_are_trained_beside_the_run_and_then_taken(
     tmp_path: Path, astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = shards.empty_store(str(tmp_path / "store"), algorithm=tone.algorithm_id(), long_side=LONG_SIDE)
-    for role in shards.ROLES:
-        add(store, astronaut, role, 0, 14)
+    store = make_store(tmp_path, astronaut, 14)
     monkeypatch.setattr(local, "ray_session", contextlib.nullcontext)  # there is one already
     monkeypatch.chdir(tmp_path)
     settings = ("--set", "steps=4", "--set", "crop=32", "--set", "lambda_identity=0.5")
-    assert naturaltone.main(["train", store.uri, "--recipe", "smoke", *settings, "--run", "whole"]) == 0
-    add(shards.open_store(store.uri), astronaut, "input", 14, 4)  # which the run has not seen
+    assert naturaltone.main(["train", store, "--recipe", "smoke", *settings, "--run", "whole"]) == 0
+    add(shards.open_store(store), astronaut, "input", 14, 4)  # which the run has not seen
 
     command = ["ablation", "whole", "--photos", str(photos(tmp_path, astronaut)), "--sheet", "fig6.html", "--json"]
     assert naturaltone.main(command) == 0
@@ -42,7 +40,7 @@ def test_the_missing_models_are_trained_beside_the_run_and_then_taken(
     trained = {name: bundle.description["training"] for name, bundle in weights.items()}
     assert [trained[f"whole-{part}"]["lambda_natural"] > 0 for part in ("color", "natural")] == [False, True]
     assert {each["lambda_identity"] for each in trained.values()} == {0.5}
-    seen = [runs.open_run(store.uri, name).store.count("input", "train") for name in weights]
+    seen = [runs.open_run(store, name).store.count("input", "train") for name in weights]
     assert len(set(seen)) == 1
     assert "1 input" in Path("fig6.html").read_text()
 

@@ -23,9 +23,9 @@ import torch
 
 import naturaltone
 from infra import local
-from pipeline import shards, storage, tone
+from pipeline import storage
 from tests import fault_proxy
-from tests.test_runs import LONG_SIDE, add
+from tests.test_runs import make_store
 from training import checkpoint, runs
 from training import train as training
 from training.config import TrainConfig
@@ -56,12 +56,7 @@ def tiny(config: TrainConfig) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray) -> str:
-    made = shards.empty_store(
-        str(tmp_path_factory.mktemp("fault") / "store"), algorithm=tone.algorithm_id(), long_side=LONG_SIDE
-    )
-    for role in shards.ROLES:
-        add(made, astronaut, role, 0, 18)
-    return made.uri
+    return make_store(tmp_path_factory.mktemp("fault"), astronaut, 18)
 
 
 @pytest.fixture(scope="module")
