@@ -34,10 +34,11 @@ from training.checkpoint import load_bundle, save_bundle
 from training.config import TrainConfig, make_config
 from training.train import write_bundle
 
-LONG_SIDE = 320  # crops of 192 then see most of a photo, and so its tone; the enhancer carries the change to any size
+LONG_SIDE = 320  # crops of 208 then see most of a photo, and so its tone; the enhancer carries the change to any size
 COPIES = 1  # dulled ones of each natural photo
 VARIANTS = 5  # of each input, a little lighter or darker, warmer or colder
 RUN = "default"
+_DRAW = b"2"  # of what is held out: drawn anew after the first ones had been looked at for many choices
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -145,7 +146,7 @@ def imagemagick_auto(pixels: np.ndarray) -> np.ndarray:
 def _by_content(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Name and pixels of a folder's photos, in the order of a hash of their bytes: random, and the same on every machine."""
     files = {uri: storage.read_bytes(uri) for uri in ingest.find_photos(str(folder))}
-    for uri in sorted(files, key=lambda uri: hashlib.sha256(files[uri]).hexdigest()):
+    for uri in sorted(files, key=lambda uri: hashlib.sha256(_DRAW + files[uri]).hexdigest()):
         yield f"{Path(uri).stem}.jpg", images.training_pixels(images.decode(files[uri]))
 
 

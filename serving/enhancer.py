@@ -28,7 +28,7 @@ PRETRAINED = "pretrained"  # the model that comes with this package, see its car
 
 _RADIUS = 1 / 24  # of the long side: the window in which one affine model explains the change
 _EPSILON = 1e-4  # keeps the model of a flat window near a shift; in squared units of [0, 1]
-_KEPT = 0.5  # of a value's distance to black and to white: what the photo has in shadows and highlights, it keeps
+_KEPT = 0.35  # of a value's distance to black and to white: what the photo has in shadows and highlights, it keeps
 _STRIP_ROWS = 256
 
 
@@ -157,7 +157,7 @@ def _affine_models(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 def _apply(pixels: np.ndarray, models: np.ndarray, strength: float) -> np.ndarray:
     """Enlarge the models bilinearly to the photo and apply them, a strip of rows in memory at a time.
 
-    No value comes nearer to black or white than half of its own distance: what is there to see stays to be seen.
+    No value comes nearer to black or white than this share of its own distance: what is there to see stays to be seen.
     """
     height, width = pixels.shape[:2]
     rows, columns = models.shape[:2]

@@ -32,6 +32,7 @@ def test_the_patent_recipe_has_the_documents_sizes() -> None:
         ("small", "lambda_color=-1", "lambda_color=-1.0: must be a positive number or 0"),
         ("small", "learning_rate=nan", "learning_rate=nan: must be a positive number"),
         ("small", "beta1=1", "beta1=1.0: must be below 1"),
+        ("small", "ms_ssim_share=1.1", "ms_ssim_share=1.1: must be at most 1"),
     ],
 )
 def test_a_wrong_setting_is_named_with_the_remedy(recipe: str, setting: str, message: str) -> None:

@@ -46,7 +46,7 @@ def test_ssim_is_scikit_images(astronaut: np.ndarray) -> None:
     expected = structural_similarity(
         one, other, channel_axis=2, gaussian_weights=True, use_sample_covariance=False, data_range=255, full=True
     )[1][inner].mean()
-    ours, _ = losses._ssim_terms(tensor(one), tensor(other), 1.5)
+    [(ours, _)] = losses._ssim_terms(tensor(one), tensor(other), (1.5,))
     assert ours[..., inner[0], inner[1]].mean().item() == pytest.approx(expected, abs=1e-3)
 
 
@@ -65,11 +65,13 @@ def test_ms_ssim_l1_mixes_zhaos_shares() -> None:
     luminance = (2 * 0.5 * 0.75 + 1e-4) / (0.5**2 + 0.75**2 + 1e-4)
     expected = 0.84 * (1 - luminance) + 0.16 * 0.25
     assert losses.color_loss(x, y, form="ms_ssim_l1").item() == pytest.approx(expected, abs=1e-3)
+    expected = 0.2 * (1 - luminance) + 0.8 * 0.25
+    assert losses.color_loss(x, y, form="ms_ssim_l1", ms_ssim_share=0.2).item() == pytest.approx(expected, abs=1e-3)
 
 
 def test_l1_is_the_mean_distance() -> None:
     assert losses.color_loss(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0]), form="l1").item() == 1.5
 
 
-def test_l_identity_is_the_squared_distance_to_the_natural_photo() -> None:
-    assert losses.identity_loss(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 0.0])).item() == 0.5
+def test_l_identity_is_the_distance_to_the_natural_photo() -> None:
+    assert losses.identity_loss(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 0.0])).item() == 1.5

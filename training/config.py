@@ -8,7 +8,7 @@ from dataclasses import dataclass
 _CHOICES = {"color_loss": ("mse", "l1", "ssim", "ms_ssim_l1"), "precision": ("auto", "fp32", "bf16")}
 _MAY_BE_0 = {
     *("lambda_color", "lambda_natural", "lambda_artifact", "lambda_identity"),
-    *("residual_blocks", "beta1", "seed", "ema_half_life", "gradient_clip"),
+    *("residual_blocks", "beta1", "seed", "ms_ssim_share", "ema_half_life", "gradient_clip"),
 }
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 
@@ -49,6 +49,8 @@ class TrainConfig:
     """Of an addition to equation 1 that the document does not have: G leaves natural photos as they are."""
     color_loss: str = "mse"
     """The form of equation 2: mse, l1, ssim or ms_ssim_l1 (Zhao et al. 2017)."""
+    ms_ssim_share: float = 0.84
+    """MS-SSIM's share of ms_ssim_l1, Zhao's α; the rest is L1, which sees brightness where MS-SSIM sees structure."""
     ema_half_life: int = 4000
     """Photos after which a weight counts half in the moving average of G that the model bundle holds; 0 for none."""
     gradient_clip: float = 10.0
@@ -74,6 +76,8 @@ class TrainConfig:
             raise ValueError(f"crop={self.crop}: must be a multiple of 16, the discriminator halves it four times")
         if self.beta1 >= 1:
             raise ValueError(f"beta1={self.beta1}: must be below 1")
+        if self.ms_ssim_share > 1:
+            raise ValueError(f"ms_ssim_share={self.ms_ssim_share}: must be at most 1")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)}: use one of {', '.join(allowed)}")
@@ -99,12 +103,13 @@ def smoke() -> TrainConfig:
 def small() -> TrainConfig:
     """About an hour on two CPU cores: that of the model in serving/pretrained; crops of a store with --long-side 320."""
     return TrainConfig(
-        crop=176,
-        steps=4000,
+        crop=208,
+        steps=6000,
         color_loss="ms_ssim_l1",
-        lambda_natural=0.05,
-        lambda_artifact=0.3,
-        lambda_identity=0.7,
+        ms_ssim_share=0.25,
+        lambda_natural=0.025,
+        lambda_artifact=0.05,
+        lambda_identity=0.2,
     )
 
 

@@ -87,7 +87,9 @@ class GanStep:
 
         # S520: L_color pulls G towards the intermediate image.
         if config.lambda_color:
-            terms["color"] = losses.color_loss(enhanced, intermediate, form=config.color_loss)
+            terms["color"] = losses.color_loss(
+                enhanced, intermediate, form=config.color_loss, ms_ssim_share=config.ms_ssim_share
+            )
 
         # S530: D learns y → 1, G(x) → 0; then L_natural asks the D so learned what it thinks of G(x).
         if config.lambda_natural:
