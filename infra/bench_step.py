@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from infra import local
 from pipeline import ingest, shards, stream
-from training import tracking
+from training import allocator, tracking
 from training.config import TrainConfig
 from training.loop import FitReport, fit
 from training.step import GanStep
@@ -112,6 +112,7 @@ def matrix_flops(device: torch.device) -> float:
 
 def _bare(config: TrainConfig, device: torch.device, batches: list[stream.Batch], steps: int) -> FitReport:
     torch.set_num_threads(local.cores())
+    allocator.keep_freed_memory()
     return fit(
         GanStep(config, device=device),
         itertools.islice(itertools.cycle(batches), steps),

@@ -12,7 +12,7 @@ import torch
 
 from pipeline import stream
 from pipeline.progress import Progress
-from training import checkpoint, runs
+from training import allocator, checkpoint, runs
 from training.checkpoint import Snapshot
 from training.config import TrainConfig
 from training.loop import Metrics, fit
@@ -29,6 +29,7 @@ def train_alone(store_uri: str, config: TrainConfig, *, run_name: str, device: t
 
     A run may be begun here and resumed by `train.train`, or the other way round. Nothing goes to a tracking server.
     """
+    allocator.keep_freed_memory()
     run = runs.begin(store_uri, run_name, config)
     plan = stream.make_plan(run.store, batch=config.batch, crop=config.crop, seed=config.seed)
     gan = GanStep(config, device=device)

@@ -25,7 +25,7 @@ from ray.train.torch import TorchTrainer
 from pipeline import images, shards, storage, stream
 from pipeline.failures import cause
 from pipeline.progress import Progress
-from training import checkpoint, niqe, runs, tracking
+from training import allocator, checkpoint, niqe, runs, tracking
 from training.board import Board
 from training.checkpoint import Snapshot
 from training.config import TrainConfig
@@ -104,12 +104,15 @@ def train(
             "tracking_uri": tracking.tracking_uri(),
             "board": board,
         },
-        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers if use_gpu else _with_room_for_stream(workers), use_gpu=use_gpu
+        ),
         run_config=ray.train.RunConfig(
             name=run_name,
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
+            worker_runtime_env={"env_vars": allocator.ENVIRONMENT},
         ),
     )
     with tracking.running(run_id):
@@ -150,6 +153,14 @@ def check(
         )
     stream.make_plan(store, batch=config.batch, crop=config.crop, seed=config.seed, intermediates=intermediates)
     GanStep(config, device=torch.device("cpu"))  # refuses networks that contradict each other
+
+
+def _with_room_for_stream(workers: int | tuple[int, int]) -> int | tuple[int, int]:
+    """Of a range, at most as many workers as leave each a CPU for its stream: Train would give all CPUs to workers."""
+    if isinstance(workers, int):
+        return workers
+    fewest, most = workers
+    return fewest, max(fewest, min(most, int(ray.cluster_resources().get("CPU", 0)) // 2))
 
 
 def write_bundle(folder: Path, snapshot: Snapshot, store: shards.Store, **lineage: str) -> None:

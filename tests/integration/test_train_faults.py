@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import ray
 import torch
 
 import naturaltone
@@ -294,3 +295,9 @@ def test_a_damaged_checkpoint_is_refused_before_any_worker_starts(
     file.write_bytes(content)
     with pytest.raises(ValueError, match=rf"damaged/{folder}': damaged, .* delete it to go on from the one before"):
         train(store, tiny, run_name="damaged", workers=1, use_gpu=False, bundle=tmp_path)
+
+
+def test_a_range_of_workers_leaves_each_a_cpu_for_its_stream() -> None:
+    cpus = int(ray.cluster_resources()["CPU"])
+    assert training._with_room_for_stream((1, cpus)) == (1, cpus // 2)
+    assert training._with_room_for_stream(cpus) == cpus, "who names a number gets it, or the stream's refusal"
