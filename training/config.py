@@ -109,7 +109,7 @@ def small() -> TrainConfig:
         ms_ssim_share=0.25,
         lambda_natural=0.025,
         lambda_artifact=0.05,
-        lambda_identity=0.2,
+        lambda_identity=0.24,
     )
 
 
