@@ -347,7 +347,12 @@ def bench(options: argparse.Namespace) -> int:
 
         config = make_config(options.recipe, options.set)
         figures = bench_step.bench_step(
-            options.photos, config, steps=options.steps, rounds=options.rounds, bare=options.bare
+            options.photos,
+            config,
+            long_side=options.long_side,
+            steps=options.steps,
+            rounds=options.rounds,
+            bare=options.bare,
         )
         print(bench_step.format_figures(figures))
     else:
@@ -535,6 +540,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--rounds", metavar="N", type=int, default=2, help="step: in turns (default: 2)")
     sub.add_argument("--bare", action="store_true", help="step: only the bare step")
+    sub.add_argument(
+        "--long-side",
+        metavar="PIXELS",
+        type=int,
+        default=320,
+        help="step: of the stored photos; 320 is what small is made for (default: 320)",
+    )
     sub.add_argument("--json", metavar="FILE", help="write the figures to a file too")
 
     sub = add(serve, "HTTP service", "example: naturaltone serve --model models/first --port 8000")

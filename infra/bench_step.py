@@ -26,13 +26,18 @@ _BATCHES = 4  # different ones that the bare step takes turns at
 _MATRIX = 8192
 
 
-def bench_step(photos: str, config: TrainConfig, *, steps: int, rounds: int, bare: bool) -> dict[str, Any]:
-    """Train `steps` steps a contender and round on `photos`; a dict of figures. bare: only the bare step."""
+def bench_step(
+    photos: str, config: TrainConfig, *, long_side: int, steps: int, rounds: int, bare: bool
+) -> dict[str, Any]:
+    """Train `steps` steps a contender and round on `photos`; a dict of figures.
+
+    long_side: of the stored photos, pixels. bare: only the bare step.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder, local.ray_session():
         store = f"{folder}/store"
         for role in shards.ROLES:
-            ingest.ingest(photos, role=role, store=store)
+            ingest.ingest(photos, role=role, store=store, long_side=long_side)
         plan = stream.make_plan(shards.open_store(store), batch=config.batch, crop=config.crop, seed=config.seed)
         batches = [
             stream.read_positions(plan, np.arange(config.batch * number, config.batch * (number + 1)))
