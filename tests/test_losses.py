@@ -69,6 +69,17 @@ def test_ms_ssim_l1_mixes_zhaos_shares() -> None:
     assert losses.color_loss(x, y, form="ms_ssim_l1", ms_ssim_share=0.2).item() == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize("sigma", [0.5, 8.0])
+def test_the_blur_in_blocks_and_its_way_back_are_those_of_the_whole_matrices(sigma: float) -> None:
+    torch.manual_seed(0)
+    images, weights = torch.rand(2, 1, 61, 130, requires_grad=True), torch.rand(2, 1, 61, 130)
+    down, across = (losses._gaussian_band(side, sigma, images.device) for side in images.shape[-2:])
+    ways = [losses._blur(images, sigma), down @ images @ across.T]
+    gradients = [torch.autograd.grad((way * weights).sum(), images)[0] for way in ways]
+    torch.testing.assert_close(ways[0], ways[1])
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
 def test_l1_is_the_mean_distance() -> None:
     assert losses.color_loss(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0]), form="l1").item() == 1.5
 
