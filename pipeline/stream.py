@@ -191,22 +191,30 @@ class _Task:
 
 
 def batches(
-    plan: Plan, *, rank: int, world_size: int, first_step: int, last_step: int, cpus: float | None = None
+    plan: Plan,
+    *,
+    rank: int,
+    world_size: int,
+    first_step: int,
+    last_step: int,
+    cpus: float | None = None,
+    reserved: bool = False,
 ) -> Iterator[Batch]:
     """Rank `rank`'s slice of the steps [first_step, last_step) in order; each N×crop×crop×3 uint8 a column of `COLUMNS`.
 
     One Ray dataset a rank, so that no rank waits for another; `cpus` tasks of it run at a time, by default on the rank's
-    share of the CPUs that the workers leave free. `ValueError` if they leave none.
+    share of the CPUs that the workers leave free. `ValueError` if they leave none. reserved: the worker holds the CPU of
+    its stream with its own, so that the stream's tasks ask Ray for none.
     """
     import ray
 
     own = lanes(plan.batch, rank, world_size)
     share = len(own)
-    cpus = max(1, int(cpus or _cpus_per_rank(world_size)))
+    cpus = max(1, int(cpus or _cpus_per_rank(world_size, reserved=reserved)))
     # A batch takes a read from each CPU: what one of them hands over late keeps no more than that batch waiting.
     read_photos = int(np.clip(share // cpus, *_READ_PHOTOS))
     tasks = _tasks(plan, own, first_step, last_step, read_photos)
-    results = _in_segments(tasks, functools.partial(_read, ray.put(plan), cpus=cpus))
+    results = _in_segments(tasks, functools.partial(_read, ray.put(plan), cpus=cpus, reserved=reserved))
     held: list[tuple[_Task, Batch] | None] = [None] * share
     for step in range(first_step, last_step):
         for lane in range(share):
@@ -267,7 +275,7 @@ def _started(results: Iterator[T]) -> Iterator[T]:
     return chain([next(results)], results)
 
 
-def _read(plan: ray.ObjectRef, tasks: list[_Task], *, cpus: int) -> Iterator[tuple[_Task, Batch]]:
+def _read(plan: ray.ObjectRef, tasks: list[_Task], *, cpus: int, reserved: bool) -> Iterator[tuple[_Task, Batch]]:
     """The samples of each task, in order, read by a Ray dataset whose tasks do many of them and hand over each.
 
     `cpus` Ray tasks take turns at the list, so that together they go through it in order; what one of them has ready too
@@ -287,9 +295,12 @@ def _read(plan: ray.ObjectRef, tasks: list[_Task], *, cpus: int) -> Iterator[tup
         for start in range(0, len(tasks), cpus * _CHUNK_TASKS)
         for turn in range(min(cpus, len(tasks) - start))
     ]
-    dataset = ray.data.range(len(chunks), override_num_blocks=len(chunks)).map_batches(
+    # Items, not a range: those need no task of their own, which would ask for a CPU whatever this one asks for.
+    dataset = ray.data.from_items(list(range(len(chunks))), override_num_blocks=len(chunks)).map_batches(
         functools.partial(_read_chunk, plan=plan, tasks=ray.put([[(n, tasks[n]) for n in chunk] for chunk in chunks])),
         batch_size=None,
+        compute=ray.data.TaskPoolStrategy(size=cpus),
+        num_cpus=0 if reserved else 1,
     )
     context = dataset.context
     context.execution_options.resource_limits = ray.data.ExecutionResources(cpu=cpus)
@@ -392,7 +403,7 @@ def _read_chunk(rows: Batch, *, plan: ray.ObjectRef, tasks: ray.ObjectRef) -> It
     """The samples of each task of one chunk, lane by lane: one row each, with its number."""
     cv2.setNumThreads(1)  # Ray runs one task a core
     of = _get(plan)
-    for number, task in _get(tasks)[int(rows["id"][0])]:
+    for number, task in _get(tasks)[int(rows["item"][0])]:
         samples = read_positions(of, task.positions(of.batch))
         yield {"number": np.array([number])} | {name: column[None] for name, column in samples.items()}
 
@@ -442,12 +453,12 @@ def _at_most_a_row_group(photos: int) -> int:
     return int(np.clip(photos, 1, shards.ROW_GROUP_PHOTOS))
 
 
-def _cpus_per_rank(world_size: int) -> float:
+def _cpus_per_rank(world_size: int, *, reserved: bool) -> float:
     """The CPUs that Train's workers leave, shared out; `ValueError` where there are none and Ray would wait for ever."""
     import ray
 
     free = ray.cluster_resources().get("CPU", 0) - world_size
-    if free < world_size:
+    if free < world_size and not reserved:
         raise ValueError(
             f"{world_size} workers leave {free:g} CPUs for the stream, which needs one a worker; "
             f"use a cluster with {2 * world_size} CPUs or fewer --workers"

@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 _PROGRESS_SECONDS = 1.0
 _MAX_FAILURES = 3  # lost workers that a run survives by itself
+# Its own and its stream's, reserved together: else Train takes all CPUs of a cluster that has shrunk, and none reads.
+_WORKER_CPUS = 2
 _NIQE_PHOTOS = 300
 
 
@@ -92,7 +94,9 @@ def train(
     filesystem, path = storage.resolve(storage.join(store_uri, "runs"))
     if storage.is_s3(store_uri):
         filesystem = storage.without_directories(filesystem)
-    board = ray.remote(num_cpus=0)(Board).remote()
+    # Beside this process, as Train's controller: what lies on another node is lost with it.
+    beside_driver = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    board = ray.remote(num_cpus=0, label_selector=beside_driver)(Board).remote()
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={
@@ -105,7 +109,7 @@ def train(
             "board": board,
         },
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers if use_gpu else _with_room_for_stream(workers), use_gpu=use_gpu
+            num_workers=workers, use_gpu=use_gpu, resources_per_worker=None if use_gpu else {"CPU": _WORKER_CPUS}
         ),
         run_config=ray.train.RunConfig(
             name=run_name,
@@ -153,14 +157,6 @@ def check(
         )
     stream.make_plan(store, batch=config.batch, crop=config.crop, seed=config.seed, intermediates=intermediates)
     GanStep(config, device=torch.device("cpu"))  # refuses networks that contradict each other
-
-
-def _with_room_for_stream(workers: int | tuple[int, int]) -> int | tuple[int, int]:
-    """Of a range, at most as many workers as leave each a CPU for its stream: Train would give all CPUs to workers."""
-    if isinstance(workers, int):
-        return workers
-    fewest, most = workers
-    return fewest, max(fewest, min(most, int(ray.cluster_resources().get("CPU", 0)) // 2))
 
 
 def write_bundle(folder: Path, snapshot: Snapshot, store: shards.Store, **lineage: str) -> None:
@@ -261,7 +257,14 @@ def _train_worker(job: dict[str, Any]) -> dict[str, Any]:
         recorder=recorder,
         post=(lambda steps, metrics: job["board"].post.remote(steps, metrics)) if rank == 0 else None,
     )
-    batches = stream.batches(plan, rank=rank, world_size=workers, first_step=first_step, last_step=config.steps)
+    batches = stream.batches(
+        plan,
+        rank=rank,
+        world_size=workers,
+        first_step=first_step,
+        last_step=config.steps,
+        reserved=device.type == "cpu",
+    )
 
     def save(steps_done: int) -> None:
         check_ranks_agree(gan)

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import ray
 import torch
 
 import naturaltone
@@ -47,6 +46,36 @@ store, run, workers, bundle, config = sys.argv[1:]
 with ray_session():
     config = TrainConfig(**json.loads(config))
     train(store, config, run_name=run, workers=int(workers), use_gpu=False, bundle=Path(bundle))
+"""
+
+# A cluster of its own: the driver's node has room for one worker, the other node for both.
+_SHRINKING_CLUSTER = """
+import json, os, sys, threading, time
+from pathlib import Path
+os.environ["RAY_AUTH_MODE"] = "disabled"  # nodes that cluster_utils adds have no token
+os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "20"  # Train first waits this long for the node that is gone
+from ray.cluster_utils import Cluster
+from infra.local import ray_session
+from training import runs
+from training.config import TrainConfig
+from training.train import train
+store, run, lost_after, bundle, config = sys.argv[1:]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+node = cluster.add_node(num_cpus=4)
+os.environ["RAY_ADDRESS"] = cluster.address
+
+def lose_node():
+    while max(runs.list_checkpoints(f"{store}/runs/{run}"), default=0) < int(lost_after):
+        time.sleep(0.05)
+    cluster.remove_node(node, allow_graceful=False)
+
+threading.Thread(target=lose_node, daemon=True).start()
+with ray_session():
+    result = train(
+        store, TrainConfig(**json.loads(config)), run_name=run, workers=(1, 2), use_gpu=False, bundle=Path(bundle)
+    )
+print(json.dumps([result.workers, result.report.steps]))
+cluster.shutdown()
 """
 
 
@@ -297,7 +326,15 @@ def test_a_damaged_checkpoint_is_refused_before_any_worker_starts(
         train(store, tiny, run_name="damaged", workers=1, use_gpu=False, bundle=tmp_path)
 
 
-def test_a_range_of_workers_leaves_each_a_cpu_for_its_stream() -> None:
-    cpus = int(ray.cluster_resources()["CPU"])
-    assert training._with_room_for_stream((1, cpus)) == (1, cpus // 2)
-    assert training._with_room_for_stream(cpus) == cpus, "who names a number gets it, or the stream's refusal"
+def test_a_lost_node_costs_an_elastic_run_its_workers_and_no_weight(
+    undisturbed: TrainResult, store: str, tiny: TrainConfig, tmp_path: Path
+) -> None:
+    arguments = [store, "shrunk", str(4 * EVERY), str(tmp_path / "model"), json.dumps(dataclasses.asdict(tiny))]
+    process = subprocess.run(
+        [sys.executable, "-c", _SHRINKING_CLUSTER, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert process.returncode == 0, process.stderr
+    workers, steps = json.loads(process.stdout.splitlines()[-1])
+    assert workers == 1, "as many as the node that is left has room for"
+    assert 0 < steps <= tiny.steps - 4 * EVERY, "went on from a checkpoint"
+    assert_same_weights(store, "shrunk", within=1e-5)
