@@ -31,7 +31,8 @@ class StorageError(ValueError):
 class File:
     """One listed file: its URI, its path relative to the listed folder, bytes, and seconds since 1970 when it changed.
 
-    `version` changes with the content: an object's ETag, a local file's time of change in nanoseconds.
+    `version` changes with the content: an object's ETag, a local file's time of change in nanoseconds. `problem`: a word and a
+    sentence on why it is listed but not to be read, "" if it is.
     """
 
     uri: str
@@ -39,6 +40,7 @@ class File:
     size: int
     modified: float
     version: str
+    problem: str = ""
 
 
 def is_s3(uri: str) -> bool:
@@ -94,8 +96,11 @@ def read_with(uri: str, read: Callable[[NativeFile], T]) -> T:
     return s3.retry(uri, attempt)
 
 
-def write_bytes(uri: str, data: bytes) -> None:
-    """Write `uri` so that a reader sees the old content or the new, never a part; `OSError` if it cannot be written."""
+def write_bytes(uri: str, data: bytes, *, modified: float | None = None) -> None:
+    """Write `uri` so that a reader sees the old content or the new, never a part; `OSError` if it cannot be written.
+
+    modified: the time of change, seconds since 1970, that a local file gets; objects have that of their upload.
+    """
     if is_s3(uri):
         s3.write(uri, data)
         return
@@ -107,6 +112,8 @@ def write_bytes(uri: str, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())  # else a power cut may leave the new name with nothing in it
+        if modified is not None:
+            os.utime(temporary, (modified, modified))
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
@@ -179,14 +186,19 @@ def exists(uri: str) -> bool:
     return bool(s3.retry(uri, lambda: filesystem.get_file_info(path).type == fs.FileType.File))
 
 
-def list_files(uri: str, *, suffixes: tuple[str, ...] = ("",)) -> Iterator[File]:
+def list_files(uri: str, *, suffixes: tuple[str, ...] = ("",), stay: bool = False) -> Iterator[File]:
     """All files below the folder `uri` whose name ends in one of `suffixes` (any case), in a fixed order.
 
-    Listed while they are taken: a folder or a page of an S3 prefix is in memory at a time.
+    Listed while they are taken: a folder or a page of an S3 prefix is in memory at a time. stay: list links that lead out of
+    the folder, and folders that cannot be read, as files with a `problem`, instead of following them or giving up.
     """
-    files = _list_s3(uri) if is_s3(uri) else _list_folder(resolve(uri)[1], "", ())
+    if is_s3(uri):
+        files = _list_s3(uri)
+    else:
+        path = resolve(uri)[1]
+        files = _list_folder(path, "", (), os.path.realpath(path) if stay else None)
     for file in files:
-        if file.relative.lower().endswith(suffixes):
+        if file.problem or file.relative.lower().endswith(suffixes):
             yield file if is_s3(uri) else replace(file, uri=join(uri, file.relative))
 
 
@@ -199,11 +211,22 @@ def _list_s3(uri: str) -> Iterator[File]:
             yield File(f"s3://{bucket}/{found['Key']}", relative, found["Size"], modified, found["ETag"].strip('"'))
 
 
-def _list_folder(path: str, relative: str, above: tuple[tuple[int, int], ...]) -> Iterator[File]:
+def _list_folder(path: str, relative: str, above: tuple[tuple[int, int], ...], inside: str | None) -> Iterator[File]:
+    """inside: the real path that no link is to lead out of, None if links are followed anywhere."""
     try:
         with os.scandir(path) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
     except PermissionError:
+        if inside is not None and relative:
+            yield File(
+                "",
+                relative.rstrip("/"),
+                0,
+                0.0,
+                "",
+                "unreadable: the folder cannot be listed (permission denied); allow it",
+            )
+            return
         raise StorageError(
             f"'{path}': the folder cannot be listed (permission denied); allow it, or name the folders beside it one by one"
         ) from None
@@ -211,11 +234,16 @@ def _list_folder(path: str, relative: str, above: tuple[tuple[int, int], ...]) -
         if not os.path.lexists(entry.path):  # deleted since
             continue
         name = f"{relative}{entry.name}"
+        if inside is not None and entry.is_symlink():
+            real = os.path.realpath(entry.path)
+            if not f"{real}/".startswith(f"{inside.rstrip('/')}/"):
+                yield File("", name, 0, 0.0, "", "not_followed: a link that leads out of the folder")
+                continue
         if entry.is_dir():
             stat = entry.stat()
             identity = (stat.st_dev, stat.st_ino)
             if identity not in above:  # a link to a folder above would go round for ever
-                yield from _list_folder(entry.path, f"{name}/", (*above, identity))
+                yield from _list_folder(entry.path, f"{name}/", (*above, identity), inside)
         elif entry.is_file() or entry.is_symlink():  # a link to nothing is listed too: reading it says so
             stat = entry.stat(follow_symlinks=entry.is_file())
             yield File("", name, stat.st_size, stat.st_mtime, str(stat.st_mtime_ns))
