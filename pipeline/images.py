@@ -12,7 +12,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
+import pyarrow as pa
+import tifffile
+from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, UnidentifiedImageError
+
+from pipeline import container
+from pipeline.xmp import Stamp, read_stamp, stamped
 
 HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
 if HAS_HEIF:  # the optional extra [heif]
@@ -23,6 +28,8 @@ if HAS_HEIF:  # the optional extra [heif]
 
 # The limits are ours: decode() reads the size from the header and refuses before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
+# A picture in one piece of memory, which NumPy can look at where it is: a copy of it takes as long as decoding it did.
+Image.core.set_use_block_allocator(1)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it would say is said by ImageError
 
 MAX_PIXELS = 200_000_000
@@ -56,13 +63,18 @@ _SIGNATURES = (
     (0, b"\0\0\0\x0cJXL ", "unsupported_format", f"JPEG XL; {_READABLE}"),
 )
 _ORIENTATION = 0x0112
-_NESTED_DIRECTORIES = {0x8769, 0x8825}  # EXIF proper and GPS
+_COMPRESSION, _UNCOMPRESSED = 259, 1
 _NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES, _SUB_IFDS, _DNG_VERSION = 254, 258, 262, 284, 330, 50706
 _MIN_IS_WHITE, _RAW_PHOTOMETRICS, _SEPARATE_PLANES = 0, (32803, 34892), 2
-# Width, length, bits, compression, photometry, strips, tiles, planes, predictor, samples and their kinds, YCbCr.
-_TIFF_LAYOUT = (*range(254, 260), 262, 266, 273, 277, 278, 279, 284, 317, *range(322, 326), 338, 339, *range(529, 533))
+_GRAPHIC_ROWS, _GRAPHIC_SHARE, _GRAPHIC_LEAST = 200, 0.6, 0.2
+_THUMBNAIL = 160  # pixels of the long side: what DCF asks of cameras
 _SRGB = ImageCms.createProfile("sRGB")
 _BLOCK = 8
+_EXTRAS = {
+    "HDR gain map": "HDR gain map, which new pixels would not fit; --hdr drop writes the plain photo without it",
+    "motion video": "enclosed motion video, which new pixels would not fit; --hdr drop writes the plain photo without it",
+    "other pictures": "other picture (depth, stereo or panorama) beside the photo; --hdr drop writes the photo without it",
+}
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 
 
@@ -80,20 +92,39 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Photo:
-    """A decoded photo and what must survive when it is written again.
+    """A decoded photo, upright, and what it takes to write it again.
 
-    `pixels` is H×W×3 uint8 (uint16 if the file has more than 8 bits), upright, encoded in the photo's own `icc_profile`
-    (sRGB if there is none); a grey photo has three equal channels. `alpha` is H×W of the same type, None if the file has
-    none. `read_only` says why `encode` would refuse it, None if it would not.
+    `packed` is H×W×3 or H×W×4 (the fourth channel is opacity if `has_alpha`, else nothing) uint8, uint16 if the file has more
+    than 8 bits, encoded in the photo's own `icc_profile` (sRGB if there is none); a grey photo has three equal channels.
+    `orientation` is that of the file's own pixels. `extras` are what else the file holds (`container.extras`). `stamp` says
+    what was done to it before. `read_only` says why `encode` would refuse it, None if it would not.
     """
 
-    pixels: np.ndarray
-    alpha: np.ndarray | None
+    packed: np.ndarray
+    has_alpha: bool
     format: str
     icc_profile: bytes | None
-    save_options: dict[str, Any]
     is_grey: bool
+    orientation: int
+    coding: dict[str, Any]
+    original: bytes
+    extras: tuple[str, ...]
+    stamp: Stamp | None
     read_only: ImageError | None
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """H×W×3."""
+        return self.packed[..., :3]
+
+    @property
+    def alpha(self) -> np.ndarray | None:
+        """H×W opacity, None if the file has none."""
+        return self.packed[..., 3] if self.has_alpha else None
+
+    @property
+    def megapixels(self) -> float:
+        return self.packed.shape[0] * self.packed.shape[1] / 1e6
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Photo:
@@ -103,28 +134,38 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BY
     try:
         _refuse_unsupported(image, max_pixels)
         depth = _bit_depth(image, data)
-        save_options = _save_options(image)
+        coding = _coding(image, data)
         orientation = image.getexif().get(_ORIENTATION, 1)
         image.load()  # also for the deep formats: OpenCV would fill what a truncated file lacks with nothing
         if depth > 8:
-            pixels, alpha, is_grey = _deep_arrays(image, data, depth, orientation)
+            packed, has_alpha, is_grey = _deep_arrays(image, data, depth, orientation)
         else:
-            pixels, alpha, is_grey = _arrays(ImageOps.exif_transpose(image))
+            # Pillow copies a photo that it has nothing to turn in.
+            packed, has_alpha, is_grey = _arrays(ImageOps.exif_transpose(image) if orientation != 1 else image)
     except ImageError:
         raise
     except Exception as error:  # Pillow's plugins meet broken files with whatever their parsers run into
         what = str(error) or type(error).__name__
         raise ImageError("truncated", f"the pixels cannot be read ({what}); restore the file from a backup") from None
     return Photo(
-        pixels=pixels,
-        alpha=alpha,
-        format=str(image.format),
+        packed=packed,
+        has_alpha=has_alpha,
+        format="JPEG" if image.format == "MPO" else str(image.format),
         # The inks of a CMYK photo have become sRGB.
         icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile"),
-        save_options=save_options,
         is_grey=is_grey,
+        orientation=orientation if orientation in range(1, 9) else 1,
+        coding=coding,
+        original=data,
+        extras=container.extras(data),
+        stamp=_stamp(image, data),
         read_only=_read_only(image, depth),
     )
+
+
+def size(data: bytes) -> tuple[int, int]:
+    """Width and height of a photo file, from its header; `ImageError` as `decode`."""
+    return _open(data).size
 
 
 def check_bytes(size: int, *, max_bytes: int = MAX_BYTES) -> None:
@@ -139,21 +180,88 @@ def refuse_raw(name: str) -> None:
         raise ImageError("raw", _RAW)
 
 
-def encode(photo: Photo, pixels: np.ndarray) -> bytes:
-    """Write `pixels` (H×W×3 uint8) as a file of `photo`'s format, with `photo`'s transparency, metadata and profile."""
-    if photo.read_only:
-        raise photo.read_only
-    image = Image.fromarray(pixels)
-    if photo.is_grey:
-        image = image.convert("L")
-    if photo.alpha is not None:
-        image.putalpha(Image.fromarray(photo.alpha))
-    buffer = io.BytesIO()
+def encode(
+    photo: Photo,
+    pixels: np.ndarray,
+    *,
+    stamp: Stamp | None = None,
+    quality: int | None = None,
+    drop_extras: bool = False,
+) -> bytes:
+    """The photo's own file with other pixels: upright, of the size and depth of `photo.packed`; all else stays.
+
+    A photo with opacity keeps it if the pixels are H×W×3. stamp: what was done, for the file to say. quality: of JPEG, WebP
+    and AVIF (1 to 100; default: at least the file's own). drop_extras: leave out HDR gain maps and motion videos, which a
+    photo with them is refused for otherwise; with new pixels they would be wrong.
+    """
+    refuse_to_rewrite(photo, drop_extras=drop_extras)
+    if photo.has_alpha and pixels.shape[2] == 3:
+        pixels = np.dstack([pixels, photo.packed[..., 3]])
+    stored = np.ascontiguousarray(_stored(pixels, photo.orientation))
     try:
-        image.save(buffer, format=photo.format, **photo.save_options)
+        if photo.format == "AVIF":
+            return _pillow_bytes(photo, stored, quality, **_stamped_info(photo, stamp))
+        coded = _code(photo, stored, quality)
+        return container.rebuild(
+            photo.original,
+            coded,
+            stamp=stamp,
+            thumbnail=lambda limit: _thumbnail(stored, limit),
+            drop_extras=drop_extras,
+        )
     except (OSError, ValueError, RuntimeError, struct.error) as error:
-        raise ImageError("unwritable", f"its metadata cannot be written again as {photo.format} ({error})") from None
-    return buffer.getvalue()
+        raise ImageError("unwritable", f"it cannot be written again as {photo.format} ({error})") from None
+
+
+def refuse_to_rewrite(photo: Photo, *, drop_extras: bool = False) -> None:
+    """The `ImageError` with which `encode` would refuse the photo, before any work."""
+    _refuse_to_rewrite(photo.read_only, photo.stamp, photo.extras, drop_extras)
+
+
+def check_rewritable(data: bytes, *, drop_extras: bool = False) -> None:
+    """Refuse a photo file as `decode` and `refuse_to_rewrite` would, as far as its header tells."""
+    check_bytes(len(data))
+    image = _open(data)
+    _refuse_unsupported(image, MAX_PIXELS)
+    read_only = _read_only(image, _bit_depth(image, data))
+    _refuse_to_rewrite(read_only, _stamp(image, data), container.extras(data), drop_extras)
+
+
+def _refuse_to_rewrite(
+    read_only: ImageError | None, stamp: Stamp | None, extras: tuple[str, ...], drop_extras: bool
+) -> None:
+    if stamp is not None:
+        raise ImageError("already_enhanced", f"by {stamp.model}; enhance the original instead")
+    if read_only:
+        raise read_only
+    for extra in extras:
+        if extra in _EXTRAS and not drop_extras:
+            raise ImageError(extra.replace(" ", "_").lower(), f"the file holds an {_EXTRAS[extra]}")
+
+
+def _stamp(image: Image.Image, data: bytes) -> Stamp | None:
+    return read_stamp(image.info.get("xmp") or container.read(data).xmp)
+
+
+def recode(source: str, target: str) -> None:
+    """Decode a JPEG file and encode it again as it was: Pillow's bare cost, for comparison."""
+    image = Image.open(source)
+    image.load()
+    image.save(target, quality="keep")
+
+
+def is_graphic(photo: Photo) -> bool:
+    """Whether it is a screenshot or a drawing rather than a photo: most pixels are exactly like the one beside them.
+
+    A camera's noise makes neighbours differ, in a sky too; what it clips to white is left out of the count.
+    """
+    pixels = photo.pixels[:: max(1, len(photo.packed) // _GRAPHIC_ROWS)]
+    is_same = (pixels[:, 1:] == pixels[:, :-1]).all(axis=2)
+    white = np.iinfo(pixels.dtype).max
+    counts = ~((pixels[:, 1:] == white).all(axis=2) | (pixels[:, 1:] == 0).all(axis=2))
+    # Text on white has little else than white: what is flat and white counts if hardly anything else is there.
+    share = is_same[counts].mean() if counts.mean() > _GRAPHIC_LEAST else is_same.mean()
+    return bool(share > _GRAPHIC_SHARE)
 
 
 def training_pixels(photo: Photo) -> np.ndarray:
@@ -327,15 +435,29 @@ def _bit_depth(image: Image.Image, data: bytes) -> int:
     return int(image.info.get("bit_depth", 8))
 
 
-def _arrays(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """Pixels (H×W×3 uint8), alpha or None, and whether it is grey, of an upright 8-bit image in any of Pillow's modes."""
+def _arrays(image: Image.Image) -> tuple[np.ndarray, bool, bool]:
+    """Pixels (H×W×4 uint8), whether the fourth channel is opacity, and whether the photo is grey; of any 8-bit mode."""
     if image.mode == "CMYK":
-        return _from_inks(image), None, False
+        return _from_inks(image), False, False
     is_grey = image.mode in ("1", "L", "LA", "La")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        with_alpha = np.asarray((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
-        return np.ascontiguousarray(with_alpha[..., :3]), np.ascontiguousarray(with_alpha[..., 3]), is_grey
-    return np.asarray(image.convert("RGB")), None, is_grey
+        if image.mode == "La":  # which cannot become RGBA directly
+            image = image.convert("LA")
+        return _packed(image if image.mode == "RGBA" else image.convert("RGBA")), True, is_grey
+    return _packed(image if image.mode == "RGB" else image.convert("RGB")), False, is_grey
+
+
+def _packed(image: Image.Image) -> np.ndarray:
+    """The memory of an RGB or RGBA image as H×W×4 uint8, not a copy of it."""
+    return np.asarray(pa.array(image).flatten()).reshape(image.height, image.width, 4)
+
+
+def _to_image(packed: np.ndarray, mode: str) -> Image.Image:
+    """H×W×3 or H×W×4 uint8 as an RGB or RGBA image."""
+    if packed.shape[2] == 3:
+        return Image.fromarray(packed)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(packed.reshape(-1)), 4)
+    return Image.fromarrow(values, mode, (packed.shape[1], packed.shape[0]))
 
 
 def _from_inks(image: Image.Image) -> np.ndarray:
@@ -351,10 +473,8 @@ def _from_inks(image: Image.Image) -> np.ndarray:
     return np.asarray(converted)
 
 
-def _deep_arrays(
-    image: Image.Image, data: bytes, depth: int, orientation: int
-) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """As `_arrays`, uint16, of a photo of more than 8 bits: Pillow has no such colour images, OpenCV and libheif do."""
+def _deep_arrays(image: Image.Image, data: bytes, depth: int, orientation: int) -> tuple[np.ndarray, bool, bool]:
+    """As `_arrays`, H×W×3 or H×W×4 uint16, of more than 8 bits: Pillow has no such colour images, OpenCV and libheif do."""
     if image.mode == "CMYK" or "transparency" in image.info:
         raise ImageError("unsupported_mode", f"{depth} bits a channel and {image.mode}; save it as RGB or with 8 bits")
     if image.format == "HEIF":
@@ -379,9 +499,8 @@ def _deep_arrays(
             values = (values.astype(np.uint32) * 65535 // (2**depth - 1)).astype(np.uint16)
     values = _upright(values, orientation)
     if values.ndim == 2:
-        return np.repeat(values[..., None], 3, axis=2), None, True
-    alpha = np.ascontiguousarray(values[..., 3]) if values.shape[2] == 4 else None
-    return np.ascontiguousarray(values[..., :3]), alpha, image.mode in ("LA", "I;16")
+        return np.repeat(values[..., None], 3, axis=2), False, True
+    return np.ascontiguousarray(values), values.shape[2] == 4, image.mode in ("LA", "I;16")
 
 
 def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
@@ -395,72 +514,112 @@ def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
     return values
 
 
+def _stored(values: np.ndarray, orientation: int) -> np.ndarray:
+    """The inverse of `_upright`."""
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    return values.swapaxes(0, 1) if orientation >= 5 else values
+
+
 def _read_only(image: Image.Image, depth: int) -> ImageError | None:
-    if image.format == "MPO":
-        what = "a multi-picture JPEG (HDR gain map, portrait or stereo): rewriting it would lose its other pictures"
-        return ImageError("unsupported_format", what)
     if image.format == "HEIF":
         return ImageError("unsupported_format", "HEIC is read, not written; convert it to JPEG or AVIF first")
     if image.mode == "CMYK":
         return ImageError("unsupported_mode", "CMYK: its inks would be lost; convert it to RGB first")
-    if depth > 8:
+    if depth > 8 and image.format not in ("PNG", "TIFF"):
         return ImageError("unsupported_depth", f"{depth} bits a channel would be cut to 8; save it with 8 bits")
     return None
 
 
-def _save_options(image: Image.Image) -> dict[str, Any]:
-    """Everything that `Image.save` forgets unless it is told (profile, EXIF, XMP, resolution, quality)."""
-    options: dict[str, Any] = {}
-    exif = image.info.get("exif") or _own_tags(image)
-    if exif:
-        options["exif"] = _upright_exif(exif)
-    for name in ("icc_profile", "xmp", "dpi", "comment"):
-        if image.info.get(name):
-            options[name] = image.info[name]
+def _coding(image: Image.Image, data: bytes) -> dict[str, Any]:
+    """How the file's pixels are coded, for new ones to be coded alike."""
     if image.format in ("JPEG", "MPO"):
         # The source's own tables: no coarser than it was, and the file stays of its size.
-        options["qtables"] = image.quantization  # type: ignore[attr-defined]
-        options["subsampling"] = max(JpegImagePlugin.get_sampling(image), 0)
-        options["progressive"] = bool(image.info.get("progressive"))
-    if image.format == "PNG":
-        options["pnginfo"] = _png_text(image)
-    if image.format in ("WEBP", "AVIF"):
-        options["quality"] = 95
-    if image.format == "TIFF" and not _NESTED_DIRECTORIES & set(image.getexif()):
-        options["compression"] = "tiff_lzw"  # which Pillow cannot write with directories inside the EXIF
-    return options
+        return {
+            "qtables": image.quantization,  # type: ignore[attr-defined]
+            "subsampling": max(JpegImagePlugin.get_sampling(image), 0),
+            "progressive": bool(image.info.get("progressive")),
+        }
+    if image.format == "WEBP":
+        return {"lossless": True} if _is_lossless_webp(data) else {"quality": 95}
+    if image.format == "AVIF":
+        return {"quality": 95}
+    if image.format == "TIFF":
+        is_plain = image.tag_v2.get(_COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED  # type: ignore[attr-defined]
+        return {"compression": None if is_plain else "adobe_deflate", "predictor": None if is_plain else True}
+    return {}
 
 
-def _own_tags(image: Image.Image) -> bytes:
-    """The tags of a TIFF (its EXIF is its directory) without those that describe how its old pixels were laid out."""
-    exif = image.getexif()
-    for tag in _TIFF_LAYOUT:
-        exif.pop(tag, None)
-    return exif.tobytes() if len(exif) else b""
+def _is_lossless_webp(data: bytes) -> bool:
+    place = 12
+    while data[place : place + 4] not in (b"VP8 ", b"VP8L", b""):
+        size = int.from_bytes(data[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    return data.startswith(b"VP8L", place)
 
 
-def _png_text(image: Image.Image) -> PngImagePlugin.PngInfo:
-    """The text chunks of a PNG, among which is its XMP."""
-    info = PngImagePlugin.PngInfo()
-    for name, text in getattr(image, "text", {}).items():
-        if not name.startswith("Raw profile"):  # ImageMagick's copies of EXIF and ICC, which are written anyway
-            info.add_itxt(name, str(text))
-    return info
+def _code(photo: Photo, stored: np.ndarray, quality: int | None) -> bytes:
+    """The pixels as a file of the photo's format, without metadata."""
+    if photo.format == "TIFF":
+        return _tiff_bytes(photo, stored)
+    if stored.dtype == np.uint16:
+        values = (
+            stored[..., 1] if photo.is_grey and not photo.has_alpha else stored[..., [2, 1, 0, 3][: stored.shape[2]]]
+        )
+        return bytes(cv2.imencode(".png", values)[1])
+    return _pillow_bytes(photo, stored, quality)
 
 
-def _upright_exif(exif: bytes) -> bytes:
-    """The same EXIF block with Orientation 1, patched in place so that maker notes keep their offsets."""
-    start = 6 if exif.startswith(b"Exif\0\0") else 0
-    order = {b"II": "<", b"MM": ">"}.get(exif[start : start + 2])
-    if order is None:
-        return exif
-    patched = bytearray(exif)
-    try:
-        ifd = start + struct.unpack_from(order + "I", exif, start + 4)[0]
-        for index in range(struct.unpack_from(order + "H", exif, ifd)[0]):
-            entry = ifd + 2 + 12 * index
-            if struct.unpack_from(order + "H", exif, entry)[0] == _ORIENTATION:
-                struct.pack_into(order + "H", patched, entry + 8, 1)
-    except struct.error:  # a block that ends early has no orientation that any reader would find
-        return exif
-    return bytes(patched)
+def _pillow_bytes(photo: Photo, stored: np.ndarray, quality: int | None, **metadata: Any) -> bytes:
+    image = _to_image(stored, "RGBA" if photo.has_alpha else "RGB")
+    if photo.is_grey:
+        image = image.convert("LA" if photo.has_alpha else "L")
+    options = dict(photo.coding)
+    if quality is not None and photo.format != "PNG" and not options.get("lossless"):
+        options.pop("qtables", None)
+        options["quality"] = quality
+    buffer = io.BytesIO()
+    image.save(buffer, format=photo.format, **options, **metadata)
+    return buffer.getvalue()
+
+
+def _tiff_bytes(photo: Photo, stored: np.ndarray) -> bytes:
+    values = stored if photo.has_alpha else stored[..., :3]
+    if photo.is_grey:
+        values = values[..., [1, 3]] if photo.has_alpha else values[..., 1]
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer,
+        np.ascontiguousarray(values),
+        byteorder=">" if photo.original.startswith(b"MM") else "<",
+        photometric="minisblack" if photo.is_grey else "rgb",
+        planarconfig=None if values.ndim == 2 else "contig",
+        extrasamples=["unassalpha"] if photo.has_alpha else None,
+        rowsperstrip=max(1, 2**18 // values[0].nbytes),
+        metadata=None,
+        software=False,
+        **photo.coding,
+    )
+    return buffer.getvalue()
+
+
+def _stamped_info(photo: Photo, stamp: Stamp | None) -> dict[str, Any]:
+    """What Pillow is to write into an AVIF: it has no container that could be taken over."""
+    info = Image.open(io.BytesIO(photo.original)).info
+    kept = {name: info[name] for name in ("exif", "icc_profile") if info.get(name)}
+    xmp = info.get("xmp")
+    return kept | ({"xmp": stamped(xmp, stamp)} if stamp else {"xmp": xmp} if xmp else {})
+
+
+def _thumbnail(stored: np.ndarray, limit: int) -> bytes:
+    """A JPEG of at most `limit` bytes for the EXIF block; empty if there is none so small."""
+    scale = _THUMBNAIL / max(stored.shape[:2])
+    small = to_8bit(cv2.resize(stored, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+    for quality in (90, 75, 50, 25):
+        buffer = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(small[..., :3])).save(buffer, format="JPEG", quality=quality)
+        if buffer.tell() <= limit:
+            return buffer.getvalue()
+    return b""

@@ -1,9 +1,7 @@
 """Enhancer: a loaded model that enhances photos of any size; the one path for archive, HTTP and evaluation.
 
-G runs at the working resolution it was trained at, so a photo gets the same look at any size. Its change is described
-there by an affine colour model at each pixel (a guided filter with the photo as its guide: He, Sun & Tang 2013, and what
-that leaves over as an offset) and carried to full resolution strip by strip: edges stay where the photo has them, and no
-detail of the photo passes through a resize.
+G runs at the working resolution it was trained at, so a photo gets the same look at any size; `apply` carries its change to
+the photo itself.
 """
 
 from __future__ import annotations
@@ -18,6 +16,9 @@ import numpy as np
 import torch
 
 from pipeline import images, storage
+from pipeline.xmp import Stamp
+from serving.apply import add_change, affine_models, apply_models
+from serving.exact import generate
 from training import tracking
 from training.checkpoint import BUNDLE_JSON, BUNDLE_TENSORS, Bundle, load_bundle
 from training.step import to_pixels, to_tensor
@@ -25,11 +26,6 @@ from training.step import to_pixels, to_tensor
 MAX_STRENGTH = 1.5
 
 PRETRAINED = "pretrained"  # the model that comes with this package, see its card
-
-_RADIUS = 1 / 24  # of the long side: the window in which one affine model explains the change
-_EPSILON = 1e-4  # keeps the model of a flat window near a shift; in squared units of [0, 1]
-_KEPT = 0.35  # of a value's distance to black and to white: what the photo has in shadows and highlights, it keeps
-_STRIP_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,30 +52,61 @@ class Enhancer:
         bundle, version = load_model(uri)
         return cls(bundle, version=version)
 
-    def enhance_file(self, data: bytes, *, strength: float = 1.0) -> EnhancedFile:
-        """A photo file in, the enhanced photo in the same format with the same metadata out; `ImageError` if it is none."""
+    def enhance_file(
+        self,
+        data: bytes,
+        *,
+        strength: float = 1.0,
+        quality: int | None = None,
+        drop_extras: bool = False,
+        photos_only: bool = False,
+        exact: bool = False,
+        source: str = "",
+    ) -> EnhancedFile:
+        """A photo file in, the enhanced photo in the same format with everything else that it holds out.
+
+        Strength 0 gives the very same bytes. The file says what was done to it, and is refused the next time; `ImageError`
+        says why, and what else cannot be enhanced. quality, drop_extras: see `images.encode`. photos_only: refuse
+        screenshots and graphics. exact: see `enhance`. source: what the caller knows the file by, kept in the stamp.
+        """
+        check_strength(strength)
         photo = images.decode(data)
-        if photo.read_only:
-            raise photo.read_only
-        pixels = self.enhance(photo.pixels, strength=strength, icc_profile=photo.icc_profile)
-        return EnhancedFile(data=images.encode(photo, pixels), megapixels=pixels.shape[0] * pixels.shape[1] / 1e6)
+        images.refuse_to_rewrite(photo, drop_extras=drop_extras)
+        if photos_only and images.is_graphic(photo):
+            raise images.ImageError("graphic", "a screenshot or graphic, by its flat colours")
+        if strength == 0:
+            return EnhancedFile(data=data, megapixels=photo.megapixels)
+        pixels = self.enhance(photo.packed, strength=strength, icc_profile=photo.icc_profile, exact=exact)
+        stamp = Stamp(model=self.version, strength=strength, source=source)
+        enhanced = images.encode(photo, pixels, stamp=stamp, quality=quality, drop_extras=drop_extras)
+        return EnhancedFile(data=enhanced, megapixels=photo.megapixels)
 
-    def enhance(self, pixels: np.ndarray, *, strength: float = 1.0, icc_profile: bytes | None = None) -> np.ndarray:
-        """Enhance H×W×3 uint8 pixels, encoded in `icc_profile` (sRGB if None); the result has the same size and encoding.
+    def enhance(
+        self,
+        pixels: np.ndarray,
+        *,
+        strength: float = 1.0,
+        icc_profile: bytes | None = None,
+        exact: bool = False,
+    ) -> np.ndarray:
+        """Enhance an upright photo, H×W×3 or H×W×4 (the fourth channel is kept) uint8 or uint16; a new array like it.
 
-        strength: 0 returns the pixels unchanged, 1 the model's result, up to 1.5 beyond it.
+        strength: 0 gives the same pixels, 1 the model's result, up to 1.5 beyond it. icc_profile: how the pixels are encoded
+        (None: sRGB), and the result too. exact: run G on every pixel; slow, and the look depends on the photo's size.
         """
         check_strength(strength)
         if strength == 0:
-            return pixels
-        small = _to_working_size(pixels, self.bundle.working_resolution)
-        corrected = images.from_srgb(self.correct(images.to_srgb(small, icc_profile)), icc_profile)
-        return _apply(pixels, _affine_models(small, corrected), strength)
+            return pixels.copy()
+        before = pixels if exact else _to_working_size(pixels, self.bundle.working_resolution)
+        before = np.ascontiguousarray(images.to_8bit(before[..., :3]))
+        after = images.from_srgb(self.correct(images.to_srgb(before, icc_profile)), icc_profile)
+        if exact:
+            return add_change(pixels, before, after, strength)
+        return apply_models(pixels, affine_models(before, after), strength)
 
-    def correct(self, small: np.ndarray) -> np.ndarray:
-        """The first corrected image: G on sRGB pixels at working resolution, H×W×3 uint8 in and out."""
-        with torch.inference_mode():
-            return to_pixels(self._generator(to_tensor(small[None], self._device)))[0]
+    def correct(self, pixels: np.ndarray) -> np.ndarray:
+        """The first corrected image: G on sRGB pixels, H×W×3 uint8 in and out."""
+        return to_pixels(generate(self._generator, to_tensor(pixels[None], self._device)))[0]
 
 
 def check_strength(strength: float) -> None:
@@ -128,60 +155,3 @@ def _to_working_size(pixels: np.ndarray, long_side: int) -> np.ndarray:
     # A very long panorama is squeezed rather than made thinner than G can see.
     size = [max(images.MIN_SIDE, round(side * scale)) for side in (width, height)]
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-
-
-def _affine_models(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """The 3×4 colour model [A | b] around each pixel with after = A·before + b in [0, 1]; H×W×3×4 float32.
-
-    A is the least-squares fit of a window. What that leaves over, local contrast most of all, which no single line through
-    a window's colours has, is put into the pixel's own b: at the working resolution the models give G's picture exactly.
-    """
-    x, y = before.astype(np.float32) / 255, after.astype(np.float32) / 255
-    side = 2 * max(1, round(_RADIUS * max(x.shape[:2]))) + 1
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        flat = values.reshape(*values.shape[:2], -1)
-        return cv2.blur(flat, (side, side), borderType=cv2.BORDER_REFLECT).reshape(values.shape)
-
-    mean_x, mean_y = mean(x), mean(y)
-    covariance = mean(x[..., :, None] * x[..., None, :]) - mean_x[..., :, None] * mean_x[..., None, :]
-    cross = mean(y[..., :, None] * x[..., None, :]) - mean_y[..., :, None] * mean_x[..., None, :]
-    identity = np.eye(3, dtype=np.float32)
-    # Regularised towards the identity, not towards zero: where the photo is flat, its noise is carried over, not blurred.
-    linear = mean(np.linalg.solve(covariance + _EPSILON * identity, np.swapaxes(cross + _EPSILON * identity, -1, -2)))
-    linear = linear.swapaxes(-1, -2)
-    offset = y - np.einsum("hwij,hwj->hwi", linear, x)
-    return np.concatenate([linear, offset[..., None]], axis=-1)
-
-
-def _apply(pixels: np.ndarray, models: np.ndarray, strength: float) -> np.ndarray:
-    """Enlarge the models bilinearly to the photo and apply them, a strip of rows in memory at a time.
-
-    No value comes nearer to black or white than this share of its own distance: what is there to see stays to be seen.
-    """
-    height, width = pixels.shape[:2]
-    rows, columns = models.shape[:2]
-    grid = models.reshape(rows, columns, 12) * np.float32(strength)
-    grid[..., [0, 5, 10]] += np.float32(1 - strength)  # the identity's share
-    grid[..., 3::4] *= 255
-    result = np.empty_like(pixels)
-    for top in range(0, height, _STRIP_ROWS):
-        bottom = min(top + _STRIP_ROWS, height)
-        # The pixel centres of cv2.resize, so that both directions agree.
-        place = np.clip((np.arange(top, bottom, dtype=np.float32) + 0.5) * (rows / height) - 0.5, 0, rows - 1)
-        upper = np.minimum(place.astype(np.int32), max(rows - 2, 0))
-        share = (place - upper)[:, None, None]
-        strip = grid[upper] * (1 - share) + grid[np.minimum(upper + 1, rows - 1)] * share
-        source = pixels[top:bottom].astype(np.float32)
-        for channel in range(3):
-            model = cv2.resize(
-                np.ascontiguousarray(strip[..., 4 * channel : 4 * channel + 4]),
-                (width, bottom - top),
-                interpolation=cv2.INTER_LINEAR,
-            )
-            value = model[..., 3].copy()
-            for other in range(3):
-                value += model[..., other] * source[..., other]
-            own = source[..., channel] * _KEPT
-            result[top:bottom, :, channel] = np.clip(value, own, own + 255 * (1 - _KEPT)) + 0.5
-    return result

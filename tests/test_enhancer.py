@@ -9,14 +9,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import storage
-from serving import enhancer
+from pipeline import images, storage
+from serving import exact
+from serving.apply import affine_models, apply_models
 from serving.enhancer import Enhancer
+from tests.test_images import _linear_profile
 from training.checkpoint import Bundle, BundleError
+from training.step import to_tensor
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def test_what_a_photo_has_in_shadows_and_highlights_it_keeps(seed: int, strength
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 256, (24, 33, 3), np.uint8)
     models = random.normal(0, 3, (12, 16, 3, 4)).astype(np.float32)
-    before, after = pixels.astype(int), enhancer._apply(pixels, models, strength).astype(int)
+    before, after = pixels.astype(int), apply_models(pixels, models, strength).astype(int)
     assert (after >= before // 3).all() and (255 - after >= (255 - before) // 3).all()
     assert not ((before < 250) & (after > 253)).any() and not ((before > 4) & (after < 2)).any()
 
@@ -84,7 +88,7 @@ def test_an_affine_change_of_colour_is_carried_over_exactly(astronaut: np.ndarra
     def change(pixels: np.ndarray) -> np.ndarray:
         return np.clip(pixels @ matrix.T + 20, 0, 255).round().astype(np.uint8)
 
-    result = enhancer._apply(astronaut, enhancer._affine_models(small, change(small)), 1.0)
+    result = apply_models(astronaut, affine_models(small, change(small)), 1.0)
     assert np.abs(result.astype(int) - change(astronaut)).mean() < 1.5
 
 
@@ -93,20 +97,102 @@ def test_at_the_working_resolution_the_result_is_gs_own_picture(seed: int) -> No
     """Whatever G made of it, local contrast too, which no fit over a window has."""
     random = np.random.default_rng(seed)
     before, after = random.integers(96, 160, (2, 31, 44, 3), np.uint8)  # far from the ends, where values are held
-    result = enhancer._apply(before, enhancer._affine_models(before, after), 1.0)
+    result = apply_models(before, affine_models(before, after), 1.0)
     assert np.abs(result.astype(int) - after).max() <= 1
 
 
 def test_the_identity_stays_the_identity_in_noise_and_at_edges(astronaut: np.ndarray) -> None:
     small = cv2.resize(astronaut, (128, 128), interpolation=cv2.INTER_AREA)
-    result = enhancer._apply(astronaut, enhancer._affine_models(small, small), 1.0)
+    result = apply_models(astronaut, affine_models(small, small), 1.0)
     assert np.abs(result.astype(int) - astronaut).max() <= 1
 
 
-def test_strips_meet_without_a_seam(monkeypatch: pytest.MonkeyPatch, tiny: Enhancer, astronaut: np.ndarray) -> None:
-    whole = tiny.enhance(astronaut)
-    monkeypatch.setattr(enhancer, "_STRIP_ROWS", 7)
-    assert np.array_equal(tiny.enhance(astronaut), whole)
+@pytest.mark.parametrize(("shape", "tile"), [((512, 512), 128), ((200, 333), 64), ((97, 450), 96), ((33, 41), 8)])
+def test_tiles_meet_without_a_seam(shape: tuple[int, int], tile: int, tiny: Enhancer, astronaut: np.ndarray) -> None:
+    """The residual blocks' means are those of the whole photo, wherever a tile ends."""
+    image = to_tensor(astronaut[None, : shape[0], : shape[1]], torch.device("cpu"))
+    with torch.inference_mode():
+        whole = tiny.bundle.generator(image)
+    assert torch.allclose(exact.generate(tiny.bundle.generator, image, tile=tile), whole, atol=1e-5)
+
+
+def test_exact_is_g_on_every_pixel(tiny: Enhancer, astronaut: np.ndarray) -> None:
+    expected = tiny.correct(astronaut).astype(int)
+    room = (np.minimum(astronaut, 255 - astronaut.astype(int)) * 0.6 > np.abs(expected - astronaut) + 2).all(axis=2)
+    assert room.mean() > 0.1
+    result = tiny.enhance(astronaut, exact=True).astype(int)
+    assert np.abs(result - expected)[room].max() <= 1
+    assert np.array_equal(tiny.enhance(astronaut, exact=True, strength=0), astronaut)
+
+
+def test_the_fast_way_adds_no_halo_to_that_of_the_network(tiny: Enhancer) -> None:
+    """At twice the working resolution, against G's own picture enlarged by the same rule: nothing beyond it at an edge."""
+    side = 2 * tiny.bundle.working_resolution
+    edge = np.full((side, side, 3), 70, np.uint8)
+    edge[:, side // 2 :] = 180
+    small = cv2.resize(edge, (side // 2, side // 2), interpolation=cv2.INTER_AREA)
+    enlarged = cv2.resize(tiny.enhance(small, exact=True), (side, side), interpolation=cv2.INTER_LINEAR).astype(int)
+    fast = tiny.enhance(edge).astype(int)
+    inner = slice(side // 8, -side // 8)
+    for half in (slice(side // 8, side // 2 - 2), slice(side // 2 + 2, -side // 8)):
+        ours, theirs = fast[inner, half], enlarged[inner, half]
+        assert ours.max() <= theirs.max() + 2 and ours.min() >= theirs.min() - 2
+
+
+def test_sixteen_bits_come_out_as_sixteen_and_look_the_same(tiny: Enhancer, photo: np.ndarray) -> None:
+    deep = photo.astype(np.uint16) * 257
+    result = tiny.enhance(deep)
+    assert result.dtype == np.uint16
+    assert np.abs(result / 257 - tiny.enhance(photo)).mean() < 0.5
+    assert len(np.unique(result % 257)) > 200, "all of the sixteen bits are used"
+
+
+def test_a_stretched_gradient_gets_no_bands_that_it_did_not_have(astronaut: np.ndarray) -> None:
+    ramp = np.tile(np.linspace(90, 130, 640).round().astype(np.uint8)[None, :, None], (200, 1, 3))
+    models = np.zeros((10, 16, 3, 4), np.float32)
+    models[..., [0, 1, 2], [0, 1, 2]] = 3
+    models[..., 3] = -0.8
+    stretched = apply_models(ramp, models, 1.0)
+    levels = np.unique(stretched)
+    assert np.diff(levels).max() == 1, "three times as steep, and no level is left out"
+    columns = stretched[..., 0].mean(axis=0)
+    assert np.abs(columns - (ramp[0, :, 0] * 3.0 - 204)).max() < 0.3, "and it is the same on average"
+
+
+def test_opacity_is_left_alone(tiny: Enhancer, photo: np.ndarray) -> None:
+    alpha = np.arange(photo[..., 0].size, dtype=np.uint64).reshape(photo.shape[:2]).astype(np.uint8)
+    with_alpha = tiny.enhance(np.dstack([photo, alpha]))
+    assert np.array_equal(with_alpha[..., 3], alpha) and np.array_equal(with_alpha[..., :3], tiny.enhance(photo))
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_a_turned_photo_gets_the_look_of_the_upright_one(
+    orientation: int, tiny: Enhancer, photo: np.ndarray, to_file: Callable[..., bytes]
+) -> None:
+    stored = {3: np.rot90(photo, 2), 6: np.rot90(photo), 8: np.rot90(photo, -1)}[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = tiny.enhance_file(to_file(np.ascontiguousarray(stored), "PNG", exif=exif)).data
+    upright = tiny.enhance_file(to_file(photo, "PNG")).data
+    assert np.array_equal(images.decode(turned).pixels, images.decode(upright).pixels)
+
+
+def test_strength_0_returns_the_very_file(tiny: Enhancer, photo: np.ndarray, to_file: Callable[..., bytes]) -> None:
+    data = to_file(photo, quality=60)
+    assert tiny.enhance_file(data, strength=0).data == data
+
+
+def test_a_wide_gamut_photo_stays_in_its_own_profile(
+    tiny: Enhancer, photo: np.ndarray, to_file: Callable[..., bytes]
+) -> None:
+    """Enhanced as what it shows, not as the numbers it is written in."""
+    wide = _linear_profile()
+    data = to_file(images.from_srgb(photo, wide), "PNG", icc_profile=wide)
+    enhanced = images.decode(tiny.enhance_file(data).data)
+    assert enhanced.icc_profile == wide
+    seen = images.to_srgb(np.ascontiguousarray(enhanced.pixels), wide).astype(int)
+    bright = photo.min(axis=2) > 60  # a linear profile of 8 bits has few levels in the dark
+    assert np.abs(seen - tiny.enhance(photo))[bright].mean() < 4
 
 
 def test_a_step_edge_gets_no_halo(tiny: Enhancer) -> None:

@@ -60,17 +60,29 @@ class ToneEnhancer(nn.Module):
         for parameter in self.decoder[-1].parameters():
             nn.init.zeros_(parameter)
 
+    @property
+    def features(self) -> int:
+        """Channels of the residual part."""
+        return self.encoder[-1].out_channels  # type: ignore[return-value]
+
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         padded = F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="reflect")
+        half, quarter, eighth = self.encode(padded)
+        return self.decode(padded, half, quarter, self.residual(eighth))[..., :height, :width]
+
+    def encode(self, padded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features at a half, a quarter and an eighth of the size of an input whose sides are multiples of 8."""
         half = F.leaky_relu(self.encoder[0](padded), _SLOPE)
         quarter = F.leaky_relu(self.encoder[1](half), _SLOPE)
-        eighth = F.leaky_relu(self.encoder[2](quarter), _SLOPE)
-        features = self.residual(eighth)
+        return half, quarter, F.leaky_relu(self.encoder[2](quarter), _SLOPE)
+
+    def decode(self, padded: Tensor, half: Tensor, quarter: Tensor, features: Tensor) -> Tensor:
+        """The corrected image from what `encode` and the residual part made of the input."""
         features = F.leaky_relu(self.decoder[0](_double(features)), _SLOPE) + quarter
         features = F.leaky_relu(self.decoder[1](_double(features)), _SLOPE) + half
         gain, offset = self.decoder[2](_double(features)).chunk(2, dim=1)
-        return (padded + gain * (padded + 1) / 2 + offset)[..., :height, :width]
+        return padded + gain * (padded + 1) / 2 + offset
 
 
 class NaturalnessDiscriminator(nn.Module):
