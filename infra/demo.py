@@ -20,7 +20,7 @@ import numpy as np
 from infra import local, samples
 from infra.memory import PeakMemory
 from pipeline import images, ingest, shards, storage
-from serving import app, archive, evaluate, evaluation_report, sheet
+from serving import app, archive, archive_report, evaluate, evaluation_report, sheet
 from serving.enhancer import Enhancer
 from training import tracking, train
 from training.config import TrainConfig, make_config
@@ -140,9 +140,9 @@ def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) 
             "table": evaluation_report.to_json(evaluation)["table"],
         },
         "archive": {
-            "enhanced": archived.enhanced,
-            "failed": archived.failed,
-            "failures": {entry.source: entry.reason for entry in archived.failures},
+            "enhanced": archived.counts.get(archive_report.ENHANCED, 0),
+            "failed": archived.counts.get(archive_report.FAILED, 0),
+            "failures": {entry.source: f"{entry.reason}: {entry.detail}" for entry in archived.failures},
             "megapixels_per_second": archived.megapixels_per_second,
         },
         "serve": answer,
@@ -224,7 +224,9 @@ def _serve_and_ask(model_uri: str, inputs: Path, enhanced: Path) -> dict[str, An
     """Deploy the model, send it a photo, and compare what comes back with the archive's result for that photo."""
     name = next(
         line["source"]
-        for line in map(json.loads, (enhanced / archive.REPORT).read_text().splitlines())
+        for line in map(
+            json.loads, (enhanced / archive_report.FOLDER / archive_report.JSON_LINES).read_text().splitlines()
+        )
         if line["status"] == "enhanced"
     )
     photo = (inputs / name).read_bytes()

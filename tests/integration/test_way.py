@@ -20,6 +20,7 @@ from infra import local
 from infra.demo import register
 from pipeline import images, ingest, shards, storage, stream, tone
 from serving import app, archive, evaluate
+from serving.archive_report import FOLDER, JSON_LINES, PARQUET
 from serving.enhancer import Enhancer
 from training import checkpoint, tracking
 from training.config import TrainConfig
@@ -238,14 +239,15 @@ def test_an_archive_is_enhanced_beside_untouched_originals(
     before = {path: path.read_bytes() for path in archive_folder.rglob("*") if path.is_file()}
     target, enhancer = tmp_path / "enhanced", Enhancer.load(str(bundle_folder))
     report = archive.enhance_archive(str(archive_folder), str(target), enhancer)
-    assert (report.enhanced, report.failed, report.unchanged, report.other_files) == (3, 1, 0, 1)
-    assert [(entry.source, entry.reason.partition(":")[0]) for entry in report.failures] == [("cut.jpg", "truncated")]
+    assert (report.counts, report.unchanged) == ({"enhanced": 3, "failed": 1, "skipped": 1}, 0)
+    assert report.reasons == {"truncated": 1, "not_a_photo": 1}
+    assert [(entry.source, entry.reason) for entry in report.failures] == [("cut.jpg", "truncated")]
     assert {path: path.read_bytes() for path in archive_folder.rglob("*") if path.is_file()} == before
 
     turned = Image.open(target / "2026" / "turned.jpg")
     original = images.decode((archive_folder / "2026" / "turned.jpg").read_bytes())
-    assert turned.size == original.pixels.shape[1::-1], "the turned pixels, with the tag reset"
-    assert turned.getexif()[0x0112] == 1 and turned.getexif().get_ifd(0x8769)[0x9003] == "2019:07:21 14:03:12"
+    assert turned.size == original.pixels.shape[:2], "as the camera stored them, with the tag that turns them"
+    assert turned.getexif()[0x0112] == 6 and turned.getexif().get_ifd(0x8769)[0x9003] == "2019:07:21 14:03:12"
     for name in ("2026/summer ☀/a b.png", "wide.webp"):
         after = images.decode((target / name).read_bytes()).pixels.astype(int)
         assert np.abs(after - images.decode(before[archive_folder / name]).pixels).mean() > 2
@@ -259,14 +261,15 @@ def test_an_archive_goes_on_with_what_is_missing_new_or_asked_otherwise(
     (target / "wide.webp").unlink()
     shutil.copy(archive_folder / "2026" / "turned.jpg", archive_folder / "new.jpg")
     again = archive.enhance_archive(str(archive_folder), str(target), enhancer)
-    assert (again.enhanced, again.failed, again.unchanged) == (2, 1, 2)
+    assert (again.counts, again.unchanged) == ({"enhanced": 2, "failed": 1}, 3)
     first = (target / "new.jpg").read_bytes()
-    softer = archive.enhance_archive(str(archive_folder), str(target), enhancer, strength=0.5)
-    assert (softer.enhanced, softer.unchanged) == (4, 0) and (target / "new.jpg").read_bytes() != first
+    softer = archive.enhance_archive(str(archive_folder), str(target), enhancer, archive.Options(strength=0.5))
+    assert (softer.counts["enhanced"], softer.unchanged) == (4, 1) and (target / "new.jpg").read_bytes() != first
     back = archive.enhance_archive(str(archive_folder), str(target), enhancer)
-    assert (back.enhanced, back.unchanged) == (4, 0) and (target / "new.jpg").read_bytes() == first
-    lines = [json.loads(line) for line in (target / archive.REPORT).read_text().splitlines()]
-    assert [line["strength"] for line in lines if line["source"] == "new.jpg"] == [1.0]
+    assert (back.counts["enhanced"], back.unchanged) == (4, 1) and (target / "new.jpg").read_bytes() == first
+    lines = [json.loads(line) for line in (target / FOLDER / JSON_LINES).read_text().splitlines()]
+    assert [json.loads(line["settings"])["strength"] for line in lines if line["source"] == "new.jpg"] == [1.0]
+    assert pq.read_table(target / FOLDER / PARQUET).to_pylist() == lines
 
 
 def test_an_archive_goes_from_and_to_object_storage(
@@ -275,7 +278,7 @@ def test_an_archive_goes_from_and_to_object_storage(
     source, target = (storage.join(object_store.uri, name) for name in ("originals", "results"))
     storage.write_bytes(storage.join(source, "a/b.jpg"), to_file(photo))
     report = archive.enhance_archive(source, target, Enhancer.load(str(bundle_folder)))
-    assert report.enhanced == 1
+    assert report.counts == {"enhanced": 1}
     assert images.decode(storage.read_bytes(storage.join(target, "a/b.jpg"))).pixels.shape == photo.shape
 
 
