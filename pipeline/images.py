@@ -65,6 +65,7 @@ _SIGNATURES = (
 _ORIENTATION = 0x0112
 _COMPRESSION, _UNCOMPRESSED = 259, 1
 _NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES, _SUB_IFDS, _DNG_VERSION = 254, 258, 262, 284, 330, 50706
+_EXTRA_SAMPLES, _ASSOCIATED, _PHOTOSHOP_LAYERS = 338, 1, 37724
 _MIN_IS_WHITE, _RAW_PHOTOMETRICS, _SEPARATE_PLANES = 0, (32803, 34892), 2
 _GRAPHIC_ROWS, _GRAPHIC_SHARE, _GRAPHIC_LEAST = 200, 0.6, 0.2
 _THUMBNAIL = 160  # pixels of the long side: what DCF asks of cameras
@@ -528,6 +529,13 @@ def _read_only(image: Image.Image, depth: int) -> ImageError | None:
         return ImageError("unsupported_format", "HEIC is read, not written; convert it to JPEG or AVIF first")
     if image.mode == "CMYK":
         return ImageError("unsupported_mode", "CMYK: its inks would be lost; convert it to RGB first")
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        if _PHOTOSHOP_LAYERS in tags:
+            return ImageError("unsupported_mode", "layers, which new pixels would not fit; save it without them")
+        if depth == 8 and _ASSOCIATED in tuple(tags.get(_EXTRA_SAMPLES, ())):
+            what = "opacity multiplied into the colours; save it with plain (unassociated) opacity"
+            return ImageError("unsupported_mode", what)
     if depth > 8 and image.format not in ("PNG", "TIFF"):
         return ImageError("unsupported_depth", f"{depth} bits a channel would be cut to 8; save it with 8 bits")
     return None

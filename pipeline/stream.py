@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from cachetools import LRUCache, cached
 
-from pipeline import images, shards, tone
+from pipeline import handover, images, shards, tone
 
 if TYPE_CHECKING:
     import ray
@@ -282,14 +282,8 @@ def _read(plan: ray.ObjectRef, tasks: list[_Task], *, cpus: int, reserved: bool)
     early waits here.
     """
     import ray
-    from ray.data._internal.execution.resource_manager import ResourceManager
     from ray.data.block import BlockAccessor
 
-    # Ray Data 2.60 asks what it may use, runs a single task without the answer, and looks for it after this interval.
-    asking_seconds, ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = (
-        ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S,
-        0.02,
-    )
     chunks = [
         list(range(start + turn, min(start + cpus * _CHUNK_TASKS, len(tasks)), cpus))
         for start in range(0, len(tasks), cpus * _CHUNK_TASKS)
@@ -302,19 +296,12 @@ def _read(plan: ray.ObjectRef, tasks: list[_Task], *, cpus: int, reserved: bool)
         compute=ray.data.TaskPoolStrategy(size=cpus),
         num_cpus=0 if reserved else 1,
     )
-    context = dataset.context
-    context.execution_options.resource_limits = ray.data.ExecutionResources(cpu=cpus)
-    context.execution_options.preserve_order = False
-    context.target_max_block_size = 1  # each row is a block, handed over at once
-    context._max_num_blocks_in_streaming_gen_buffer = _WAITING_BLOCKS
+    dataset.context.execution_options.resource_limits = ray.data.ExecutionResources(cpu=cpus)
     early: dict[int, Batch] = {}  # views of Ray's shared memory, not copies
     expected = 0
-    # Bundles, not batches: those pass through four threads more, and the first one is late.
-    for bundle in dataset.iter_internal_ref_bundles():
-        ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = asking_seconds
-        for block in ray.get(list(bundle.block_refs)):
-            row = BlockAccessor.for_block(block).to_numpy()
-            early[int(row["number"][0])] = {name: row[name][0] for name in (*COLUMNS, "position")}
+    for block in handover.blocks(dataset, waiting=_WAITING_BLOCKS):
+        row = BlockAccessor.for_block(block).to_numpy()
+        early[int(row["number"][0])] = {name: row[name][0] for name in (*COLUMNS, "position")}
         while expected in early:
             yield tasks[expected], early.pop(expected)
             expected += 1

@@ -30,6 +30,10 @@ _STATUS = {
     "unsupported_mode": 415,
     "unsupported_depth": 415,
     "animated": 415,
+    "hdr_gain_map": 415,
+    "motion_video": 415,
+    "other_pictures": 415,
+    "already_enhanced": 409,
     "raw": 415,
 }
 _MEDIA_TYPES = {

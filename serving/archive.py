@@ -8,12 +8,13 @@ import fnmatch
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -23,22 +24,41 @@ import pyarrow.compute as pc
 import ray
 import torch
 
-from pipeline import container, images, lease, storage
+from pipeline import container, handover, images, lease, storage
 from pipeline.progress import Progress
 from pipeline.xmp import read_stamp
-from serving.archive_report import COPIED, ENHANCED, FAILED, FOLDER, LOCK, SCHEMA, SKIPPED, Entry, Report, to_text
+from serving.archive_report import (
+    COPIED,
+    ENHANCED,
+    FAILED,
+    FOLDER,
+    LOCK,
+    SCHEMA,
+    SKIPPED,
+    Entry,
+    Report,
+    to_table,
+    to_text,
+)
 from serving.enhancer import Enhancer, check_strength
 from serving.room import room_for
+from training import allocator
 from training.checkpoint import Bundle
 
 SIDECAR_SUFFIX = ".xmp"
 PHOTO, REFUSED, SIDECAR, OTHER, PROBLEM = "photo", "refused", "sidecar", "other", "problem"
 
 _SHOWN_FAILURES = 20
-_CHUNK_PHOTOS = 16  # that one Ray task does, handing over each when it is done
-_TASKS_PER_CPU = 8  # at least, so that all cores end at about the same time
+_CHUNK_PHOTOS = 64  # that one Ray task does
+_HAND_OVER_SECONDS = 1.0  # each time costs Ray 30 ms
 _SEGMENT_PHOTOS = 8192  # that one Ray dataset plans
+_CPU_SHARE = 2 / 3  # three workers on two cores: one works while another waits for Ray or for the disk
 _GPU_SHARE = 1 / 8  # of a GPU for each worker: the network is the smaller part of a photo's work
+_KEPT_BLOCK, _KEPT_TOTAL = (
+    2**28,
+    2**29,
+)  # bytes: photos of up to 64 megapixels find their memory where the last one had it
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LEFTOVER = re.compile(rf"\.[0-9a-f]{{8}}{re.escape(storage.TEMPORARY_SUFFIX)}$")
 _WANTED = pa.schema(
     [
@@ -231,9 +251,7 @@ def run(plan: Plan, report: Report, enhancer: Enhancer) -> Summary:
         try:
             for entry in _run(plan, enhancer) if plan.todo.num_rows else ():
                 if entry.reason == "disk_full":
-                    raise ArchiveStopped(
-                        f"'{plan.target}': no space left ({entry.source}); make room and give the same command again"
-                    )
+                    raise _stopped(plan.target, entry.source, OSError(errno.ENOSPC, ""))
                 report.add(entry)
                 counts[entry.status] += 1
                 megapixels += entry.megapixels
@@ -246,9 +264,7 @@ def run(plan: Plan, report: Report, enhancer: Enhancer) -> Summary:
                 progress.advance(note=f"{rate:.1f} MP/s, {done_bytes / 1e9:.1f} of {total / 1e9:.1f} GB")
             report.finish()
         except OSError as error:
-            raise ArchiveStopped(
-                f"'{plan.target}': the report cannot be written ({error}); mend that and give the same command again"
-            ) from None
+            raise _stopped(plan.target, "the report", error) from None
         finally:  # also where it ends early; what cannot be written then is found again in the photos
             with contextlib.suppress(OSError):
                 report.finish()
@@ -262,6 +278,12 @@ def run(plan: Plan, report: Report, enhancer: Enhancer) -> Summary:
     )
 
 
+def _stopped(target: str, what: str, error: OSError) -> ArchiveStopped:
+    if error.errno in _FULL:
+        return ArchiveStopped(f"'{target}': no space left for {what}; make room and give the same command again")
+    return ArchiveStopped(f"'{target}': {what} cannot be written ({error}); mend that and give the same command again")
+
+
 def _list(source: str, options: Options) -> pa.Table:
     """Every file of the source that is asked for, with its kind."""
     columns: dict[str, list[Any]] = {name: [] for name in _WANTED.names}
@@ -269,8 +291,10 @@ def _list(source: str, options: Options) -> pa.Table:
         text = to_text(file.relative)
         if not options.takes(text):
             continue
-        lowered = file.relative.lower()
-        if file.problem:
+        lowered, problem = file.relative.lower(), file.problem
+        if file.relative.startswith(f"{FOLDER}/"):
+            problem = "not_followed: the report of an archive that was enhanced before"
+        if problem:
             kind = PROBLEM
         elif lowered.endswith(images.SUFFIXES):
             kind = PHOTO
@@ -279,7 +303,7 @@ def _list(source: str, options: Options) -> pa.Table:
         else:
             kind = SIDECAR if lowered.endswith(SIDECAR_SUFFIX) else OTHER
         values = (text, f"{file.size}-{file.version}", os.fsencode(file.relative), kind, file.size, file.modified)
-        for name, value in zip(columns, (*values, file.problem), strict=True):
+        for name, value in zip(columns, (*values, problem), strict=True):
             columns[name].append(value)
     return pa.table(columns, schema=_WANTED)
 
@@ -345,37 +369,48 @@ def _run(plan: Plan, enhancer: Enhancer) -> Iterator[Entry]:
 
 def _run_segment(todo: pa.Table, job: _Job, bundle: ray.ObjectRef) -> Iterator[Entry]:
     resources = ray.cluster_resources()
-    tasks = max(1, int(resources.get("CPU", 1))) * _TASKS_PER_CPU
-    chunk = max(1, min(_CHUNK_PHOTOS, todo.num_rows // tasks))
+    limit = ray.data.DataContext.get_current().execution_options.resource_limits.cpu
+    workers = max(1, int(min(resources.get("CPU", 1), limit or math.inf) / _CPU_SHARE))
     todo = todo.combine_chunks()
-    blocks = [todo.slice(start, chunk) for start in range(0, todo.num_rows, chunk)]
+    blocks, start = [], 0
+    while start < todo.num_rows:
+        # Guided self-scheduling (Polychronopoulos & Kuck 1987): Ray needs a third of a second from one task to the next, so
+        # they are long, and short towards the end, for all workers to end together.
+        size = min(_CHUNK_PHOTOS, -(-(todo.num_rows - start) // (2 * workers)))
+        blocks.append(todo.slice(start, size))
+        start += size
     # Tasks, not actors: what is lost with a worker is run again by itself, and the model stays loaded in its process.
     dataset = ray.data.from_arrow(blocks).map_batches(
         _do_chunk,
         fn_kwargs={"job": job, "bundle": bundle},
         batch_size=None,
         batch_format="pyarrow",
+        num_cpus=_CPU_SHARE,
         num_gpus=_GPU_SHARE if resources.get("GPU") else 0,
     )
-    context = dataset.context
-    context.execution_options.preserve_order = False
-    context.target_max_block_size = 1  # each row is a block, handed over at once
-    for bundle_of_rows in dataset.iter_internal_ref_bundles():
-        for table in ray.get(list(bundle_of_rows.block_refs)):
-            for row in pa.table(table).to_pylist():
-                yield Entry(**row)
+    for block in handover.blocks(dataset, waiting=_CHUNK_PHOTOS):
+        for row in pa.table(block).to_pylist():
+            yield Entry(**row)
 
 
 def _do_chunk(chunk: pa.Table, *, job: _Job, bundle: ray.ObjectRef) -> Iterator[pa.Table]:
     cv2.setNumThreads(1)  # Ray runs one task a core
     torch.set_num_threads(1)
     enhancer = _enhancer(bundle, job.version)
+    done: list[Entry] = []
+    handed_over = time.monotonic()
     for row in chunk.to_pylist():
-        yield pa.Table.from_pylist([asdict(_do(row, job, enhancer))], schema=SCHEMA)
+        done.append(_do(row, job, enhancer))
+        if time.monotonic() - handed_over > _HAND_OVER_SECONDS:
+            yield to_table(done)
+            done, handed_over = [], time.monotonic()
+    if done:
+        yield to_table(done)
 
 
 @functools.lru_cache(maxsize=1)
 def _enhancer(bundle: ray.ObjectRef, version: str) -> Enhancer:
+    allocator.keep_freed_memory(block=_KEPT_BLOCK, total=_KEPT_TOTAL)
     loaded: Bundle = ray.get(bundle)
     return Enhancer(loaded, version=version)
 
@@ -389,7 +424,7 @@ def _do(row: dict[str, Any], job: _Job, enhancer: Enhancer) -> Entry:
     except images.ImageError as error:
         done = _refused(row, job, entry, error)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in _FULL
         done = replace(entry, status=FAILED, reason="disk_full" if full else "unreadable", detail=str(error))
     except Exception as error:  # one photo's trouble must not end the archive's night
         done = replace(entry, status=FAILED, reason="internal", detail=f"{type(error).__name__}: {error}; report this")

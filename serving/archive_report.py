@@ -85,7 +85,7 @@ class Report:
         # Named by the time too: what a killed run left must not be overwritten.
         name = f"{time.time_ns():020}-{self._number:06}.jsonl"
         part = storage.join(self._folder, _PARTS, name)
-        storage.write_bytes(part, _to_json_lines(_to_table(self._unsaved)))
+        storage.write_bytes(part, _to_json_lines(to_table(self._unsaved)))
         self._parts.append(part)
         self._number += 1
         self._unsaved = []
@@ -95,7 +95,7 @@ class Report:
         self.save()
         if not self._parts and self.table.num_rows and not self._new:
             return
-        self.table = _newest([self.table, _to_table(self._new)])
+        self.table = _newest([self.table, to_table(self._new)])
         storage.write_bytes(storage.join(self._folder, PARQUET), to_parquet(self.table))
         storage.write_bytes(storage.join(self._folder, JSON_LINES), _to_json_lines(self.table))
         for part in self._parts:
@@ -143,7 +143,8 @@ def _newest(tables: list[pa.Table]) -> pa.Table:
     return kept.take(pc.sort_indices(kept["source"])).combine_chunks()
 
 
-def _to_table(entries: Iterable[Entry]) -> pa.Table:
+def to_table(entries: Iterable[Entry]) -> pa.Table:
+    """The entries in `SCHEMA`."""
     return pa.Table.from_pylist([asdict(entry) for entry in entries], schema=SCHEMA)
 
 

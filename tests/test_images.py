@@ -141,6 +141,18 @@ def test_a_photo_says_what_was_done_to_it_and_is_not_enhanced_twice(
             refuse()
 
 
+@pytest.mark.parametrize("kind", ["layers", "associated alpha"])
+def test_a_tiff_whose_other_half_would_go_wrong_is_not_rewritten(kind: str, photo: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    if kind == "layers":
+        tifffile.imwrite(buffer, photo, photometric="rgb", extratags=[(37724, 7, 4, b"8BIM", True)])
+    else:
+        pixels = np.dstack([photo // 2, np.full(photo.shape[:2], 128, np.uint8)])
+        tifffile.imwrite(buffer, pixels, photometric="rgb", extrasamples=["assocalpha"])
+    with pytest.raises(images.ImageError, match="unsupported_mode"):
+        images.encode(images.decode(buffer.getvalue()), photo)
+
+
 @pytest.mark.parametrize(("format", "better"), [("JPEG", 98), ("WEBP", 100), ("AVIF", 100)])
 def test_quality_can_be_asked_for(format: str, better: int, photo: np.ndarray, to_file: ToFile) -> None:
     decoded = images.decode(to_file(photo, format, quality=75))

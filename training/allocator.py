@@ -22,9 +22,12 @@ ENVIRONMENT = {
 }
 
 
-def keep_freed_memory() -> None:
-    """Have this process keep what its main thread frees; nothing where the C library is not glibc."""
+def keep_freed_memory(*, block: int = _MMAP_THRESHOLD, total: int = _TRIM_THRESHOLD) -> None:
+    """Have this process keep what its main thread frees: blocks of up to `block` bytes, up to `total` bytes of them.
+
+    Nothing where the C library is not glibc.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
-        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
-        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
+        mallopt(_M_MMAP_THRESHOLD, block)
+        mallopt(_M_TRIM_THRESHOLD, total)

@@ -304,7 +304,9 @@ def test_what_is_not_enhanced_is_named_with_its_reason_and_copied_if_asked_for(
 def test_an_enhanced_archive_is_not_enhanced_again(photo_folder: Path, enhancer: Enhancer, tmp_path: Path) -> None:
     enhance_archive(str(photo_folder), str(tmp_path / "once"), enhancer)
     again = enhance_archive(str(tmp_path / "once"), str(tmp_path / "twice"), enhancer)
-    assert again.reasons == {"already_enhanced": 24, "not_a_photo": 3} and outputs(tmp_path / "twice") == {}
+    assert again.reasons == {"already_enhanced": 24, "not_followed": 3} and outputs(tmp_path / "twice") == {}
+    copied = enhance_archive(str(tmp_path / "once"), str(tmp_path / "twice"), enhancer, Options(copy_others=True))
+    assert copied.counts == {"copied": 24, "skipped": 3} and outputs(tmp_path / "twice") == outputs(tmp_path / "once")
 
 
 def test_a_file_that_is_not_ours_is_not_overwritten(
