@@ -142,6 +142,7 @@ def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) 
         "archive": {
             "enhanced": archived.counts.get(archive_report.ENHANCED, 0),
             "failed": archived.counts.get(archive_report.FAILED, 0),
+            "left_alone": archived.counts.get(archive_report.SKIPPED, 0),
             "failures": {entry.source: f"{entry.reason}: {entry.detail}" for entry in archived.failures},
             "megapixels_per_second": archived.megapixels_per_second,
         },
@@ -274,7 +275,7 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("", f"(means over {measured['photos']} {seen})"),
         (
             "archive",
-            f"{archived['enhanced']} enhanced, {archived['failed']} failed, {archived['megapixels_per_second']:.1f} MP/s",
+            f"{archived['enhanced']} enhanced, {archived['left_alone']} left alone, {archived['failed']} failed, {archived['megapixels_per_second']:.1f} MP/s",
         ),
         ("serve", f"HTTP {served['status']} in {served['seconds']:.2f} s"),
         ("model", f"{model['uri']} version {model['version']}, {model['parameters']:,} parameters"),

@@ -293,7 +293,7 @@ def _read(plan: ray.ObjectRef, tasks: list[_Task], *, cpus: int, reserved: bool)
     dataset = ray.data.from_items(list(range(len(chunks))), override_num_blocks=len(chunks)).map_batches(
         functools.partial(_read_chunk, plan=plan, tasks=ray.put([[(n, tasks[n]) for n in chunk] for chunk in chunks])),
         batch_size=None,
-        compute=ray.data.TaskPoolStrategy(size=cpus),
+        compute=ray.data.TaskPoolStrategy(size=min(cpus, len(chunks))),
         num_cpus=0 if reserved else 1,
     )
     dataset.context.execution_options.resource_limits = ray.data.ExecutionResources(cpu=cpus)

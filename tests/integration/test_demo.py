@@ -47,7 +47,8 @@ def test_the_demo_goes_the_whole_way_and_names_what_it_rejected(
     assert summary["train"]["workers"] == min(2, len(os.sched_getaffinity(0))) and summary["train"]["steps"] == 8
     assert {"first", "last"} == set(summary["train"]["losses"])
     assert set(summary["evaluation"]["table"]) == {"input", "intermediate", "result"}
-    assert (summary["archive"]["enhanced"], summary["archive"]["failed"]) == (24, 3)
+    archived = summary["archive"]
+    assert (archived["enhanced"], archived["left_alone"], archived["failed"]) == (24, 1, 2)
     assert summary["serve"]["status"] == 200 and summary["model"]["version"] == "1"
     assert {"start", "ingest", "train", "register", "evaluate", "enhance", "serve", "total"} == set(summary["seconds"])
     assert "local contrast" in done.stdout and "Next:" in done.stdout

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -16,7 +17,9 @@ from PIL import Image, ImageCms
 
 from pipeline import container
 from pipeline.xmp import Stamp, read_stamp
+from serving.enhancer import Enhancer
 from tests.test_container import exif, jpeg, mpf, png
+from training.checkpoint import Bundle
 
 pytestmark = pytest.mark.skipif(
     shutil.which("exiftool") is None, reason="needs ExifTool: apt-get install libimage-exiftool-perl"
@@ -55,6 +58,7 @@ ALLOWED_IN: dict[str, set[str]] = {
     "TIFF": {f"IFD0:{name}" for name in ("Compression", "StripOffsets", "StripByteCounts", "RowsPerStrip", "Predictor")}
     | {f"IFD0:Tile{name}" for name in ("Width", "Length", "Offsets", "ByteCounts")}
     | {"IFD0:PlanarConfiguration", "IFD0:SampleFormat"},  # both say in words what is so without them
+    "AVIF": {f"QuickTime:MediaData{part}" for part in ("", "Size", "Offset")},  # the coded pixels
 }
 
 
@@ -90,7 +94,12 @@ def tags(file: Path) -> dict[str, Any]:
 
 def compare(tmp_path: Path, old: bytes, new: bytes, format: str, *, also_allowed: frozenset[str] = frozenset()) -> None:
     """Rebuild, and have ExifTool read both files."""
-    data = container.rebuild(old, new, stamp=STAMP)
+    compare_files(tmp_path, old, container.rebuild(old, new, stamp=STAMP), format, STAMP, also_allowed=also_allowed)
+
+
+def compare_files(
+    tmp_path: Path, old: bytes, data: bytes, format: str, done: Stamp, *, also_allowed: frozenset[str] = frozenset()
+) -> None:
     before_file, after_file = tmp_path / "before", tmp_path / "after"
     before_file.write_bytes(old)
     after_file.write_bytes(data)
@@ -104,7 +113,7 @@ def compare(tmp_path: Path, old: bytes, new: bytes, format: str, *, also_allowed
     assert not changed
     stamp = {name.removeprefix("XMP-naturaltone:"): tag for name, tag in after.items() if "XMP-naturaltone" in name}
     assert {name: str(tag["val"]) for name, tag in stamp.items()} == {
-        "Model": "retouch@3", "Strength": "0.8", "Source": "12ab",
+        "Model": done.model, "Strength": str(done.strength), "Source": done.source,
     }  # fmt: skip
     validated = ["exiftool", "-validate", "-warning", "-a", "-s3", "-m"]
     warnings = [
@@ -134,6 +143,29 @@ def test_every_tag_stays_as_it_was(format: str, with_xmp: bool, order: str, tmp_
     assert order in found["File:ExifByteOrder"]["val"]
     new_xmp = frozenset() if with_xmp else frozenset({"RIFF:WebP_Flags"})  # says that there is a packet
     compare(tmp_path, old, coded(format, 2, sign), format, also_allowed=new_xmp)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "PNG of 16 bits", "WEBP", "TIFF", "TIFF of 16 bits", "AVIF"])
+def test_every_tag_outlives_the_enhancer(kind: str, bundle: Bundle, tmp_path: Path) -> None:
+    """The whole way: decoded, enhanced, coded again, of every format and depth that is written."""
+    format = kind.partition(" ")[0]
+    file = tmp_path / f"photo.{format.lower()}"
+    deep = np.random.default_rng(4).integers(0, 2**16, (SIZE[1], SIZE[0], 3), np.uint16)
+    if kind == "PNG of 16 bits":
+        file.write_bytes(cv2.imencode(".png", deep)[1].tobytes())
+    elif kind == "TIFF of 16 bits":
+        tifffile.imwrite(file, deep, byteorder=">", photometric="rgb", metadata=None, software=False)
+    elif format == "TIFF":
+        file.write_bytes(coded(format, 1))
+    else:
+        file.write_bytes(coded(format, 1, icc_profile=PROFILE))
+    written = WRITTEN | ALSO.get(format, {})
+    if format == "AVIF":  # whose orientation is a box beside the EXIF block
+        written = {name: value for name, value in written.items() if name != "Orientation#"}
+    write(file, written)
+    done = Stamp(model="tiny", strength=1.0, source="12ab")
+    enhanced = Enhancer(bundle, version="tiny").enhance_file(file.read_bytes(), source="12ab").data
+    compare_files(tmp_path, file.read_bytes(), enhanced, format, done)
 
 
 @pytest.mark.parametrize("order", "<>")
