@@ -275,7 +275,8 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("", f"(means over {measured['photos']} {seen})"),
         (
             "archive",
-            f"{archived['enhanced']} enhanced, {archived['left_alone']} left alone, {archived['failed']} failed, {archived['megapixels_per_second']:.1f} MP/s",
+            f"{archived['enhanced']} enhanced, {archived['left_alone']} left alone, {archived['failed']} failed, "
+            f"{archived['megapixels_per_second']:.1f} MP/s",
         ),
         ("serve", f"HTTP {served['status']} in {served['seconds']:.2f} s"),
         ("model", f"{model['uri']} version {model['version']}, {model['parameters']:,} parameters"),

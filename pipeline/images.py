@@ -576,7 +576,9 @@ def _code(photo: Photo, stored: np.ndarray, quality: int | None) -> bytes:
         values = (
             stored[..., 1] if photo.is_grey and not photo.has_alpha else stored[..., [2, 1, 0, 3][: stored.shape[2]]]
         )
-        return bytes(cv2.imencode(".png", values)[1])
+        return bytes(
+            cv2.imencode(".png", values, [cv2.IMWRITE_PNG_COMPRESSION, 6])[1]
+        )  # zlib's own default, as in 8 bits
     return _pillow_bytes(photo, stored, quality)
 
 

@@ -52,7 +52,7 @@ _SHOWN_FAILURES = 20
 _CHUNK_PHOTOS = 64  # that one Ray task does
 _HAND_OVER_SECONDS = 1.0  # each time costs Ray 30 ms
 _SEGMENT_PHOTOS = 8192  # that one Ray dataset plans
-_CPU_SHARE = 2 / 3  # three workers on two cores: one works while another waits for Ray or for the disk
+_CPU_SHARE = 0.65  # three workers on two cores: one works while another waits for Ray or for the disk
 _GPU_SHARE = 1 / 8  # of a GPU for each worker: the network is the smaller part of a photo's work
 _KEPT_BLOCK, _KEPT_TOTAL = (
     2**28,
@@ -376,7 +376,7 @@ def _run_segment(todo: pa.Table, job: _Job, bundle: ray.ObjectRef) -> Iterator[E
     while start < todo.num_rows:
         # Guided self-scheduling (Polychronopoulos & Kuck 1987): Ray needs a third of a second from one task to the next, so
         # they are long, and short towards the end, for all workers to end together.
-        size = min(_CHUNK_PHOTOS, -(-(todo.num_rows - start) // (2 * workers)))
+        size = max(2, min(_CHUNK_PHOTOS, -(-(todo.num_rows - start) // (2 * workers))))
         blocks.append(todo.slice(start, size))
         start += size
     # Tasks, not actors: what is lost with a worker is run again by itself, and the model stays loaded in its process.

@@ -20,7 +20,7 @@ from serving.archive_report import ENHANCED, Report, from_text
 from serving.enhancer import Enhancer
 
 _LOOKED_AT, _TRIED = 200, 6
-_SHEET_PHOTOS = 500
+_SHEET_PHOTOS, _SHEET_LONG_SIDE = 200, 640  # in one file that a phone can open
 T = TypeVar("T")
 _KINDS = {
     PHOTO: "photos to enhance",
@@ -98,7 +98,7 @@ def _duration(seconds: float) -> str:
 
 
 def contact_sheet(source: str, target: str, report: Report) -> str:
-    """An HTML page with a slider before/after for each enhanced photo, or for 500 spread over the archive if it has more."""
+    """An HTML page with a slider before/after for each enhanced photo, or for 200 spread over the archive if it has more."""
     enhanced = [row for row in report.table.to_pylist() if row["status"] == ENHANCED]
     shown = _spread(enhanced, _SHEET_PHOTOS)
     of = (
@@ -120,7 +120,9 @@ def contact_sheet(source: str, target: str, report: Report) -> str:
 
 
 def _look(uri: str) -> np.ndarray:
-    return sheet.shrink(images.training_pixels(images.decode(storage.read_bytes(uri))))
+    pixels = images.training_pixels(images.decode(storage.read_bytes(uri)))
+    scale = min(1.0, _SHEET_LONG_SIDE / max(pixels.shape[:2]))
+    return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 def _spread(items: list[T], count: int) -> list[T]:
