@@ -287,15 +287,12 @@ def enhance(options: argparse.Namespace) -> int:
 
     check_strength(options.strength)
     storage.check_reachable(options.source)
-    if storage.exists(options.source):
-        return _enhance_photo(options, lambda: Enhancer.load(options.model or default_model()))
-
     from infra.local import cores, ray_session
     from pipeline import lease
-    from serving import archive, preview
+    from serving import archive, archive_plan, preview
     from serving.archive_report import FOLDER, LOCK, Report
 
-    chosen = archive.Options(
+    chosen = archive_plan.Options(
         strength=options.strength,
         quality=options.quality,
         drop_hdr=options.hdr == "drop",
@@ -306,12 +303,18 @@ def enhance(options: argparse.Namespace) -> int:
         include=tuple(options.include),
         exclude=tuple(options.exclude),
     )
-    source, target = archive.check(options.source, options.target)
+    if storage.exists(options.source):
+        return _enhance_photo(options, lambda: Enhancer.load(options.model or default_model()))
+    if options.exact:
+        raise ValueError("--exact is for one photo, to compare; leave it out for a folder")
+    source, target = archive_plan.check(options.source, options.target)
     _check_file(options.sheet)
     enhancer = Enhancer.load(options.model or default_model())
     with lease.hold(storage.join(target, FOLDER, LOCK)) if not options.dry_run else contextlib.nullcontext():
         report = Report(target)
-        plan = archive.make_plan(source, target, report, model=enhancer.version, options=chosen)
+        plan = archive_plan.make_plan(
+            source, target, report, model=enhancer.version, options=chosen, is_held=not options.dry_run
+        )
         if options.dry_run:
             print(preview.describe(plan, preview.estimate(plan, enhancer, cores=cores()), cores=cores()))
             return OK
@@ -330,10 +333,19 @@ def enhance(options: argparse.Namespace) -> int:
 def _enhance_photo(options: argparse.Namespace, load) -> int:  # type: ignore[no-untyped-def]
     from pipeline import images, storage
 
+    for name in ("dry_run", "sheet", "photos_only", "copy_others", "no_mtime", "limit", "include", "exclude"):
+        if getattr(options, name):
+            raise ValueError(
+                f"--{name.replace('_', '-')} is for a folder, and '{options.source}' is a photo; leave it out"
+            )
     if storage.resolve(options.source) == storage.resolve(options.target):
         raise ValueError(f"'{options.target}' is the photo itself; originals stay untouched: choose another name")
     if os.path.isdir(options.target):
         raise ValueError(f"'{options.target}' is a folder; name the file that the enhanced photo is to be")
+    if storage.exists(options.target) and images.stamp_of(storage.read_bytes(options.target)) is None:
+        raise ValueError(
+            f"'{options.target}' exists, and naturaltone did not make it; remove it, or choose another name"
+        )
     data = storage.read_bytes(options.source)
     images.check_rewritable(data, drop_extras=options.hdr == "drop")
     enhancer = load()
@@ -567,7 +579,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", help=_MODEL_HELP)
     sub.add_argument("--strength", type=float, default=1.0, help="0 unchanged, 1 the model's own, up to 1.5")
     sub.add_argument(
-        "--quality", metavar="N", type=int, help="of JPEG, WebP and AVIF, 1 to 100 (default: at least each photo's own)"
+        "--quality", metavar="N", type=int, help="of JPEG, WebP and AVIF, 1 to 100 (default: a JPEG's own, else 95)"
     )
     sub.add_argument(
         "--hdr",

@@ -16,7 +16,7 @@ import torch
 
 from infra import local
 from pipeline import images, ingest, storage
-from serving import archive, archive_report
+from serving import archive, archive_plan, archive_report
 from serving.enhancer import Enhancer
 from training import allocator
 
@@ -106,7 +106,7 @@ def _enhance(source: str, target: str) -> None:
 def _rescan_seconds(folder: Path) -> float:
     """A second run over files that are all done: listing both trees, reading the report, comparing."""
     source, target = folder / "many", folder / "many-done"
-    options = archive.Options()
+    options = archive_plan.Options()
     for place in (source, target):
         for number in range(_KNOWN // 1000):
             (place / f"{number:03}").mkdir(parents=True)
@@ -128,7 +128,7 @@ def _rescan_seconds(folder: Path) -> float:
         )
     known.finish()
     started = time.perf_counter()
-    plan = archive.make_plan(
+    plan = archive_plan.make_plan(
         str(source), str(target), archive_report.Report(str(target)), model="model", options=options
     )
     seconds = time.perf_counter() - started

@@ -20,7 +20,7 @@ import numpy as np
 from infra import local, samples
 from infra.memory import PeakMemory
 from pipeline import images, ingest, shards, storage
-from serving import app, archive, archive_report, evaluate, evaluation_report, sheet
+from serving import app, archive, archive_plan, archive_report, evaluate, evaluation_report, sheet
 from serving.enhancer import Enhancer
 from training import tracking, train
 from training.config import TrainConfig, make_config
@@ -62,7 +62,7 @@ def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) 
                 raise ValueError(
                     f"'{folder}': the demo takes folders of this machine; `naturaltone ingest` takes s3://"
                 )
-            archive.refuse_nesting(folder, str(out))
+            archive_plan.refuse_nesting(folder, str(out))
             ingest.find_photos(folder)
     _clear(out)
     gpus = local.num_gpus()

@@ -25,6 +25,9 @@ def blocks(dataset: ray.data.Dataset, *, waiting: int) -> Iterator[Any]:
     asking_seconds = ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S
     ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = 0.02
     # Bundles, not batches: those pass through four threads more, and the first one is late.
-    for bundle in dataset.iter_internal_ref_bundles():
+    try:
+        for bundle in dataset.iter_internal_ref_bundles():
+            ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = asking_seconds
+            yield from ray.get(list(bundle.block_refs))
+    finally:
         ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = asking_seconds
-        yield from ray.get(list(bundle.block_refs))

@@ -166,7 +166,10 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BY
 
 def size(data: bytes) -> tuple[int, int]:
     """Width and height of a photo file, from its header; `ImageError` as `decode`."""
-    return _open(data).size
+    try:
+        return _open(data).size
+    except TypeError as error:  # a TIFF without them
+        raise ImageError("truncated", f"the header cannot be read ({error}); restore the file from a backup") from None
 
 
 def check_bytes(size: int, *, max_bytes: int = MAX_BYTES) -> None:
@@ -222,6 +225,7 @@ def refuse_to_rewrite(photo: Photo, *, drop_extras: bool = False) -> None:
 def check_rewritable(data: bytes, *, drop_extras: bool = False) -> None:
     """Refuse a photo file as `decode` and `refuse_to_rewrite` would, as far as its header tells."""
     check_bytes(len(data))
+    size(data)
     image = _open(data)
     _refuse_unsupported(image, MAX_PIXELS)
     read_only = _read_only(image, _bit_depth(image, data))
@@ -238,6 +242,14 @@ def _refuse_to_rewrite(
     for extra in extras:
         if extra in _EXTRAS and not drop_extras:
             raise ImageError(extra.replace(" ", "_").lower(), f"the file holds an {_EXTRAS[extra]}")
+
+
+def stamp_of(data: bytes) -> Stamp | None:
+    """What was done to a photo file, from its header; None if nothing was, or it is no photo."""
+    try:
+        return _stamp(_open(data), data)
+    except ImageError:
+        return None
 
 
 def _stamp(image: Image.Image, data: bytes) -> Stamp | None:
@@ -553,7 +565,8 @@ def _coding(image: Image.Image, data: bytes) -> dict[str, Any]:
     if image.format == "WEBP":
         return {"lossless": True} if _is_lossless_webp(data) else {"quality": 95}
     if image.format == "AVIF":
-        return {"quality": 95}
+        flags = data[data.find(b"av1C") + 6]
+        return {"quality": 95, "subsampling": {0x0C: "4:2:0", 0x08: "4:2:2"}.get(flags & 0x0C, "4:4:4")}
     if image.format == "TIFF":
         is_plain = image.tag_v2.get(_COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED  # type: ignore[attr-defined]
         return {"compression": None if is_plain else "adobe_deflate", "predictor": None if is_plain else True}
@@ -626,7 +639,8 @@ def _stamped_info(photo: Photo, stamp: Stamp | None) -> dict[str, Any]:
 def _thumbnail(stored: np.ndarray, limit: int) -> bytes:
     """A JPEG of at most `limit` bytes for the EXIF block; empty if there is none so small."""
     scale = _THUMBNAIL / max(stored.shape[:2])
-    small = to_8bit(cv2.resize(stored, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+    size = [max(1, round(side * scale)) for side in stored.shape[1::-1]]
+    small = to_8bit(cv2.resize(stored, size, interpolation=cv2.INTER_AREA))
     for quality in (90, 75, 50, 25):
         buffer = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(small[..., :3])).save(buffer, format="JPEG", quality=quality)

@@ -55,8 +55,9 @@ def _hold_object(uri: str) -> Iterator[None]:
 
     def renew() -> None:
         while not ended.wait(_RENEW_SECONDS):
-            with contextlib.suppress(OSError):  # a server that fails for a while: the next time will do
-                s3.write(uri, _owner(token, since).encode())
+            with contextlib.suppress(OSError, ValueError):  # a server that fails for a while: the next time will do
+                if _token(uri) == token:  # else somebody took it over while this machine slept
+                    s3.write(uri, _owner(token, since).encode())
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()
@@ -65,8 +66,9 @@ def _hold_object(uri: str) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        with contextlib.suppress(OSError):
-            s3.delete(uri)
+        with contextlib.suppress(OSError, ValueError):
+            if _token(uri) == token:
+                s3.delete(uri)
 
 
 def _take(uri: str, token: str, since: str) -> None:
@@ -84,6 +86,10 @@ def _take(uri: str, token: str, since: str) -> None:
     found = s3.read(uri).decode()
     if json.loads(found)["token"] != token:
         raise storage.StorageError(_refusal(uri, found))
+
+
+def _token(uri: str) -> str:
+    return str(json.loads(s3.read(uri))["token"])
 
 
 def _now() -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import filecmp
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -18,7 +20,8 @@ from pyarrow import NativeFile, fs
 
 from pipeline import s3
 
-TEMPORARY_SUFFIX = ".tmp"
+TEMPORARY_SUFFIX = ".naturaltone.tmp"
+_COPY_BYTES = 2**22
 
 T = TypeVar("T")
 
@@ -105,11 +108,35 @@ def write_bytes(uri: str, data: bytes, *, modified: float | None = None) -> None
         s3.write(uri, data)
         return
     path = resolve(uri)[1]
+    with _whole(path, modified) as file:
+        file.write(data)
+
+
+def copy(source: str, target: str, *, modified: float | None = None) -> None:
+    """Copy a file as `write_bytes` writes; between disks a block at a time, whatever its size."""
+    if is_s3(source) or is_s3(target):
+        write_bytes(target, read_bytes(source), modified=modified)
+        return
+    with open(resolve(source)[1], "rb") as original, _whole(resolve(target)[1], modified) as file:
+        shutil.copyfileobj(original, file, _COPY_BYTES)
+
+
+def same_content(a: str, b: str) -> bool:
+    """Whether two files hold the same bytes."""
+    if is_s3(a) or is_s3(b):
+        return read_bytes(a) == read_bytes(b)
+    return filecmp.cmp(resolve(a)[1], resolve(b)[1], shallow=False)
+
+
+@contextlib.contextmanager
+def _whole(path: str, modified: float | None) -> Iterator[BinaryIO]:
+    """A file to write to, which is at `path` when the context has ended well."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
+    # Not the name with something behind it: that may be as long as names can be.
+    temporary = os.path.join(os.path.dirname(path), f".{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
     try:
         with open(temporary, "xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())  # else a power cut may leave the new name with nothing in it
         if modified is not None:
@@ -196,7 +223,8 @@ def list_files(uri: str, *, suffixes: tuple[str, ...] = ("",), stay: bool = Fals
         files = _list_s3(uri)
     else:
         path = resolve(uri)[1]
-        files = _list_folder(path, "", (), os.path.realpath(path) if stay else None)
+        root = os.stat(path)
+        files = _list_folder(path, "", ((root.st_dev, root.st_ino),), os.path.realpath(path) if stay else None)
     for file in files:
         if file.problem or file.relative.lower().endswith(suffixes):
             yield file if is_s3(uri) else replace(file, uri=join(uri, file.relative))
@@ -216,37 +244,49 @@ def _list_folder(path: str, relative: str, above: tuple[tuple[int, int], ...], i
     try:
         with os.scandir(path) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
-    except PermissionError:
+    except OSError as error:
         if inside is not None and relative:
-            yield File(
-                "",
-                relative.rstrip("/"),
-                0,
-                0.0,
-                "",
-                "unreadable: the folder cannot be listed (permission denied); allow it",
-            )
+            what = f"unreadable: the folder cannot be listed ({(error.strerror or str(error)).lower()}); allow it"
+            yield File("", relative.rstrip("/"), 0, 0.0, "", what)
             return
+        if not isinstance(error, PermissionError):
+            raise
         raise StorageError(
             f"'{path}': the folder cannot be listed (permission denied); allow it, or name the folders beside it one by one"
         ) from None
     for entry in ordered:
-        if not os.path.lexists(entry.path):  # deleted since
-            continue
         name = f"{relative}{entry.name}"
-        if inside is not None and entry.is_symlink():
-            real = os.path.realpath(entry.path)
-            if not f"{real}/".startswith(f"{inside.rstrip('/')}/"):
-                yield File("", name, 0, 0.0, "", "not_followed: a link that leads out of the folder")
-                continue
-        if entry.is_dir():
-            stat = entry.stat()
-            identity = (stat.st_dev, stat.st_ino)
-            if identity not in above:  # a link to a folder above would go round for ever
-                yield from _list_folder(entry.path, f"{name}/", (*above, identity), inside)
-        elif entry.is_file() or entry.is_symlink():  # a link to nothing is listed too: reading it says so
-            stat = entry.stat(follow_symlinks=entry.is_file())
-            yield File("", name, stat.st_size, stat.st_mtime, str(stat.st_mtime_ns))
+        try:
+            os.lstat(entry.path)
+            problem = _problem(entry, inside)
+            if problem:
+                yield File("", name, 0, 0.0, "", problem)
+            elif entry.is_dir():
+                stat = entry.stat()
+                identity = (stat.st_dev, stat.st_ino)
+                if identity not in above:  # a link to a folder above would go round for ever
+                    yield from _list_folder(entry.path, f"{name}/", (*above, identity), inside)
+                elif inside is not None:
+                    yield File("", name, 0, 0.0, "", "not_followed: a link to a folder that it lies in")
+            elif entry.is_file() or entry.is_symlink():  # a link to nothing is listed too: reading it says so
+                stat = entry.stat(follow_symlinks=entry.is_file())
+                yield File("", name, stat.st_size, stat.st_mtime, str(stat.st_mtime_ns))
+        except FileNotFoundError:  # deleted since
+            continue
+        except PermissionError:
+            if inside is None:
+                raise StorageError(f"'{entry.path}': cannot be looked at (permission denied); allow it") from None
+            yield File("", name, 0, 0.0, "", "unreadable: it cannot be looked at (permission denied); allow it")
+
+
+def _problem(entry: os.DirEntry[str], inside: str | None) -> str:
+    """Why something in a folder that is not to be left is listed but not read; "" if it is read."""
+    if inside is None:
+        return ""
+    if entry.is_symlink() and not f"{os.path.realpath(entry.path)}/".startswith(f"{inside.rstrip('/')}/"):
+        return "not_followed: a link that leads out of the folder"
+    is_known = entry.is_dir() or entry.is_file() or entry.is_symlink()
+    return "" if is_known else "not_followed: a pipe, socket or device"
 
 
 def check_folder(uri: str) -> None:

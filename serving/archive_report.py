@@ -105,7 +105,14 @@ class Report:
 
     def _load(self) -> pa.Table:
         uri = storage.join(self._folder, PARQUET)
-        return from_parquet(storage.read_bytes(uri), SCHEMA) if storage.exists(uri) else SCHEMA.empty_table()
+        if not storage.exists(uri):
+            return SCHEMA.empty_table()
+        try:
+            return from_parquet(storage.read_bytes(uri), SCHEMA)
+        except (pa.ArrowException, ValueError, KeyError):
+            raise storage.StorageError(
+                f"'{uri}': the report is damaged, or of another version; remove it: what was done is found again in the photos"
+            ) from None
 
 
 def to_text(name: str) -> str:
@@ -144,8 +151,11 @@ def _newest(tables: list[pa.Table]) -> pa.Table:
 
 
 def to_table(entries: Iterable[Entry]) -> pa.Table:
-    """The entries in `SCHEMA`."""
-    return pa.Table.from_pylist([asdict(entry) for entry in entries], schema=SCHEMA)
+    """The entries in `SCHEMA`; what is no text in their details (names of files that are not) becomes \\xff."""
+    rows = [asdict(entry) for entry in entries]
+    for row in rows:
+        row["detail"] = row["detail"].encode("utf-8", "backslashreplace").decode()
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def _to_json_lines(table: pa.Table) -> bytes:

@@ -15,8 +15,8 @@ import numpy as np
 from pipeline import images, storage
 from pipeline.progress import track
 from serving import sheet
-from serving.archive import OTHER, PHOTO, PROBLEM, REFUSED, SIDECAR, Plan
-from serving.archive_report import ENHANCED, Report, from_text
+from serving.archive_plan import OTHER, PHOTO, PROBLEM, REFUSED, SIDECAR, Plan
+from serving.archive_report import ENHANCED, Report, from_text, to_text
 from serving.enhancer import Enhancer
 
 _LOOKED_AT, _TRIED = 200, 6
@@ -116,13 +116,14 @@ def contact_sheet(source: str, target: str, report: Report) -> str:
             yield row["source"], f"{row['megapixels']:.1f} MP", {"before": before, "after": after}
 
     parts = [sheet.paragraph(words), sheet.comparison(_LABELS, photos(), left="before", right="after")]
-    return sheet.page(f"Enhanced: {source}", parts)
+    return sheet.page(f"Enhanced: {to_text(source)}", parts)
 
 
 def _look(uri: str) -> np.ndarray:
     pixels = images.training_pixels(images.decode(storage.read_bytes(uri)))
     scale = min(1.0, _SHEET_LONG_SIDE / max(pixels.shape[:2]))
-    return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
 def _spread(items: list[T], count: int) -> list[T]:

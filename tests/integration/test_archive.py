@@ -22,8 +22,9 @@ import ray
 import naturaltone
 from infra import local
 from pipeline import images, storage
-from serving import archive, preview
-from serving.archive import Options, enhance_archive
+from serving import archive, archive_plan, preview
+from serving.archive import enhance_archive
+from serving.archive_plan import Options
 from serving.archive_report import FOLDER, LOCK, Report
 from serving.enhancer import Enhancer
 from tests.fault_proxy import Faults, fault_proxy
@@ -224,10 +225,12 @@ def test_names_that_differ_in_case_alone_do_not_overwrite_each_other_where_the_d
     (tmp_path / "source").mkdir()
     for name in ("IMG.jpg", "img.jpg", "other.jpg"):
         (tmp_path / "source" / name).write_bytes(to_file(photo))
-    monkeypatch.setattr(archive, "_folds_case", lambda target: True)  # as macOS' and Windows' disks do
+    monkeypatch.setattr(archive_plan, "_folds_case", lambda target: True)  # as macOS' and Windows' disks do
     summary = enhance_archive(str(tmp_path / "source"), str(tmp_path / "target"), enhancer)
     assert summary.counts == {"enhanced": 2, "failed": 1}
     assert statuses(tmp_path / "target")["img.jpg"] == ("failed", "name_collision")
+    assert enhance_archive(str(tmp_path / "source"), str(tmp_path / "target"), enhancer).counts == {"failed": 1}
+    assert not (tmp_path / "target" / "img.jpg").exists(), "nor in the next run, when the first of them is done"
 
 
 def test_a_thousand_damaged_photos_are_each_in_the_report_and_no_worker_is_lost(
@@ -323,6 +326,63 @@ def test_a_file_that_is_not_ours_is_not_overwritten(
     assert enhance_archive(str(source), str(target), enhancer).counts == {"enhanced": 1}
 
 
+def test_originals_are_safe_where_the_target_is_another_name_for_them(
+    photo: np.ndarray, to_file: ToFile, enhancer: Enhancer, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "sub").mkdir(parents=True)
+    target.mkdir()
+    data = to_file(photo)
+    (source / "sub" / "a.jpg").write_bytes(data)
+    (source / "sub" / "a.jpg.xmp").write_text("<x/>")
+    os.symlink(source / "sub", target / "sub")
+    summary = enhance_archive(str(source), str(target), enhancer)
+    assert summary.reasons == {"output_exists": 1} and (source / "sub" / "a.jpg").read_bytes() == data
+    os.symlink(source, tmp_path / "also source")
+    for place in (tmp_path / "also source", tmp_path / "also source" / "sub"):
+        with pytest.raises(ValueError, match="lie in each other"):
+            enhance_archive(str(source), str(place), enhancer)
+
+
+def test_a_plain_copy_of_the_photos_in_the_target_is_not_overwritten(
+    photo_folder: Path, enhancer: Enhancer, tmp_path: Path
+) -> None:
+    shutil.copytree(photo_folder, tmp_path / "target")
+    before = outputs(tmp_path / "target")
+    assert enhance_archive(str(photo_folder), str(tmp_path / "target"), enhancer).reasons == {"output_exists": 24}
+    assert outputs(tmp_path / "target") == before
+
+
+def test_names_as_long_or_as_odd_as_they_can_be_do_not_end_the_run(
+    photo: np.ndarray, to_file: ToFile, enhancer: Enhancer, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    long, odd = "l" * 251 + ".jpg", os.fsdecode(b"caf\xe9.jpg")
+    for name in (long, odd):
+        (source / name).write_bytes(to_file(photo))
+    (target / odd).write_bytes(b"not ours")
+    summary = enhance_archive(str(source), str(target), enhancer)
+    assert summary.counts == {"enhanced": 1, "failed": 1} and "\\udce9" in summary.failures[0].detail
+
+
+def test_a_single_photo_is_not_written_over_another_and_takes_no_options_of_a_folder(
+    photo_folder: Path, bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo, other = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    for file in (photo, other):
+        shutil.copy(photo_folder / "01.jpg", file)
+    command = ["enhance", str(photo), str(other), "--model", str(bundle_folder)]
+    for more, words in (([], "exists, and naturaltone did not make it"), (["--dry-run"], "--dry-run is for a folder"),
+                        (["--quality", "500"], "--quality 500: must be between 1 and 100")):  # fmt: skip
+        assert naturaltone.main([*command, *more]) == naturaltone.WRONG_USAGE
+        assert words in capsys.readouterr().err
+    assert other.read_bytes() == photo.read_bytes()
+    new = ["enhance", str(photo), str(tmp_path / "new.jpg"), "--model", str(bundle_folder)]
+    assert naturaltone.main(new) == naturaltone.main(new) == naturaltone.OK, "its own earlier result may go"
+
+
 def test_limits_and_globs_choose_and_new_and_changed_photos_are_done_next_time(
     photo_folder: Path, enhancer: Enhancer, photo: np.ndarray, to_file: ToFile, tmp_path: Path
 ) -> None:
@@ -341,12 +401,17 @@ def test_limits_and_globs_choose_and_new_and_changed_photos_are_done_next_time(
     assert enhance_archive(str(source), str(target), enhancer).counts == {"enhanced": 2}
 
 
-def test_a_lost_report_is_found_again_in_the_photos(photo_folder: Path, enhancer: Enhancer, tmp_path: Path) -> None:
-    target = tmp_path / "target"
-    enhance_archive(str(photo_folder), str(target), enhancer)
+def test_a_lost_report_is_found_again_in_the_photos(
+    photo: np.ndarray, to_file: ToFile, enhancer: Enhancer, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    for format in ("JPEG", "PNG", "TIFF", "WEBP", "AVIF"):
+        (source / f"a.{format.lower()}").write_bytes(to_file(photo, format))
+    enhance_archive(str(source), str(target), enhancer)
     inodes = {path: path.stat().st_ino for path in target.rglob("*.*") if FOLDER not in path.parts}
     shutil.rmtree(target / FOLDER)
-    assert enhance_archive(str(photo_folder), str(target), enhancer).counts == {"enhanced": 24}
+    assert enhance_archive(str(source), str(target), enhancer).counts == {"enhanced": 5}
     assert {path: path.stat().st_ino for path in inodes} == inodes, "their stamps say so; none was written again"
 
 
@@ -357,6 +422,10 @@ def test_a_folder_that_cannot_be_read_is_named_and_the_rest_goes_on(photo_folder
         for folder in (place, str(source)):
             os.chmod(folder, 0o755)
         (source / "below").chmod(0)
+        (source / "closed").mkdir()
+        (source / "closed" / "a.jpg").touch()
+        (source / "closed").chmod(0o444)  # its names can be read, its files cannot
+        os.mkfifo(source / "pipe.jpg")
         reading, writing = os.pipe()
         child = os.fork()
         if not child:
@@ -369,7 +438,10 @@ def test_a_folder_that_cannot_be_read_is_named_and_the_rest_goes_on(photo_folder
         with os.fdopen(reading) as pipe:
             found = json.load(pipe)
         os.waitpid(child, 0)
-        (source / "below").chmod(0o755)
+        for name in ("below", "closed"):
+            (source / name).chmod(0o755)
+    assert found.pop("pipe.jpg").startswith("not_followed: a pipe")
+    assert found.pop("closed/a.jpg").startswith("unreadable: it cannot be looked at (permission denied)")
     assert found.pop("below").startswith("unreadable: the folder cannot be listed (permission denied)")
     assert len(found) == 22 and not any(found.values())
 
@@ -391,6 +463,18 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     ):
         assert words in said, said
     assert not target.exists()
+    target.mkdir()
+    (target / ".01234567.naturaltone.tmp").write_bytes(b"of a run that is going on")
+    assert naturaltone.main(command) == naturaltone.OK
+    assert [path.name for path in target.iterdir()] == [".01234567.naturaltone.tmp"]
+
+
+def test_nothing_to_do_is_said_not_passed_over(photo_folder: Path, enhancer: Enhancer, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(storage.StorageError, match="no files; check the path"):
+        enhance_archive(str(tmp_path / "empty"), str(tmp_path / "target"), enhancer)
+    with pytest.raises(storage.StorageError, match="no files that --include and --exclude leave"):
+        enhance_archive(str(photo_folder), str(tmp_path / "target"), enhancer, Options(include=("*.nef",)))
 
 
 def test_the_command_ends_with_a_summary_a_sheet_and_the_right_code(

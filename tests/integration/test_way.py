@@ -19,7 +19,7 @@ from PIL import Image
 from infra import local
 from infra.demo import register
 from pipeline import images, ingest, shards, storage, stream, tone
-from serving import app, archive, evaluate
+from serving import app, archive, archive_plan, evaluate
 from serving.archive_report import FOLDER, JSON_LINES, PARQUET
 from serving.enhancer import Enhancer
 from training import checkpoint, tracking
@@ -263,7 +263,7 @@ def test_an_archive_goes_on_with_what_is_missing_new_or_asked_otherwise(
     again = archive.enhance_archive(str(archive_folder), str(target), enhancer)
     assert (again.counts, again.unchanged) == ({"enhanced": 2, "failed": 1}, 3)
     first = (target / "new.jpg").read_bytes()
-    softer = archive.enhance_archive(str(archive_folder), str(target), enhancer, archive.Options(strength=0.5))
+    softer = archive.enhance_archive(str(archive_folder), str(target), enhancer, archive_plan.Options(strength=0.5))
     assert (softer.counts["enhanced"], softer.unchanged) == (4, 1) and (target / "new.jpg").read_bytes() != first
     back = archive.enhance_archive(str(archive_folder), str(target), enhancer)
     assert (back.counts["enhanced"], back.unchanged) == (4, 1) and (target / "new.jpg").read_bytes() == first
