@@ -12,6 +12,7 @@ from typing import Any
 from pipeline import images, storage
 from serving.archive_plan import PHOTO, PROBLEM, REFUSED, SIDECAR, Options
 from serving.archive_report import COPIED, ENHANCED, FAILED, SKIPPED, Entry
+from serving.attempts import MOST, attempt
 from serving.enhancer import Enhancer
 from serving.room import room_for
 
@@ -48,7 +49,10 @@ def do(row: dict[str, Any], job: Job, enhancer: Enhancer) -> Entry:
     entry = _entry(row, job)
     try:
         if row["kind"] == PHOTO:
-            done = _enhance(row, job, enhancer, entry)
+            with attempt(_key(entry)) as number:
+                if number > MOST:
+                    raise images.ImageError("crashes", f"{MOST} workers died on it; report this, with the file")
+                done = _enhance(row, job, enhancer, entry)
         else:
             listed = entry if row["kind"] == SIDECAR else not_read(row, job)
             done = replace(_copy(row, job, entry), reason=listed.reason, detail=listed.detail)

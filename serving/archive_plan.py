@@ -21,7 +21,7 @@ PHOTO, REFUSED, SIDECAR, OTHER, PROBLEM = "photo", "refused", "sidecar", "other"
 
 _SIDECAR_SUFFIX = ".xmp"
 # Reasons of failures that only another file, or another version of this program, can mend.
-_BROKEN = {"bad_profile", "not_an_image", "too_large", "truncated", "unwritable"}
+_BROKEN = {"bad_profile", "crashes", "not_an_image", "too_large", "truncated", "unwritable"}
 _LEFTOVER = re.compile(rf"(^|/)\.[0-9a-f]{{8}}{re.escape(storage.TEMPORARY_SUFFIX)}$")
 _WANTED = pa.schema(
     [

@@ -28,8 +28,7 @@ _LIMIT = Path("/sys/fs/cgroup/memory.max")  # of the container
 def room_for(megapixels: float, *, slots: int | None = None) -> Iterator[None]:
     """Wait until there is room for a photo of that size on this machine; a larger one than there is at all goes alone."""
     slots = slots or total_slots()
-    folder = Path(tempfile.gettempdir(), f"naturaltone-room-{os.getuid()}")
-    folder.mkdir(exist_ok=True)
+    folder = shared_folder()
     wanted = min(slots, max(1, math.ceil(megapixels / _SLOT_MEGAPIXELS)))
     with contextlib.ExitStack() as held:
         with open(folder / "turn", "w") as turn:
@@ -40,6 +39,13 @@ def room_for(megapixels: float, *, slots: int | None = None) -> Iterator[None]:
                 if not wanted:
                     break
         yield
+
+
+def shared_folder() -> Path:
+    """Where the workers of one machine and user see each other's files."""
+    folder = Path(tempfile.gettempdir(), f"naturaltone-{os.getuid()}")
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def total_slots() -> int:
