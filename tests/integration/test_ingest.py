@@ -235,7 +235,7 @@ def test_an_ingest_that_dies_at_a_commit_goes_on_to_the_same_store(
         run(folder, tmp_path / "store")
     monkeypatch.setattr(shards, "update_manifest", update)
     (tmp_path / "store" / "natural" / "train-0123.parquet.ab12.tmp").write_bytes(b"half a shard")
-    (tmp_path / "store" / "manifest.parquet.cd34.tmp").write_bytes(b"half a manifest")
+    (tmp_path / "store" / f".cd34cd34{storage.TEMPORARY_SUFFIX}").write_bytes(b"half a manifest")
     run(folder, tmp_path / "store")
     assert content(tmp_path / "store") == content(tmp_path / "undisturbed")
 
