@@ -14,11 +14,11 @@ from typing import Any
 import cv2
 import torch
 
-from infra import local
-from pipeline import images, ingest, storage
-from serving import archive, archive_plan, archive_report
-from serving.enhancer import Enhancer
-from training import allocator
+from naturaltone.infra import local
+from naturaltone.pipeline import images, ingest, storage
+from naturaltone.serving import archive, archive_plan, archive_report
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.training import allocator
 
 _PHOTOS = 200
 _MEGAPIXELS = (0.3, 1.0, 2.0, 5.0, 8.0, 12.0, 12.0, 24.0)  # what an archive of twenty years holds

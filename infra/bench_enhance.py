@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 import torch
 
-from pipeline import images, ingest, storage
-from serving.enhancer import Enhancer
-from training import metrics
-from training.step import to_tensor
+from naturaltone.pipeline import images, ingest, storage
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.training import metrics
+from naturaltone.training.step import to_tensor
 
 MEGAPIXELS, LARGE_MEGAPIXELS = 24.0, 100.0
 _REPEATS = 7
@@ -32,7 +32,7 @@ _GPU_BATCH, _GPU_BATCHES = 32, 20
 # In a process of its own, since a process's peak never falls.
 _MEASURE_MEMORY = """
 import re, sys
-from serving.enhancer import Enhancer
+from naturaltone.serving.enhancer import Enhancer
 data = open(sys.argv[2], "rb").read()
 Enhancer.load(sys.argv[1]).enhance_file(data)
 print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from infra import local
-from pipeline import ingest, shards, stream
-from training import allocator, tracking
-from training.config import TrainConfig
-from training.loop import FitReport, fit
-from training.step import GanStep
-from training.train import train
+from naturaltone.infra import local
+from naturaltone.pipeline import ingest, shards, stream
+from naturaltone.training import allocator, tracking
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.loop import FitReport, fit
+from naturaltone.training.step import GanStep
+from naturaltone.training.train import train
 
 _BATCHES = 4  # different ones that the bare step takes turns at
 _MATRIX = 8192

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from infra import local
-from pipeline import images, ingest, shards, storage, stream
+from naturaltone.infra import local
+from naturaltone.pipeline import images, ingest, shards, storage, stream
 
 _PLACES = ("local", "s3")
 _FIRST = 64  # batches of the warm-up: enough for Ray to start the processes that it will need

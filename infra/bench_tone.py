@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline import images, ingest, storage, tone
+from naturaltone.pipeline import images, ingest, storage, tone
 
 MEGAPIXELS = 2.0
 _MEMORY_MEGAPIXELS = 12.0
@@ -22,7 +22,7 @@ _PHOTOS, _REPEATS = 8, 5
 _MEASURE_MEMORY = """
 import re, sys
 import cv2, numpy as np
-from pipeline import tone
+from naturaltone.pipeline import tone
 cv2.setNumThreads(1)
 algorithm, pixels = tone.ALGORITHMS[sys.argv[1]], float(sys.argv[2]) * 1e6
 photo = np.random.default_rng(0).integers(0, 256, (int((pixels / 1.5) ** 0.5), int((pixels * 1.5) ** 0.5), 3), np.uint8)

@@ -1,6 +1,6 @@
 """How the default model is made: photos and dulled copies into a store, training without Ray, and its test on held-out photos.
 
-    python -m infra.default_model PHOTOS WORK        PHOTOS/inputs of poor tone, PHOTOS/natural of good tone
+    python -m naturaltone.infra.default_model PHOTOS WORK        PHOTOS/inputs of poor tone, PHOTOS/natural of good tone
 
 WORK keeps everything: run it again and it goes on. Held out, before anything is learned, are a quarter of the inputs and an
 eighth of the natural photos, by their content; the tables and the sheets at the end are of those. WORK/pretrained is the
@@ -23,16 +23,16 @@ import cv2
 import numpy as np
 import torch
 
-from infra import dull, local
-from pipeline import images, ingest, storage, tone
-from serving import evaluate, evaluation_report, sheet
-from serving.enhancer import Enhancer
-from serving.evaluate import Evaluation, EvaluationPhoto, Scores, Stage
-from training import runs
-from training.alone import train_alone
-from training.checkpoint import load_bundle, save_bundle
-from training.config import TrainConfig, make_config
-from training.train import write_bundle
+from naturaltone.infra import dull, local
+from naturaltone.pipeline import images, ingest, storage, tone
+from naturaltone.serving import evaluate, evaluation_report, sheet
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.serving.evaluate import Evaluation, EvaluationPhoto, Scores, Stage
+from naturaltone.training import runs
+from naturaltone.training.alone import train_alone
+from naturaltone.training.checkpoint import load_bundle, save_bundle
+from naturaltone.training.config import TrainConfig, make_config
+from naturaltone.training.train import write_bundle
 
 LONG_SIDE = 320  # crops of 208 then see most of a photo, and so its tone; the enhancer carries the change to any size
 COPIES = 1  # dulled ones of each natural photo

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from infra import local, samples
-from infra.memory import PeakMemory
-from pipeline import images, ingest, shards, storage
-from serving import app, archive, archive_plan, archive_report, evaluate, evaluation_report, sheet
-from serving.enhancer import Enhancer
-from training import tracking, train
-from training.config import TrainConfig, make_config
+from naturaltone.infra import local, samples
+from naturaltone.infra.memory import PeakMemory
+from naturaltone.pipeline import images, ingest, shards, storage
+from naturaltone.serving import app, archive, archive_plan, archive_report, evaluate, evaluation_report, sheet
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.training import tracking, train
+from naturaltone.training.config import TrainConfig, make_config
 
 RECIPE, STEPS, WORKERS = "small", 1300, 2
 # Many small steps teach more in three minutes than half as many of twice the size, or with the costlier loss of the recipe.
@@ -163,7 +163,7 @@ def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) 
 
 def register(result: train.TrainResult) -> tracking.ModelVersion:
     """Put a finished run's bundle into the registry, with the script that loads it."""
-    script = importlib.util.find_spec("serving.pyfunc")  # found, not imported: it is MLflow that runs it
+    script = importlib.util.find_spec("naturaltone.serving.pyfunc")  # found, not imported: it is MLflow that runs it
     assert script is not None and script.origin is not None  # a part of this package
     return tracking.register(result.bundle, run_id=result.run_id, code=Path(script.origin))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline import jpeg, png, tiff, webp
-from pipeline.xmp import Stamp, stamped, without_extras
+from naturaltone.pipeline import jpeg, png, tiff, webp
+from naturaltone.pipeline.xmp import Stamp, stamped, without_extras
 
 
 @dataclass(frozen=True)

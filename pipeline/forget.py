@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from pipeline import ledger, shards, storage
-from pipeline.tables import blocks, from_ipc, to_ipc
+from naturaltone.pipeline import ledger, shards, storage
+from naturaltone.pipeline.tables import blocks, from_ipc, to_ipc
 
 
 def forget(source: str, *, role: str, store: str) -> int:

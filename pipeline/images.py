@@ -16,8 +16,8 @@ import pyarrow as pa
 import tifffile
 from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
-from pipeline import container
-from pipeline.xmp import Stamp, read_stamp, stamped
+from naturaltone.pipeline import container
+from naturaltone.pipeline.xmp import Stamp, read_stamp, stamped
 
 HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
 if HAS_HEIF:  # the optional extra [heif]

@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from pipeline import images, ledger, shards, storage, tone
-from pipeline.progress import Progress
-from pipeline.tables import blocks, from_ipc, to_ipc
+from naturaltone.pipeline import images, ledger, shards, storage, tone
+from naturaltone.pipeline.progress import Progress
+from naturaltone.pipeline.tables import blocks, from_ipc, to_ipc
 
 LONG_SIDE, MIN_LONG_SIDE, MAX_LONG_SIDE = 1024, 64, 65_500
 WAVE_PHOTOS = 2**16

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline import tiff, xmp
+from naturaltone.pipeline import tiff, xmp
 
 _SOI, _SOS, _EOI, _COM, _APP1, _APP2, _APP14 = 0xD8, 0xDA, 0xD9, 0xFE, 0xE1, 0xE2, 0xEE
 _APPS = range(0xE0, 0xF0)

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from pipeline import s3, storage
+from naturaltone.pipeline import s3, storage
 
 _RENEW_SECONDS = 20.0
 _EXPIRE_SECONDS = 90.0  # without a renewal: its owner is dead

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import shards, storage
-from pipeline.tables import from_parquet, to_parquet
+from naturaltone.pipeline import shards, storage
+from naturaltone.pipeline.tables import from_parquet, to_parquet
 
 _ORPHAN_SECONDS = 86_400  # on S3, where nobody can tell a killed ingest's files from those of one under way
 

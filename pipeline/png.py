@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline import tiff
+from naturaltone.pipeline import tiff
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

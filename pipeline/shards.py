@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import images, storage, tone
-from pipeline.tables import from_parquet, to_parquet
+from naturaltone.pipeline import images, storage, tone
+from naturaltone.pipeline.tables import from_parquet, to_parquet
 
 SCHEMA_VERSION = 2
 ROW_GROUP_PHOTOS = 16

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from botocore.exceptions import BotoCoreError, ClientError
 from pyarrow import NativeFile, fs
 
-from pipeline import s3
+from naturaltone.pipeline import s3
 
 TEMPORARY_SUFFIX = ".naturaltone.tmp"
 _COPY_BYTES = 2**22

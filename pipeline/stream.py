@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from cachetools import LRUCache, cached
 
-from pipeline import handover, images, shards, tone
+from naturaltone.pipeline import handover, images, shards, tone
 
 if TYPE_CHECKING:
     import ray

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import shards, storage
-from pipeline.tables import from_parquet
+from naturaltone.pipeline import shards, storage
+from naturaltone.pipeline.tables import from_parquet
 
 
 def summarize(store: shards.Store) -> dict[str, Any]:

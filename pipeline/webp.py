@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline import tiff
+from naturaltone.pipeline import tiff
 
 _HEAD = 12
 _PIXELS = (b"ALPH", b"VP8 ", b"VP8L")

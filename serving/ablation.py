@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving import sheet
-from serving.enhancer import Enhancer
-from serving.evaluate import MEASURES, Evaluation, EvaluationPhoto, Stage, score
-from serving.evaluation_report import sheet_parts
-from training import tracking
-from training.checkpoint import BUNDLE_JSON, BundleError, load_bundle
-from training.config import TrainConfig
+from naturaltone.serving import sheet
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.serving.evaluate import MEASURES, Evaluation, EvaluationPhoto, Stage, score
+from naturaltone.serving.evaluation_report import sheet_parts
+from naturaltone.training import tracking
+from naturaltone.training.checkpoint import BUNDLE_JSON, BundleError, load_bundle
+from naturaltone.training.config import TrainConfig
 
 INPUT, *MODELS = ("input", "lambda1", "lambda12", "lambda123")
 LABELS = {INPUT: "1 input", "lambda1": "2 λ1", "lambda12": "3 λ1+λ2", "lambda123": "4 λ1+λ2+λ3"}

@@ -17,8 +17,8 @@ from pydantic import BaseModel
 from ray import serve
 from starlette.datastructures import UploadFile
 
-from pipeline.images import ImageError
-from serving.enhancer import Enhancer, check_strength
+from naturaltone.pipeline.images import ImageError
+from naturaltone.serving.enhancer import Enhancer, check_strength
 
 MAX_BYTES = 100 * 2**20
 APP_NAME = "naturaltone"
@@ -137,7 +137,7 @@ class EnhanceService:
 
 
 def build_app(args: AppArgs) -> serve.Application:
-    """The Serve application; also for `serve run serving.app:build_app model=…`."""
+    """The Serve application; also for `serve run naturaltone.serving.app:build_app model=…`."""
     return EnhanceService.bind(args.model)  # type: ignore[attr-defined]
 
 

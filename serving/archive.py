@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 import ray
 import torch
 
-from pipeline import handover, lease, storage
-from pipeline.progress import Progress
-from serving.archive_file import FULL, Job, do, not_read
-from serving.archive_plan import OTHER, PHOTO, REFUSED, SIDECAR, Options, Plan, check, make_plan
-from serving.archive_report import COPIED, ENHANCED, FAILED, FOLDER, LOCK, SKIPPED, Entry, Report, to_table
-from serving.enhancer import Enhancer
-from training import allocator
-from training.checkpoint import Bundle
+from naturaltone.pipeline import handover, lease, storage
+from naturaltone.pipeline.progress import Progress
+from naturaltone.serving.archive_file import FULL, Job, do, not_read
+from naturaltone.serving.archive_plan import OTHER, PHOTO, REFUSED, SIDECAR, Options, Plan, check, make_plan
+from naturaltone.serving.archive_report import COPIED, ENHANCED, FAILED, FOLDER, LOCK, SKIPPED, Entry, Report, to_table
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.training import allocator
+from naturaltone.training.checkpoint import Bundle
 
 _SHOWN_FAILURES = 20
 _CHUNK_PHOTOS = 64  # that one Ray task does

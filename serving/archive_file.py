@@ -9,12 +9,12 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline import images, storage
-from serving.archive_plan import PHOTO, PROBLEM, REFUSED, SIDECAR, Options
-from serving.archive_report import COPIED, ENHANCED, FAILED, SKIPPED, Entry
-from serving.attempts import MOST, attempt
-from serving.enhancer import Enhancer
-from serving.room import room_for
+from naturaltone.pipeline import images, storage
+from naturaltone.serving.archive_plan import PHOTO, PROBLEM, REFUSED, SIDECAR, Options
+from naturaltone.serving.archive_report import COPIED, ENHANCED, FAILED, SKIPPED, Entry
+from naturaltone.serving.attempts import MOST, attempt
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.serving.room import room_for
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, or of somebody's part of it
 # Reasons for which a photo is left as it is, and nothing is wrong with it.

@@ -13,9 +13,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import images, storage
-from serving.archive_report import COPIED, ENHANCED, FAILED, FOLDER, LOCK, SCHEMA, SKIPPED, Entry, Report, to_text
-from serving.enhancer import check_strength
+from naturaltone.pipeline import images, storage
+from naturaltone.serving.archive_report import (
+    COPIED,
+    ENHANCED,
+    FAILED,
+    FOLDER,
+    LOCK,
+    SCHEMA,
+    SKIPPED,
+    Entry,
+    Report,
+    to_text,
+)
+from naturaltone.serving.enhancer import check_strength
 
 PHOTO, REFUSED, SIDECAR, OTHER, PROBLEM = "photo", "refused", "sidecar", "other", "problem"
 

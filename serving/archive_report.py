@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from pipeline import storage
-from pipeline.tables import from_parquet, to_parquet
+from naturaltone.pipeline import storage
+from naturaltone.pipeline.tables import from_parquet, to_parquet
 
 FOLDER = "naturaltone-report"
 PARQUET, JSON_LINES, LOCK = "report.parquet", "report.jsonl", "running.json"

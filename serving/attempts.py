@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from serving.room import shared_folder
+from naturaltone.serving.room import shared_folder
 
 MOST = 8  # a run may be killed several times while it is at the same photo
 

@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 import torch
 
-from pipeline import images, storage
-from pipeline.xmp import Stamp
-from serving.apply import add_change, affine_models, apply_models
-from serving.exact import generate
-from training import tracking
-from training.checkpoint import BUNDLE_JSON, BUNDLE_TENSORS, Bundle, load_bundle
-from training.step import to_pixels, to_tensor
+from naturaltone.pipeline import images, storage
+from naturaltone.pipeline.xmp import Stamp
+from naturaltone.serving.apply import add_change, affine_models, apply_models
+from naturaltone.serving.exact import generate
+from naturaltone.training import tracking
+from naturaltone.training.checkpoint import BUNDLE_JSON, BUNDLE_TENSORS, Bundle, load_bundle
+from naturaltone.training.step import to_pixels, to_tensor
 
 MAX_STRENGTH = 1.5
 

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline import images, ingest, shards, storage, tone
-from pipeline.progress import track
-from serving import sheet
-from serving.enhancer import Enhancer
-from training import metrics, niqe, tmqi
-from training.checkpoint import Bundle
+from naturaltone.pipeline import images, ingest, shards, storage, tone
+from naturaltone.pipeline.progress import track
+from naturaltone.serving import sheet
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.training import metrics, niqe, tmqi
+from naturaltone.training.checkpoint import Bundle
 
 STAGES = ("input", "intermediate", "result")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from serving import sheet
-from serving.evaluate import MEASURES, Evaluation, Example, Measure, Scores
+from naturaltone.serving import sheet
+from naturaltone.serving.evaluate import MEASURES, Evaluation, Example, Measure, Scores
 
 GIVEN = ("input", "reference")  # stages that no algorithm made
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.networks import STRIDE, ToneEnhancer
+from naturaltone.training.networks import STRIDE, ToneEnhancer
 
 _TILE = 1024  # pixels a side
 # Further than encoder and decoder see together: 7 + 7 pixels, a feature's size and whole strides.

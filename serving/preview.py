@@ -12,12 +12,12 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from pipeline import images, storage
-from pipeline.progress import track
-from serving import sheet
-from serving.archive_plan import OTHER, PHOTO, PROBLEM, REFUSED, SIDECAR, Plan
-from serving.archive_report import ENHANCED, Report, from_text, to_text
-from serving.enhancer import Enhancer
+from naturaltone.pipeline import images, storage
+from naturaltone.pipeline.progress import track
+from naturaltone.serving import sheet
+from naturaltone.serving.archive_plan import OTHER, PHOTO, PROBLEM, REFUSED, SIDECAR, Plan
+from naturaltone.serving.archive_report import ENHANCED, Report, from_text, to_text
+from naturaltone.serving.enhancer import Enhancer
 
 _LOOKED_AT, _TRIED = 200, 6
 _SHEET_PHOTOS, _SHEET_LONG_SIDE = 200, 640  # in one file that a phone can open

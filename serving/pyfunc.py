@@ -9,9 +9,9 @@ import mlflow
 import numpy as np
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from serving.enhancer import Enhancer
-from training.checkpoint import load_bundle
-from training.tracking import BUNDLE_ARTIFACT
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.training.checkpoint import load_bundle
+from naturaltone.training.tracking import BUNDLE_ARTIFACT
 
 
 class RegisteredEnhancer(PythonModel):

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import cv2
 import numpy as np
 
-from pipeline import images
+from naturaltone.pipeline import images
 
 _LONG_SIDE = 720
 _COMPARED_LONG_SIDE = 960  # room to look closely; about 150 KB a picture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import zip_longest
 
-from pipeline import images, shards, summary
-from serving import sheet
+from naturaltone.pipeline import images, shards, summary
+from naturaltone.serving import sheet
 
 
 def page(store: shards.Store, *, pairs: int, seed: int) -> str:

@@ -14,10 +14,10 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-from infra import local
-from training.checkpoint import Bundle, load_bundle, save_bundle
-from training.config import TrainConfig, smoke
-from training.networks import ToneEnhancer
+from naturaltone.infra import local
+from naturaltone.training.checkpoint import Bundle, load_bundle, save_bundle
+from naturaltone.training.config import TrainConfig, smoke
+from naturaltone.training.networks import ToneEnhancer
 
 settings.register_profile("naturaltone", deadline=None)  # times are measured by the benchmarks
 settings.load_profile("naturaltone")
@@ -124,7 +124,7 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Obj
 @pytest.fixture(scope="session")
 def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A fresh MLflow on SQLite with its artifacts beside it."""
-    from training import tracking
+    from naturaltone.training import tracking
 
     folder = tmp_path_factory.mktemp("mlflow")
     with local.environment({"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}):

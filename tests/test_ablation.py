@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import naturaltone
-from infra import local
-from serving import ablation, evaluate, evaluation_report
-from serving.enhancer import Enhancer
-from training.checkpoint import Bundle, save_bundle
-from training.config import TrainConfig
+from naturaltone import cli
+from naturaltone.infra import local
+from naturaltone.serving import ablation, evaluate, evaluation_report
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.training.checkpoint import Bundle, save_bundle
+from naturaltone.training.config import TrainConfig
 
 
 @pytest.fixture
@@ -133,12 +133,12 @@ def test_three_given_models_are_compared_on_given_photos(
 ) -> None:
     sheet = tmp_path / "fig6.html"
     command = ["ablation", "any title", "--models", *[str(bundle_folder)] * 3, "--sheet", str(sheet)]
-    assert naturaltone.main(command) == naturaltone.WRONG_USAGE
+    assert cli.main(command) == cli.WRONG_USAGE
     assert "does not name the store it was trained on; give --photos" in capsys.readouterr().err
     command += ["--photos", str(photo_folder / "below")]
-    assert naturaltone.main(command) == 0
+    assert cli.main(command) == 0
     assert "4 λ1+λ2+λ3" in capsys.readouterr().out and "any title" in sheet.read_text()
-    assert naturaltone.main([*command, "--json"]) == 0
+    assert cli.main([*command, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["photos"] == 2 and set(figures["models"]) == set(ablation.MODELS)
     assert all(isinstance(one["holds"], bool | None) for one in figures["expectations"])
@@ -149,6 +149,6 @@ def test_an_unknown_run_is_one_line_and_wrong_usage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracking_uri: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert naturaltone.main(["ablation", "typo"]) == naturaltone.WRONG_USAGE
+    assert cli.main(["ablation", "typo"]) == cli.WRONG_USAGE
     captured = capsys.readouterr()
     assert "no run 'typo' in tracking at" in captured.err and captured.err.count("\n") == 1

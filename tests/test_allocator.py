@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from training import allocator
+from naturaltone.training import allocator
 
 _ROUNDS = """
 import resource, sys
 import torch
-from training import allocator
+from naturaltone.training import allocator
 
 def page_faults(rounds):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

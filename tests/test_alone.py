@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import shards, stream
+from naturaltone.pipeline import shards, stream
+from naturaltone.training.alone import train_alone
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.step import GanStep
 from tests.test_runs import make_store
-from training.alone import train_alone
-from training.config import TrainConfig
-from training.step import GanStep
 
 CPU = torch.device("cpu")
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving import archive_report as report
-from serving.archive_report import FOLDER, Entry, Report
+from naturaltone.serving import archive_report as report
+from naturaltone.serving.archive_report import FOLDER, Entry, Report
 
 
 def entry(source: str, status: str = report.ENHANCED, **other: object) -> Entry:

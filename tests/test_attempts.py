@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from serving import attempts
+from naturaltone.serving import attempts
 
 ROOT = Path(__file__).parent.parent
 _DEADLY = """
 import os, sys
-from serving import archive_file, archive_plan, attempts
+from naturaltone.serving import archive_file, archive_plan, attempts
 
 class Deadly:
     def enhance_file(self, data, **options):

@@ -14,12 +14,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from training import checkpoint
-from training.checkpoint import BUNDLE_JSON, BUNDLE_TENSORS, BundleError
-from training.config import TrainConfig
-from training.networks import ToneEnhancer
-from training.niqe import NaturalModel
-from training.step import GanStep
+from naturaltone.training import checkpoint
+from naturaltone.training.checkpoint import BUNDLE_JSON, BUNDLE_TENSORS, BundleError
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.networks import ToneEnhancer
+from naturaltone.training.niqe import NaturalModel
+from naturaltone.training.step import GanStep
 
 CPU = torch.device("cpu")
 

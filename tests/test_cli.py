@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-import naturaltone
-from infra import local
-from pipeline import storage
-from training.checkpoint import Bundle, save_bundle
-from training.config import TrainConfig
+from naturaltone import cli
+from naturaltone.infra import local
+from naturaltone.pipeline import storage
+from naturaltone.training.checkpoint import Bundle, save_bundle
+from naturaltone.training.config import TrainConfig
 
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
     def run(*arguments: str) -> str:
-        assert naturaltone.main(list(arguments)) == naturaltone.WRONG_USAGE
+        assert cli.main(list(arguments)) == cli.WRONG_USAGE
         captured = capsys.readouterr()
         assert captured.err.startswith("naturaltone: ") and captured.err.count("\n") == 1, captured.err
         return captured.err
@@ -150,7 +150,7 @@ def test_enhance_refuses_to_write_where_it_reads(refused, photo_folder: Path, bu
 def test_one_photo_is_enhanced_to_a_file(photo_folder: Path, bundle_folder: Path, tmp_path: Path) -> None:
     before = (photo_folder / "01.jpg").read_bytes()
     target = tmp_path / "e.jpg"
-    assert naturaltone.main(["enhance", str(photo_folder / "01.jpg"), str(target), "--model", str(bundle_folder)]) == 0
+    assert cli.main(["enhance", str(photo_folder / "01.jpg"), str(target), "--model", str(bundle_folder)]) == 0
     assert target.read_bytes() != before == (photo_folder / "01.jpg").read_bytes()
 
 
@@ -159,7 +159,7 @@ def test_evaluate_prints_json_for_scripts(
 ) -> None:
     sheet = tmp_path / "sheet.html"
     arguments = ["evaluate", str(bundle_folder), str(photo_folder / "below"), "--json", "--sheet", str(sheet)]
-    assert naturaltone.main(arguments) == 0
+    assert cli.main(arguments) == 0
     captured = capsys.readouterr()
     printed = json.loads(captured.out)
     assert printed["photos"] == 2 and printed["held_out"] and printed["model"].startswith(bundle_folder.name)
@@ -177,11 +177,11 @@ def test_evaluate_compares_with_references_and_another_model(
     references.mkdir()
     shutil.copy(photo_folder / "below" / "00.png", references)
     arguments = ["evaluate", str(bundle_folder), str(photo_folder / "below"), "--references", str(references)]
-    assert naturaltone.main([*arguments, "--against", str(bundle_folder)]) == naturaltone.SOME_FAILED
+    assert cli.main([*arguments, "--against", str(bundle_folder)]) == cli.SOME_FAILED
     captured = capsys.readouterr()
     assert "ΔE2000 to reference" in captured.out and captured.out.count(f"{bundle_folder.name}-") == 2
     assert "no reference for 12.png: no photo of that name" in captured.err
-    assert naturaltone.main([*arguments, "--json"]) == naturaltone.SOME_FAILED
+    assert cli.main([*arguments, "--json"]) == cli.SOME_FAILED
     printed = json.loads(capsys.readouterr().out)
     assert len(printed["missing_references"]) == 1 and printed["table"]["input"]["psnr"] == 100
 
@@ -212,7 +212,7 @@ def test_evaluate_logs_to_the_run_that_trained_the_model(
     for lineage, logged in (({"mlflow_run_id": run_id}, True), ({"mlflow_run_id": "0" * 32}, False)):
         config = TrainConfig(**bundle.description["training"])
         save_bundle(tmp_path / "model", bundle.generator, config, working_resolution=96, lineage=lineage)
-        assert naturaltone.main(["evaluate", str(tmp_path / "model"), str(photo_folder / "below")]) == 0
+        assert cli.main(["evaluate", str(tmp_path / "model"), str(photo_folder / "below")]) == 0
         captured = capsys.readouterr()
         assert "naturalness N" in captured.out
         assert ("not logged to MLflow: tracking at" in captured.err) != logged
@@ -226,7 +226,7 @@ def test_evaluate_names_bad_photos_and_goes_on(
 ) -> None:
     shutil.copy(photo_folder / "01.jpg", tmp_path / "good.jpg")
     (tmp_path / "text.jpg").write_text("no photo")
-    assert naturaltone.main(["evaluate", str(bundle_folder), str(tmp_path)]) == naturaltone.SOME_FAILED
+    assert cli.main(["evaluate", str(bundle_folder), str(tmp_path)]) == cli.SOME_FAILED
     captured = capsys.readouterr()
     assert "local contrast gain" in captured.out and "text.jpg: not_an_image" in captured.err
 
@@ -239,5 +239,5 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(refused, phot
 @pytest.mark.parametrize("command", ["demo", "ingest", "train", "evaluate", "ablation", "enhance", "serve"])
 def test_help_teaches_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        naturaltone.main([command, "--help"])
+        cli.main([command, "--help"])
     assert ended.value.code == 0 and f"example: naturaltone {command}" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from training.config import RECIPES, TrainConfig, make_config
+from naturaltone.training.config import RECIPES, TrainConfig, make_config
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -19,13 +19,13 @@ import torch
 import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline import stream
-from pipeline.stream import Batch
-from training import losses
-from training.config import TrainConfig
-from training.history import History
-from training.step import NETWORKS, GanStep, TrainingDiverged
-from training.train import check_ranks_agree
+from naturaltone.pipeline import stream
+from naturaltone.pipeline.stream import Batch
+from naturaltone.training import losses
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.history import History
+from naturaltone.training.step import NETWORKS, GanStep, TrainingDiverged
+from naturaltone.training.train import check_ranks_agree
 
 CPU = torch.device("cpu")
 STEPS = 20

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra import dull
+from naturaltone.infra import dull
 
 
 @settings(max_examples=60)

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import images, storage
-from serving import exact
-from serving.apply import affine_models, apply_models
-from serving.enhancer import Enhancer
+from naturaltone.pipeline import images, storage
+from naturaltone.serving import exact
+from naturaltone.serving.apply import affine_models, apply_models
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.training.checkpoint import Bundle, BundleError
+from naturaltone.training.step import to_tensor
 from tests.test_images import _linear_profile
-from training.checkpoint import Bundle, BundleError
-from training.step import to_tensor
 
 
 @pytest.fixture(scope="module")

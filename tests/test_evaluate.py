@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import ingest, shards, tone
-from serving import evaluate, evaluation_report, sheet
-from serving.enhancer import Enhancer
-from training import metrics, niqe
-from training.checkpoint import Bundle
+from naturaltone.pipeline import ingest, shards, tone
+from naturaltone.serving import evaluate, evaluation_report, sheet
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.training import metrics, niqe
+from naturaltone.training.checkpoint import Bundle
 
 
 @pytest.fixture(scope="module")

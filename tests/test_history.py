@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 import torch
 
-from infra import local
+from naturaltone.infra import local
+from naturaltone.training import checkpoint, tracking
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.history import History, Saturation
+from naturaltone.training.step import GanStep
+from naturaltone.training.tracking import Recorder
 from tests.fault_proxy import Faults, fault_proxy
-from training import checkpoint, tracking
-from training.config import TrainConfig
-from training.history import History, Saturation
-from training.step import GanStep
-from training.tracking import Recorder
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

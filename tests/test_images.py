@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from pipeline import images
-from pipeline.xmp import Stamp
+from naturaltone.pipeline import images
+from naturaltone.pipeline.xmp import Stamp
 
 ToFile = Callable[..., bytes]
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from infra import local
-from pipeline import lease, s3, storage
+from naturaltone.infra import local
+from naturaltone.pipeline import lease, s3, storage
 
 ROOT = Path(__file__).parent.parent
 _HOLDER = """
 import sys, time
-from pipeline import lease
+from naturaltone.pipeline import lease
 with lease.hold(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

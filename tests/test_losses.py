@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from training import losses
+from naturaltone.training import losses
 
 
 def test_l_color_is_the_mean_squared_difference_to_the_intermediate() -> None:

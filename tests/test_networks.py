@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from training.networks import (
+from naturaltone.training.networks import (
     InverseEnhancer,
     NaturalnessDiscriminator,
     ToneEnhancer,

@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-import naturaltone
-import serving
-from serving.enhancer import PRETRAINED, Enhancer
-from training import metrics
+from naturaltone import cli, serving
+from naturaltone.serving.enhancer import PRETRAINED, Enhancer
+from naturaltone.training import metrics
 
 FOLDER = Path(serving.__file__).parent / PRETRAINED
 
@@ -63,6 +62,6 @@ def test_a_user_without_a_registry_gets_it_by_default_and_is_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")  # where it would be
-    assert naturaltone.main(["enhance", str(photo_folder / "01.jpg"), "enhanced.jpg"]) == 0
+    assert cli.main(["enhance", str(photo_folder / "01.jpg"), "enhanced.jpg"]) == 0
     assert "enhanced by pretrained-" in capsys.readouterr().out
     assert Path("enhanced.jpg").exists() and not Path("mlflow.db").exists()

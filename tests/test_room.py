@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from serving import room
+from naturaltone.serving import room
 
 ROOT = Path(__file__).parent.parent
 _HOLDER = """
 import time
-from serving.room import room_for
+from naturaltone.serving.room import room_for
 with room_for(1000, slots=4):
     print("held", flush=True)
     time.sleep(60)

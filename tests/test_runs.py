@@ -17,15 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-import naturaltone
-from infra import local
-from pipeline import images, s3, shards, storage, stream, tone
+from naturaltone import cli
+from naturaltone.infra import local
+from naturaltone.pipeline import images, s3, shards, storage, stream, tone
+from naturaltone.training import checkpoint, runs
+from naturaltone.training.checkpoint import Snapshot
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.runs import CheckpointLost, CheckpointWriter
+from naturaltone.training.step import GanStep
 from tests.fault_proxy import Proxy, fault_proxy
-from training import checkpoint, runs
-from training.checkpoint import Snapshot
-from training.config import TrainConfig
-from training.runs import CheckpointLost, CheckpointWriter
-from training.step import GanStep
 
 LONG_SIDE = 96
 
@@ -360,7 +360,7 @@ def refused(
     monkeypatch.setattr(local, "ray_session", no_ray)
 
     def run(*arguments: str) -> str:
-        assert naturaltone.main([*arguments]) == naturaltone.WRONG_USAGE
+        assert cli.main([*arguments]) == cli.WRONG_USAGE
         captured = capsys.readouterr()
         assert captured.err.startswith("naturaltone: ") and captured.err.count("\n") == 1, captured.err
         return captured.err
@@ -443,7 +443,7 @@ def test_train_refuses_to_resume_what_does_not_fit(
 def test_a_run_of_that_name_on_another_store_is_not_overwritten(
     refused: Callable[..., str], store: str, tmp_path: Path, config: TrainConfig
 ) -> None:
-    from training import tracking
+    from naturaltone.training import tracking
 
     tracking.start_run(run_name="taken", params={}, tags={"store": "/another"}, dataset="/another/manifest.parquet")
     line = refused("train", store, "--recipe", "smoke", "--run", "taken")

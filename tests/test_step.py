@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.stream import Batch
-from training.config import TrainConfig
-from training.history import History
-from training.loop import fit
-from training.step import NETWORKS, GanStep, TrainingDiverged, to_pixels, to_tensor
+from naturaltone.pipeline.stream import Batch
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.history import History
+from naturaltone.training.loop import fit
+from naturaltone.training.step import NETWORKS, GanStep, TrainingDiverged, to_pixels, to_tensor
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from infra import local
-from pipeline import s3, storage
+from naturaltone.infra import local
+from naturaltone.pipeline import s3, storage
 
 
 def test_paths_and_file_uris_name_the_same_place(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import images, shards, stream, tone
+from naturaltone.pipeline import images, shards, stream, tone
 
 
 def groups(sizes: list[int], run: int) -> stream.RowGroups:

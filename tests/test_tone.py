@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from pipeline import tone
-from training import metrics
+from naturaltone.pipeline import tone
+from naturaltone.training import metrics
 
 each_algorithm = pytest.mark.parametrize("algorithm", tone.ALGORITHMS.values(), ids=tone.ALGORITHMS.keys())
 

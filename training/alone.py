@@ -10,14 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from pipeline import stream
-from pipeline.progress import Progress
-from training import allocator, checkpoint, runs
-from training.checkpoint import Snapshot
-from training.config import TrainConfig
-from training.loop import Metrics, fit
-from training.samples import Samples
-from training.step import GanStep
+from naturaltone.pipeline import stream
+from naturaltone.pipeline.progress import Progress
+from naturaltone.training import allocator, checkpoint, runs
+from naturaltone.training.checkpoint import Snapshot
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.loop import Metrics, fit
+from naturaltone.training.samples import Samples
+from naturaltone.training.step import GanStep
 
 _READERS = 2
 _AHEAD = 8  # batches

@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from training.config import TrainConfig
-from training.networks import ToneEnhancer
-from training.niqe import NaturalModel
-from training.step import GanStep
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.networks import ToneEnhancer
+from naturaltone.training.niqe import NaturalModel
+from naturaltone.training.step import GanStep
 
 FORMAT_VERSION = 3
 CHECKPOINT_JSON, CHECKPOINT_TENSORS = "checkpoint.json", "checkpoint.safetensors"

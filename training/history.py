@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 import torch.distributed
 
-from training.config import TrainConfig
-from training.loop import Metrics
-from training.tracking import Recorder
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.loop import Metrics
+from naturaltone.training.tracking import Recorder
 
 _REDUCE_STEPS = 10  # steps between all-reduces of the metrics: one a step would cost more than it tells
 _WINDOW = 0.2

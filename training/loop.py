@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from pipeline.stream import Batch
-from training.step import GanStep, TrainingDiverged
+from naturaltone.pipeline.stream import Batch
+from naturaltone.training.step import GanStep, TrainingDiverged
 
 Metrics = dict[str, float]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from pipeline.tone import LUMA
+from naturaltone.pipeline.tone import LUMA
 
 # Of the long side, so that a photo measures the same at any size: the 1.5 pixels of SSIM's and TMQI's window at 480.
 _CONTRAST_SIGMA = 0.003

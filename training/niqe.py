@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from training.metrics import luma
+from naturaltone.training.metrics import luma
 
 NUM_FEATURES = 36  # 18 at each of two scales
 PATCH = 96

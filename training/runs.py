@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline import shards, storage
-from training import checkpoint
-from training.checkpoint import CHECKPOINT_JSON, CHECKPOINT_TENSORS, Snapshot
-from training.config import TrainConfig
+from naturaltone.pipeline import shards, storage
+from naturaltone.training import checkpoint
+from naturaltone.training.checkpoint import CHECKPOINT_JSON, CHECKPOINT_TENSORS, Snapshot
+from naturaltone.training.config import TrainConfig
 
 RUN_JSON = "run.json"
 MAY_CHANGE = ("steps", "checkpoint_every")  # of a run's configuration, when it is resumed

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import torch
 
-from pipeline import images, shards
-from training import tmqi
-from training.networks import ToneEnhancer
-from training.step import to_pixels, to_tensor
+from naturaltone.pipeline import images, shards
+from naturaltone.training import tmqi
+from naturaltone.training.networks import ToneEnhancer
+from naturaltone.training.step import to_pixels, to_tensor
 
 _PHOTOS, _SHOWN, _HEIGHT = 8, 4, 240
 

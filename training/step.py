@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.stream import Batch
-from training import losses
-from training.config import TrainConfig
-from training.networks import InverseEnhancer, NaturalnessDiscriminator, ToneEnhancer, check_imbalance
+from naturaltone.pipeline.stream import Batch
+from naturaltone.training import losses
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.networks import InverseEnhancer, NaturalnessDiscriminator, ToneEnhancer, check_imbalance
 
 Wrap = Callable[[nn.Module], nn.Module]
 FINAL_RATE = 0.1

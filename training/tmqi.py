@@ -10,7 +10,7 @@ import math
 import cv2
 import numpy as np
 
-from training.metrics import luma
+from naturaltone.training.metrics import luma
 
 # Section III-B: fitted to 3000 photos.
 _NATURAL_MEAN, _NATURAL_MEAN_SIGMA = 115.94, 27.99

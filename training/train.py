@@ -22,18 +22,18 @@ import torch.distributed
 from ray.actor import ActorHandle
 from ray.train.torch import TorchTrainer
 
-from pipeline import images, shards, storage, stream
-from pipeline.failures import cause
-from pipeline.progress import Progress
-from training import allocator, checkpoint, niqe, runs, tracking
-from training.board import Board
-from training.checkpoint import Snapshot
-from training.config import TrainConfig
-from training.history import History
-from training.loop import FitReport, Metrics, fit
-from training.runs import CheckpointLost, CheckpointWriter
-from training.samples import Samples
-from training.step import GanStep, TrainingDiverged
+from naturaltone.pipeline import images, shards, storage, stream
+from naturaltone.pipeline.failures import cause
+from naturaltone.pipeline.progress import Progress
+from naturaltone.training import allocator, checkpoint, niqe, runs, tracking
+from naturaltone.training.board import Board
+from naturaltone.training.checkpoint import Snapshot
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.history import History
+from naturaltone.training.loop import FitReport, Metrics, fit
+from naturaltone.training.runs import CheckpointLost, CheckpointWriter
+from naturaltone.training.samples import Samples
+from naturaltone.training.step import GanStep, TrainingDiverged
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

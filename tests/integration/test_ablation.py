@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import naturaltone
-from infra import local
-from pipeline import images, shards, storage
-from serving import ablation
-from serving.enhancer import Enhancer
+from naturaltone import cli
+from naturaltone.infra import local
+from naturaltone.pipeline import images, shards, storage
+from naturaltone.serving import ablation
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.training import runs
 from tests.test_runs import add, make_store
-from training import runs
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -26,11 +26,11 @@ def test_the_missing_models_are_trained_beside_the_run_and_then_taken(
     monkeypatch.setattr(local, "ray_session", contextlib.nullcontext)  # there is one already
     monkeypatch.chdir(tmp_path)
     settings = ("--set", "steps=4", "--set", "crop=32", "--set", "lambda_identity=0.5")
-    assert naturaltone.main(["train", store, "--recipe", "smoke", *settings, "--run", "whole"]) == 0
+    assert cli.main(["train", store, "--recipe", "smoke", *settings, "--run", "whole"]) == 0
     add(shards.open_store(store), astronaut, "input", 14, 4)  # which the run has not seen
 
     command = ["ablation", "whole", "--photos", str(photos(tmp_path, astronaut)), "--sheet", "fig6.html", "--json"]
-    assert naturaltone.main(command) == 0
+    assert cli.main(command) == 0
     told = capsys.readouterr()
     assert "training whole-color into models/whole-color" in told.err
     figures = json.loads(told.out.splitlines()[-1])
@@ -44,7 +44,7 @@ def test_the_missing_models_are_trained_beside_the_run_and_then_taken(
     assert len(set(seen)) == 1
     assert "1 input" in Path("fig6.html").read_text()
 
-    assert naturaltone.main(command) == 0
+    assert cli.main(command) == 0
     assert "training" not in capsys.readouterr().err
 
 

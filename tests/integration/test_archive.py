@@ -19,14 +19,14 @@ import psutil
 import pytest
 import ray
 
-import naturaltone
-from infra import local
-from pipeline import images, storage
-from serving import archive, archive_plan, preview
-from serving.archive import enhance_archive
-from serving.archive_plan import Options
-from serving.archive_report import FOLDER, LOCK, Report
-from serving.enhancer import Enhancer
+from naturaltone import cli
+from naturaltone.infra import local
+from naturaltone.pipeline import images, storage
+from naturaltone.serving import archive, archive_plan, preview
+from naturaltone.serving.archive import enhance_archive
+from naturaltone.serving.archive_plan import Options
+from naturaltone.serving.archive_report import FOLDER, LOCK, Report
+from naturaltone.serving.enhancer import Enhancer
 from tests.fault_proxy import Faults, fault_proxy
 from tests.mutations import mutations, samples
 
@@ -37,9 +37,9 @@ ToFile = Callable[..., bytes]
 _DRIVER = """
 import sys
 import ray
-from infra.local import cores, ray_session
-from serving.archive import enhance_archive
-from serving.enhancer import Enhancer
+from naturaltone.infra.local import cores, ray_session
+from naturaltone.serving.archive import enhance_archive
+from naturaltone.serving.enhancer import Enhancer
 source, target, model = sys.argv[1:]
 enhancer = Enhancer.load(model)
 with ray_session():
@@ -182,12 +182,12 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(
 def test_two_runs_at_once_on_one_target_are_one_too_many(
     photo_folder: Path, bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipeline import lease
+    from naturaltone.pipeline import lease
 
     target = tmp_path / "enhanced"
     with lease.hold(str(target / FOLDER / LOCK)):
         command = ["enhance", str(photo_folder), str(target), "--model", str(bundle_folder)]
-        assert naturaltone.main(command) == naturaltone.WRONG_USAGE
+        assert cli.main(command) == cli.WRONG_USAGE
     line = capsys.readouterr().err.splitlines()[-1]
     assert f"process {os.getpid()} on" in line and "is writing there" in line and str(target) in line
     assert outputs(target) == {}
@@ -376,11 +376,11 @@ def test_a_single_photo_is_not_written_over_another_and_takes_no_options_of_a_fo
     command = ["enhance", str(photo), str(other), "--model", str(bundle_folder)]
     for more, words in (([], "exists, and naturaltone did not make it"), (["--dry-run"], "--dry-run is for a folder"),
                         (["--quality", "500"], "--quality 500: must be between 1 and 100")):  # fmt: skip
-        assert naturaltone.main([*command, *more]) == naturaltone.WRONG_USAGE
+        assert cli.main([*command, *more]) == cli.WRONG_USAGE
         assert words in capsys.readouterr().err
     assert other.read_bytes() == photo.read_bytes()
     new = ["enhance", str(photo), str(tmp_path / "new.jpg"), "--model", str(bundle_folder)]
-    assert naturaltone.main(new) == naturaltone.main(new) == naturaltone.OK, "its own earlier result may go"
+    assert cli.main(new) == cli.main(new) == cli.OK, "its own earlier result may go"
 
 
 def test_limits_and_globs_choose_and_new_and_changed_photos_are_done_next_time(
@@ -451,7 +451,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
 ) -> None:
     target = tmp_path / "target"
     command = ["enhance", str(mixed), str(target), "--model", str(bundle_folder), "--dry-run"]
-    assert naturaltone.main(command) == naturaltone.OK
+    assert cli.main(command) == cli.OK
     said = capsys.readouterr().out
     for words in (
         "4  photos to enhance",
@@ -465,7 +465,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     assert not target.exists()
     target.mkdir()
     (target / ".01234567.naturaltone.tmp").write_bytes(b"of a run that is going on")
-    assert naturaltone.main(command) == naturaltone.OK
+    assert cli.main(command) == cli.OK
     assert [path.name for path in target.iterdir()] == [".01234567.naturaltone.tmp"]
 
 
@@ -483,11 +483,11 @@ def test_the_command_ends_with_a_summary_a_sheet_and_the_right_code(
     source, target, sheet = tmp_path / "source", tmp_path / "target", tmp_path / "sheet.html"
     shutil.copytree(photo_folder, source)
     (source / "cut.jpg").write_bytes((source / "01.jpg").read_bytes()[:700])
-    command = [sys.executable, "naturaltone.py", "enhance", str(source), str(target), "--model", str(bundle_folder)]
+    command = [sys.executable, "-m", "naturaltone", "enhance", str(source), str(target), "--model", str(bundle_folder)]
     done = subprocess.run([*command, "--sheet", str(sheet)], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == naturaltone.SOME_FAILED, done.stderr
+    assert done.returncode == cli.SOME_FAILED, done.stderr
     assert "24 enhanced, 0 copied, 0 left alone, 1 failed (1 truncated), 0 done before" in done.stdout
     assert "failed cut.jpg: truncated:" in done.stderr and "Traceback" not in done.stderr
     assert sheet.read_text().count('class="photo"') == 24
     again = subprocess.run([*command, "--exclude", "cut.jpg"], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert again.returncode == naturaltone.OK and "24 done before" in again.stdout, again.stderr
+    assert again.returncode == cli.OK and "24 done before" in again.stdout, again.stderr

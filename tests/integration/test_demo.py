@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent.parent
-COMMAND = [sys.executable, str(ROOT / "naturaltone.py"), "demo"]
+COMMAND = [sys.executable, "-m", "naturaltone", "demo"]
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from pipeline import container
-from pipeline.xmp import Stamp, read_stamp
-from serving.enhancer import Enhancer
+from naturaltone.pipeline import container
+from naturaltone.pipeline.xmp import Stamp, read_stamp
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.training.checkpoint import Bundle
 from tests.test_container import exif, jpeg, mpf, png
-from training.checkpoint import Bundle
 
 pytestmark = pytest.mark.skipif(
     shutil.which("exiftool") is None, reason="needs ExifTool: apt-get install libimage-exiftool-perl"

@@ -14,9 +14,9 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-import naturaltone
-from infra import local
-from pipeline import ingest, shards, storage
+from naturaltone import cli
+from naturaltone.infra import local
+from naturaltone.pipeline import ingest, shards, storage
 from tests.fault_proxy import Faults, fault_proxy
 from tests.mutations import mutations, samples
 
@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 
 _WAY = """
 import hashlib, json, sys
-from infra.local import ray_session
-from pipeline import ingest, shards, stream
+from naturaltone.infra.local import ray_session
+from naturaltone.pipeline import ingest, shards, stream
 ingest.WAVE_PHOTOS, shards.SHARD_PHOTOS, stream._CACHE_BYTES = 10, 4, 1
 source, store = sys.argv[1:]
 with ray_session():
@@ -84,14 +84,14 @@ def test_a_server_that_refuses_writes_ends_the_ingest_without_a_partial_object(
     source, store = storage.join(bucket, "photos"), storage.join(bucket, "store")
     with fault_proxy(endpoint, Faults(share=1.0, kinds=("refuse_write",))) as proxy:
         finished = subprocess.run(
-            [sys.executable, "naturaltone.py", "ingest", source, "--role", "natural", "--to", store],
+            [sys.executable, "-m", "naturaltone", "ingest", source, "--role", "natural", "--to", store],
             env={**os.environ, "AWS_ENDPOINT_URL": proxy.url},
             cwd=ROOT,
             capture_output=True,
             text=True,
             timeout=120,
         )
-    assert finished.returncode == naturaltone.RUN_FAILED, finished.stderr
+    assert finished.returncode == cli.RUN_FAILED, finished.stderr
     assert "the server refuses it (AccessDenied)" in finished.stderr.splitlines()[-1]
     assert "Traceback" not in finished.stderr
     assert proxy.injected["refuse_write"] < 20, "not tried again and again"
@@ -102,10 +102,10 @@ def test_wrong_keys_and_a_missing_bucket_end_the_command_at_once(
     object_store: local.ObjectStore, photo_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["ingest", str(photo_folder), "--role", "input", "--to"]
-    assert naturaltone.main([*arguments, "s3://elsewhere/store"]) == naturaltone.WRONG_USAGE
+    assert cli.main([*arguments, "s3://elsewhere/store"]) == cli.WRONG_USAGE
     assert "there is no bucket 'elsewhere'" in capsys.readouterr().err
     with local.environment({"AWS_SECRET_ACCESS_KEY": "wrong"}):
-        assert naturaltone.main([*arguments, f"{object_store.uri}/store"]) == naturaltone.WRONG_USAGE
+        assert cli.main([*arguments, f"{object_store.uri}/store"]) == cli.WRONG_USAGE
     assert "AWS_SECRET_ACCESS_KEY" in capsys.readouterr().err
 
 
@@ -125,7 +125,7 @@ def test_a_busy_server_does_not_look_like_a_wrong_place(object_store: local.Obje
 
 _FULL_DISK = """
 import resource, sys
-from pipeline import storage
+from naturaltone.pipeline import storage
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # what a quota does to a write
 storage.write_bytes(sys.argv[1], bytes(50_000))
 try:

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from infra import local
-from pipeline import forget, images, ingest, shards, storage, stream, summary, tone
-from serving import store_page
+from naturaltone.infra import local
+from naturaltone.pipeline import forget, images, ingest, shards, storage, stream, summary, tone
+from naturaltone.serving import store_page
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -242,8 +242,8 @@ def test_an_ingest_that_dies_at_a_commit_goes_on_to_the_same_store(
 
 _INGEST = """
 import sys
-from infra.local import ray_session
-from pipeline import ingest, shards
+from naturaltone.infra.local import ray_session
+from naturaltone.pipeline import ingest, shards
 ingest.WAVE_PHOTOS, shards.SHARD_PHOTOS = 6, 3
 with ray_session():
     ingest.ingest(sys.argv[1], role="natural", store=sys.argv[2], long_side=96)

@@ -21,15 +21,15 @@ import psutil
 import pytest
 import torch
 
-import naturaltone
-from infra import local
-from pipeline import storage
+from naturaltone import cli
+from naturaltone.infra import local
+from naturaltone.pipeline import storage
+from naturaltone.training import checkpoint, runs
+from naturaltone.training import train as training
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.train import TrainResult, train
 from tests import fault_proxy
 from tests.test_runs import make_store
-from training import checkpoint, runs
-from training import train as training
-from training.config import TrainConfig
-from training.train import TrainResult, train
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -39,9 +39,9 @@ SETTINGS = {"steps": 6 * EVERY, "checkpoint_every": EVERY, "crop": 32, "width": 
 _DRIVER = """
 import json, sys
 from pathlib import Path
-from infra.local import ray_session
-from training.config import TrainConfig
-from training.train import train
+from naturaltone.infra.local import ray_session
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.train import train
 store, run, workers, bundle, config = sys.argv[1:]
 with ray_session():
     config = TrainConfig(**json.loads(config))
@@ -55,10 +55,10 @@ from pathlib import Path
 os.environ["RAY_AUTH_MODE"] = "disabled"  # nodes that cluster_utils adds have no token
 os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "20"  # Train first waits this long for the node that is gone
 from ray.cluster_utils import Cluster
-from infra.local import ray_session
-from training import runs
-from training.config import TrainConfig
-from training.train import train
+from naturaltone.infra.local import ray_session
+from naturaltone.training import runs
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.train import train
 store, run, lost_after, bundle, config = sys.argv[1:]
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
 node = cluster.add_node(num_cpus=4)
@@ -252,8 +252,8 @@ def test_a_full_disk_ends_the_run_in_one_line_and_with_space_elastic_workers_go_
     monkeypatch.chdir(tmp_path)
     settings = [f"{name}={value}" for name, value in SETTINGS.items()]
     command = ["train", full, "--recipe", "smoke", *(word for setting in settings for word in ("--set", setting))]
-    code = naturaltone.main([*command, "--run", "full", "--workers", "1"])
-    assert code == naturaltone.RUN_FAILED
+    code = cli.main([*command, "--run", "full", "--workers", "1"])
+    assert code == cli.RUN_FAILED
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("naturaltone: run 'full' stopped: checkpoint not written: ")
     assert "No space left on device" in line and line.endswith("resume it with --run full")

@@ -16,15 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from infra import local
-from infra.demo import register
-from pipeline import images, ingest, shards, storage, stream, tone
-from serving import app, archive, archive_plan, evaluate
-from serving.archive_report import FOLDER, JSON_LINES, PARQUET
-from serving.enhancer import Enhancer
-from training import checkpoint, tracking
-from training.config import TrainConfig
-from training.train import TrainResult, train
+from naturaltone.infra import local
+from naturaltone.infra.demo import register
+from naturaltone.pipeline import images, ingest, shards, storage, stream, tone
+from naturaltone.serving import app, archive, archive_plan, evaluate
+from naturaltone.serving.archive_report import FOLDER, JSON_LINES, PARQUET
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.training import checkpoint, tracking
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.train import TrainResult, train
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -16,11 +16,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from serving.ablation import Plan
-    from serving.evaluate import EvaluationPhoto
+from naturaltone import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from naturaltone.serving.ablation import Plan
+    from naturaltone.serving.evaluate import EvaluationPhoto
 
 _MODEL_HELP = (
     "a bundle's folder, s3://…, models:/NAME@ALIAS or `pretrained`, the model that comes along "
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["AWS_ENDPOINT_URL"] = options.s3_endpoint
     # Absolute, since Ray's workers need not share this folder.
     os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/mlflow.db")
-    from infra.local import interruptible
+    from naturaltone.infra.local import interruptible
 
     try:
         with interruptible():
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("ray", "mlflow"):  # a bug of ours: its traceback is wanted
             raise
-        from pipeline.failures import cause
+        from naturaltone.pipeline.failures import cause
 
         print(f"naturaltone: {cause(error)}", file=sys.stderr)
         return RUN_FAILED
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def demo(options: argparse.Namespace) -> int:
-    from infra.demo import STEPS, format_summary, run_demo
+    from naturaltone.infra.demo import STEPS, format_summary, run_demo
 
     out = Path(options.out)
     steps = STEPS if options.steps is None else options.steps
@@ -72,9 +72,9 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def ingest(options: argparse.Namespace) -> int:
-    from infra.local import ray_session
-    from pipeline import forget, shards
-    from pipeline import ingest as ingesting
+    from naturaltone.infra.local import ray_session
+    from naturaltone.pipeline import forget, shards
+    from naturaltone.pipeline import ingest as ingesting
 
     if options.forget:
         shards.open_store(options.to)
@@ -100,11 +100,11 @@ def ingest(options: argparse.Namespace) -> int:
 
 
 def store(options: argparse.Namespace) -> int:
-    from pipeline import shards, storage, summary
+    from naturaltone.pipeline import shards, storage, summary
 
     opened = shards.open_store(options.store)
     if options.sheet:
-        from serving import store_page
+        from naturaltone.serving import store_page
 
         page = store_page.page(opened, pairs=options.pairs, seed=options.seed)
         storage.write_bytes(options.sheet, page.encode())
@@ -114,11 +114,11 @@ def store(options: argparse.Namespace) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
-    from infra import local
-    from infra.demo import register
-    from pipeline import storage
-    from training import train as training
-    from training.config import make_config
+    from naturaltone.infra import local
+    from naturaltone.infra.demo import register
+    from naturaltone.pipeline import storage
+    from naturaltone.training import train as training
+    from naturaltone.training.config import make_config
 
     config = make_config(options.recipe, options.set)
     bundle = options.out or f"models/{options.run}"
@@ -163,11 +163,11 @@ def _workers(text: str) -> int | tuple[int, int]:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    from pipeline import storage
-    from serving import evaluate as evaluating
-    from serving import evaluation_report, sheet
-    from serving.enhancer import Enhancer
-    from training import tracking
+    from naturaltone.pipeline import storage
+    from naturaltone.serving import evaluate as evaluating
+    from naturaltone.serving import evaluation_report, sheet
+    from naturaltone.serving.enhancer import Enhancer
+    from naturaltone.training import tracking
 
     _check_file(options.sheet)
     rejects: list[str] = []
@@ -206,11 +206,11 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def ablation(options: argparse.Namespace) -> int:
-    from pipeline import storage
-    from serving import ablation as ablating
-    from serving import evaluate as evaluating
-    from serving import evaluation_report
-    from serving.enhancer import Enhancer
+    from naturaltone.pipeline import storage
+    from naturaltone.serving import ablation as ablating
+    from naturaltone.serving import evaluate as evaluating
+    from naturaltone.serving import evaluation_report
+    from naturaltone.serving.enhancer import Enhancer
 
     _check_file(options.sheet)
     plan = ablating.given(options.models) if options.models else ablating.plan(options.run, models=Path("models"))
@@ -246,8 +246,8 @@ def ablation(options: argparse.Namespace) -> int:
 
 def _natural(folder: str | None, photos: str, rejects: list[str]) -> Iterable[EvaluationPhoto]:
     """The good photos to show to a model: those asked for, else those of the store that is evaluated on."""
-    from pipeline import shards, storage
-    from serving import evaluate as evaluating
+    from naturaltone.pipeline import shards, storage
+    from naturaltone.serving import evaluate as evaluating
 
     if folder is None and not storage.exists(storage.join(photos, shards.MANIFEST)):
         return ()
@@ -256,9 +256,9 @@ def _natural(folder: str | None, photos: str, rejects: list[str]) -> Iterable[Ev
 
 def _train_missing(plan: Plan, workers: int | None) -> None:
     """Train the models that an ablation lacks, without registering them: nobody is to serve these."""
-    from infra import local
-    from training.train import check
-    from training.train import train as run_training
+    from naturaltone.infra import local
+    from naturaltone.training.train import check
+    from naturaltone.training.train import train as run_training
 
     assert plan.store is not None  # only a plan of a run on a store has any missing
     workers = max(1, local.num_gpus()) if workers is None else workers
@@ -282,15 +282,15 @@ def _train_missing(plan: Plan, workers: int | None) -> None:
 
 
 def enhance(options: argparse.Namespace) -> int:
-    from pipeline import storage
-    from serving.enhancer import Enhancer, check_strength, default_model
+    from naturaltone.pipeline import storage
+    from naturaltone.serving.enhancer import Enhancer, check_strength, default_model
 
     check_strength(options.strength)
     storage.check_reachable(options.source)
-    from infra.local import cores, ray_session
-    from pipeline import lease
-    from serving import archive, archive_plan, preview
-    from serving.archive_report import FOLDER, LOCK, Report
+    from naturaltone.infra.local import cores, ray_session
+    from naturaltone.pipeline import lease
+    from naturaltone.serving import archive, archive_plan, preview
+    from naturaltone.serving.archive_report import FOLDER, LOCK, Report
 
     chosen = archive_plan.Options(
         strength=options.strength,
@@ -331,7 +331,7 @@ def enhance(options: argparse.Namespace) -> int:
 
 
 def _enhance_photo(options: argparse.Namespace, load) -> int:  # type: ignore[no-untyped-def]
-    from pipeline import images, storage
+    from naturaltone.pipeline import images, storage
 
     for name in ("dry_run", "sheet", "photos_only", "copy_others", "no_mtime", "limit", "include", "exclude"):
         if getattr(options, name):
@@ -362,9 +362,9 @@ def _enhance_photo(options: argparse.Namespace, load) -> int:  # type: ignore[no
 
 
 def serve(options: argparse.Namespace) -> int:
-    from infra.local import check_port, ray_session
-    from serving import app
-    from serving.enhancer import default_model, load_model
+    from naturaltone.infra.local import check_port, ray_session
+    from naturaltone.serving import app
+    from naturaltone.serving.enhancer import default_model, load_model
 
     check_port(options.host, options.port)
     model = options.model or default_model()
@@ -378,18 +378,18 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    from pipeline import ingest as ingesting
-    from pipeline import storage
+    from naturaltone.pipeline import ingest as ingesting
+    from naturaltone.pipeline import storage
 
     ingesting.check_photos(options.photos)
     if options.what == "tone":
-        from infra import bench_tone
+        from naturaltone.infra import bench_tone
 
         figures = bench_tone.bench_tone(options.photos)
         print(bench_tone.format_figures(figures))
     elif options.what == "step":
-        from infra import bench_step
-        from training.config import make_config
+        from naturaltone.infra import bench_step
+        from naturaltone.training.config import make_config
 
         config = make_config(options.recipe, options.set)
         figures = bench_step.bench_step(
@@ -402,17 +402,17 @@ def bench(options: argparse.Namespace) -> int:
         )
         print(bench_step.format_figures(figures))
     elif options.what == "enhance":
-        from infra import bench_enhance
+        from naturaltone.infra import bench_enhance
 
         figures = bench_enhance.bench_enhance(options.photos, model=options.model)
         print(bench_enhance.format_figures(figures))
     elif options.what == "archive":
-        from infra import bench_archive
+        from naturaltone.infra import bench_archive
 
         figures = bench_archive.bench_archive(options.photos, model=options.model)
         print(bench_archive.format_figures(figures))
     else:
-        from infra import bench_stream, local
+        from naturaltone.infra import bench_stream, local
 
         figures = bench_stream.bench_stream(
             options.photos,
@@ -430,7 +430,7 @@ def bench(options: argparse.Namespace) -> int:
 
 def _check_file(uri: str | None) -> None:
     """Refuse, before any work, a file that cannot be written at its end."""
-    from pipeline import storage
+    from naturaltone.pipeline import storage
 
     if uri is None:
         return
@@ -647,7 +647,3 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     sub.add_argument("--port", type=int, default=8000, help="default: 8000")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())
