@@ -24,10 +24,14 @@ import numpy as np
 import torch
 
 from naturaltone.infra import dull, local
-from naturaltone.pipeline import images, ingest, storage, tone
-from naturaltone.serving import evaluate, evaluation_report, sheet
+from naturaltone.pipeline import storage, tone
+from naturaltone.pipeline.dataset import ingest
+from naturaltone.pipeline.photo import images
 from naturaltone.serving.enhancer import Enhancer
-from naturaltone.serving.evaluate import Evaluation, EvaluationPhoto, Scores, Stage
+from naturaltone.serving.evaluation import evaluate
+from naturaltone.serving.evaluation import report as evaluation_report
+from naturaltone.serving.evaluation.evaluate import Evaluation, EvaluationPhoto, Scores, Stage
+from naturaltone.serving.sheet import sheet
 from naturaltone.training import runs
 from naturaltone.training.alone import train_alone
 from naturaltone.training.checkpoint import load_bundle, save_bundle

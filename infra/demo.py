@@ -19,9 +19,17 @@ import numpy as np
 
 from naturaltone.infra import local, samples
 from naturaltone.infra.memory import PeakMemory
-from naturaltone.pipeline import images, ingest, shards, storage
-from naturaltone.serving import app, archive, archive_plan, archive_report, evaluate, evaluation_report, sheet
+from naturaltone.pipeline import storage
+from naturaltone.pipeline.dataset import ingest, shards
+from naturaltone.pipeline.photo import images
+from naturaltone.serving.archive import job as archive
+from naturaltone.serving.archive import plan as archive_plan
+from naturaltone.serving.archive import report as archive_report
 from naturaltone.serving.enhancer import Enhancer
+from naturaltone.serving.evaluation import evaluate
+from naturaltone.serving.evaluation import report as evaluation_report
+from naturaltone.serving.service import app
+from naturaltone.serving.sheet import sheet
 from naturaltone.training import tracking, train
 from naturaltone.training.config import TrainConfig, make_config
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from naturaltone.pipeline import images
+from naturaltone.pipeline.photo import images
 
 _PHOTOS = {
     "astronaut": ("skimage.data", "astronaut.png"),

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from naturaltone import __version__
 
 if TYPE_CHECKING:
-    from naturaltone.serving.ablation import Plan
-    from naturaltone.serving.evaluate import EvaluationPhoto
+    from naturaltone.serving.evaluation.ablation import Plan
+    from naturaltone.serving.evaluation.evaluate import EvaluationPhoto
 
 _MODEL_HELP = (
     "a bundle's folder, s3://…, models:/NAME@ALIAS or `pretrained`, the model that comes along "
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("ray", "mlflow"):  # a bug of ours: its traceback is wanted
             raise
-        from naturaltone.pipeline.failures import cause
+        from naturaltone.pipeline.errors import cause
 
         print(f"naturaltone: {cause(error)}", file=sys.stderr)
         return RUN_FAILED
@@ -73,8 +73,8 @@ def demo(options: argparse.Namespace) -> int:
 
 def ingest(options: argparse.Namespace) -> int:
     from naturaltone.infra.local import ray_session
-    from naturaltone.pipeline import forget, shards
-    from naturaltone.pipeline import ingest as ingesting
+    from naturaltone.pipeline.dataset import forget, shards
+    from naturaltone.pipeline.dataset import ingest as ingesting
 
     if options.forget:
         shards.open_store(options.to)
@@ -100,11 +100,12 @@ def ingest(options: argparse.Namespace) -> int:
 
 
 def store(options: argparse.Namespace) -> int:
-    from naturaltone.pipeline import shards, storage, summary
+    from naturaltone.pipeline import storage
+    from naturaltone.pipeline.dataset import shards, summary
 
     opened = shards.open_store(options.store)
     if options.sheet:
-        from naturaltone.serving import store_page
+        from naturaltone.serving.sheet import store as store_page
 
         page = store_page.page(opened, pairs=options.pairs, seed=options.seed)
         storage.write_bytes(options.sheet, page.encode())
@@ -164,9 +165,10 @@ def _workers(text: str) -> int | tuple[int, int]:
 
 def evaluate(options: argparse.Namespace) -> int:
     from naturaltone.pipeline import storage
-    from naturaltone.serving import evaluate as evaluating
-    from naturaltone.serving import evaluation_report, sheet
     from naturaltone.serving.enhancer import Enhancer
+    from naturaltone.serving.evaluation import evaluate as evaluating
+    from naturaltone.serving.evaluation import report as evaluation_report
+    from naturaltone.serving.sheet import sheet
     from naturaltone.training import tracking
 
     _check_file(options.sheet)
@@ -207,10 +209,10 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def ablation(options: argparse.Namespace) -> int:
     from naturaltone.pipeline import storage
-    from naturaltone.serving import ablation as ablating
-    from naturaltone.serving import evaluate as evaluating
-    from naturaltone.serving import evaluation_report
     from naturaltone.serving.enhancer import Enhancer
+    from naturaltone.serving.evaluation import ablation as ablating
+    from naturaltone.serving.evaluation import evaluate as evaluating
+    from naturaltone.serving.evaluation import report as evaluation_report
 
     _check_file(options.sheet)
     plan = ablating.given(options.models) if options.models else ablating.plan(options.run, models=Path("models"))
@@ -246,8 +248,9 @@ def ablation(options: argparse.Namespace) -> int:
 
 def _natural(folder: str | None, photos: str, rejects: list[str]) -> Iterable[EvaluationPhoto]:
     """The good photos to show to a model: those asked for, else those of the store that is evaluated on."""
-    from naturaltone.pipeline import shards, storage
-    from naturaltone.serving import evaluate as evaluating
+    from naturaltone.pipeline import storage
+    from naturaltone.pipeline.dataset import shards
+    from naturaltone.serving.evaluation import evaluate as evaluating
 
     if folder is None and not storage.exists(storage.join(photos, shards.MANIFEST)):
         return ()
@@ -289,8 +292,10 @@ def enhance(options: argparse.Namespace) -> int:
     storage.check_reachable(options.source)
     from naturaltone.infra.local import cores, ray_session
     from naturaltone.pipeline import lease
-    from naturaltone.serving import archive, archive_plan, preview
-    from naturaltone.serving.archive_report import FOLDER, LOCK, Report
+    from naturaltone.serving.archive import job as archive
+    from naturaltone.serving.archive import plan as archive_plan
+    from naturaltone.serving.archive import preview
+    from naturaltone.serving.archive.report import FOLDER, LOCK, Report
 
     chosen = archive_plan.Options(
         strength=options.strength,
@@ -331,7 +336,8 @@ def enhance(options: argparse.Namespace) -> int:
 
 
 def _enhance_photo(options: argparse.Namespace, load) -> int:  # type: ignore[no-untyped-def]
-    from naturaltone.pipeline import images, storage
+    from naturaltone.pipeline import storage
+    from naturaltone.pipeline.photo import images
 
     for name in ("dry_run", "sheet", "photos_only", "copy_others", "no_mtime", "limit", "include", "exclude"):
         if getattr(options, name):
@@ -363,8 +369,8 @@ def _enhance_photo(options: argparse.Namespace, load) -> int:  # type: ignore[no
 
 def serve(options: argparse.Namespace) -> int:
     from naturaltone.infra.local import check_port, ray_session
-    from naturaltone.serving import app
     from naturaltone.serving.enhancer import default_model, load_model
+    from naturaltone.serving.service import app
 
     check_port(options.host, options.port)
     model = options.model or default_model()
@@ -378,17 +384,17 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    from naturaltone.pipeline import ingest as ingesting
     from naturaltone.pipeline import storage
+    from naturaltone.pipeline.dataset import ingest as ingesting
 
     ingesting.check_photos(options.photos)
     if options.what == "tone":
-        from naturaltone.infra import bench_tone
+        from naturaltone.infra.bench import tone as bench_tone
 
         figures = bench_tone.bench_tone(options.photos)
         print(bench_tone.format_figures(figures))
     elif options.what == "step":
-        from naturaltone.infra import bench_step
+        from naturaltone.infra.bench import step as bench_step
         from naturaltone.training.config import make_config
 
         config = make_config(options.recipe, options.set)
@@ -402,17 +408,18 @@ def bench(options: argparse.Namespace) -> int:
         )
         print(bench_step.format_figures(figures))
     elif options.what == "enhance":
-        from naturaltone.infra import bench_enhance
+        from naturaltone.infra.bench import enhance as bench_enhance
 
         figures = bench_enhance.bench_enhance(options.photos, model=options.model)
         print(bench_enhance.format_figures(figures))
     elif options.what == "archive":
-        from naturaltone.infra import bench_archive
+        from naturaltone.infra.bench import archive as bench_archive
 
         figures = bench_archive.bench_archive(options.photos, model=options.model)
         print(bench_archive.format_figures(figures))
     else:
-        from naturaltone.infra import bench_stream, local
+        from naturaltone.infra import local
+        from naturaltone.infra.bench import stream as bench_stream
 
         figures = bench_stream.bench_stream(
             options.photos,

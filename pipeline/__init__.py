@@ -1,1 +1,1 @@
-"""Photos to shards to the training stream."""
+"""Photos to shards to the training stream. May import Pillow, OpenCV, pyarrow, boto3 and Ray Data; no networks, no MLflow."""

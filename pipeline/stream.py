@@ -22,7 +22,9 @@ import numpy as np
 import pyarrow as pa
 from cachetools import LRUCache, cached
 
-from naturaltone.pipeline import handover, images, shards, tone
+from naturaltone.pipeline import handover, tone
+from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.photo import images
 
 if TYPE_CHECKING:
     import ray

@@ -1,1 +1,1 @@
-"""A model to enhanced photos."""
+"""A model to enhanced photos. May import naturaltone.training and naturaltone.pipeline."""

@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 import torch
 
-from naturaltone.pipeline import images, storage
-from naturaltone.pipeline.xmp import Stamp
+from naturaltone.pipeline import storage
+from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.xmp import Stamp
 from naturaltone.serving.apply import add_change, affine_models, apply_models
 from naturaltone.serving.exact import generate
 from naturaltone.training import tracking

@@ -12,8 +12,9 @@ import pytest
 
 from naturaltone import cli
 from naturaltone.infra import local
-from naturaltone.serving import ablation, evaluate, evaluation_report
 from naturaltone.serving.enhancer import Enhancer
+from naturaltone.serving.evaluation import ablation, evaluate
+from naturaltone.serving.evaluation import report as evaluation_report
 from naturaltone.training.checkpoint import Bundle, save_bundle
 from naturaltone.training.config import TrainConfig
 

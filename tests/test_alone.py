@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from naturaltone.pipeline import shards, stream
+from naturaltone.pipeline import stream
+from naturaltone.pipeline.dataset import shards
 from naturaltone.training.alone import train_alone
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.step import GanStep

@@ -37,10 +37,10 @@ def test_imports_run_one_way(path: Path) -> None:
 @pytest.mark.parametrize(
     ("framework", "files"),
     [
-        ("PIL", {"pipeline/images.py"}),
+        ("PIL", {"pipeline/photo/images.py"}),
         ("mlflow", {"training/tracking.py", "serving/pyfunc.py"}),
         ("ray.train", {"training/train.py"}),
-        ("ray.serve", {"serving/app.py"}),
+        ("ray.serve", {"serving/service/app.py"}),
         ("boto3", {"pipeline/s3.py"}),
     ],
 )

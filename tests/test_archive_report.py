@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from naturaltone.serving import archive_report as report
-from naturaltone.serving.archive_report import FOLDER, Entry, Report
+from naturaltone.serving.archive import report
+from naturaltone.serving.archive.report import FOLDER, Entry, Report
 
 
 def entry(source: str, status: str = report.ENHANCED, **other: object) -> Entry:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from naturaltone.serving import attempts
+from naturaltone.serving.archive import attempts
 
 ROOT = Path(__file__).parent.parent
 _DEADLY = """
 import os, sys
-from naturaltone.serving import archive_file, archive_plan, attempts
+from naturaltone.serving.archive import attempts
+from naturaltone.serving.archive import file as archive_file
+from naturaltone.serving.archive import plan as archive_plan
 
 class Deadly:
     def enhance_file(self, data, **options):

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from naturaltone.training import checkpoint
 from naturaltone.training.checkpoint import BUNDLE_JSON, BUNDLE_TENSORS, BundleError
 from naturaltone.training.config import TrainConfig
+from naturaltone.training.measures.niqe import NaturalModel
 from naturaltone.training.networks import ToneEnhancer
-from naturaltone.training.niqe import NaturalModel
 from naturaltone.training.step import GanStep
 
 CPU = torch.device("cpu")

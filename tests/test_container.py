@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from naturaltone.pipeline import container
-from naturaltone.pipeline.xmp import Stamp, read_stamp, stamped
+from naturaltone.pipeline.photo import container
+from naturaltone.pipeline.photo.xmp import Stamp, read_stamp, stamped
 
 STAMP = Stamp(model="retouch@3", strength=0.8, source="12ab")
 RDF = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">{}</rdf:RDF></x:xmpmeta>'

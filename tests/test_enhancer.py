@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from naturaltone.pipeline import images, storage
+from naturaltone.pipeline import storage
+from naturaltone.pipeline.photo import images
 from naturaltone.serving import exact
 from naturaltone.serving.apply import affine_models, apply_models
 from naturaltone.serving.enhancer import Enhancer

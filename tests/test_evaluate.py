@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from naturaltone.pipeline import ingest, shards, tone
-from naturaltone.serving import evaluate, evaluation_report, sheet
+from naturaltone.pipeline import tone
+from naturaltone.pipeline.dataset import ingest, shards
 from naturaltone.serving.enhancer import Enhancer
-from naturaltone.training import metrics, niqe
+from naturaltone.serving.evaluation import evaluate
+from naturaltone.serving.evaluation import report as evaluation_report
+from naturaltone.serving.sheet import sheet
 from naturaltone.training.checkpoint import Bundle
+from naturaltone.training.measures import metrics, niqe
 
 
 @pytest.fixture(scope="module")

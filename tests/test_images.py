@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from naturaltone.pipeline import images
-from naturaltone.pipeline.xmp import Stamp
+from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.xmp import Stamp
 
 ToFile = Callable[..., bytes]
 

@@ -12,7 +12,7 @@ import pytest
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from naturaltone.training import metrics
+from naturaltone.training.measures import metrics
 
 # Sharma, Wu & Dalal, "The CIEDE2000 Color-Difference Formula", Color Research & Application 2005, table 1.
 SHARMA = np.array(

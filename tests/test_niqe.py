@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from naturaltone.pipeline import images
-from naturaltone.training import niqe
+from naturaltone.pipeline.photo import images
+from naturaltone.training.measures import niqe
 
 
 def crops(pixels: np.ndarray, size: int = 192, stride: int = 80) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ import pytest
 
 from naturaltone import cli, serving
 from naturaltone.serving.enhancer import PRETRAINED, Enhancer
-from naturaltone.training import metrics
+from naturaltone.training.measures import metrics
 
 FOLDER = Path(serving.__file__).parent / PRETRAINED
 

@@ -19,7 +19,9 @@ import torch
 
 from naturaltone import cli
 from naturaltone.infra import local
-from naturaltone.pipeline import images, s3, shards, storage, stream, tone
+from naturaltone.pipeline import s3, storage, stream, tone
+from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.photo import images
 from naturaltone.training import checkpoint, runs
 from naturaltone.training.checkpoint import Snapshot
 from naturaltone.training.config import TrainConfig

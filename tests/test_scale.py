@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from naturaltone.pipeline import shards, tone
+from naturaltone.pipeline import tone
+from naturaltone.pipeline.dataset import shards
 
 PHOTOS = 100_000_000
 
 _FIRST_POSITIONS = r"""
 import json, re, sys, time
 import numpy as np
-from naturaltone.pipeline import shards, stream
+from naturaltone.pipeline import stream
+from naturaltone.pipeline.dataset import shards
 started = time.perf_counter()
 plan = stream.make_plan(shards.open_store(sys.argv[1]), batch=256, crop=256, seed=1)
 first = {role: plan.photo_index(role, np.arange(1000)) for role in shards.ROLES}

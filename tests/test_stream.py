@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from naturaltone.pipeline import images, shards, stream, tone
+from naturaltone.pipeline import stream, tone
+from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.photo import images
 
 
 def groups(sizes: list[int], run: int) -> stream.RowGroups:

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from naturaltone.pipeline import container, tiff
-from naturaltone.pipeline.xmp import Stamp, read_stamp, stamped
+from naturaltone.pipeline.photo import container, tiff
+from naturaltone.pipeline.photo.xmp import Stamp, read_stamp, stamped
 
 STAMP = Stamp(model="retouch@3", strength=0.8, source="12ab")
 MAKER_NOTE = b"MAKER\0\0\0" + bytes(range(256))

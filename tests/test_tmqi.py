@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from naturaltone.training import tmqi
+from naturaltone.training.measures import tmqi
 
 
 def test_naturalness_is_1_at_the_usual_mean_and_spread() -> None:

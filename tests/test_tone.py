@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from naturaltone.pipeline import tone
-from naturaltone.training import metrics
+from naturaltone.training.measures import metrics
 
 each_algorithm = pytest.mark.parametrize("algorithm", tone.ALGORITHMS.values(), ids=tone.ALGORITHMS.keys())
 

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from naturaltone.pipeline.xmp import Stamp, announces_gain_map, announces_video, read_stamp, stamped, without_extras
+from naturaltone.pipeline.photo.xmp import (
+    Stamp,
+    announces_gain_map,
+    announces_video,
+    read_stamp,
+    stamped,
+    without_extras,
+)
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 STAMP = Stamp(model="retouch@3", strength=0.8, source="sha256:12ab")

@@ -16,8 +16,8 @@ from naturaltone.training import allocator, checkpoint, runs
 from naturaltone.training.checkpoint import Snapshot
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.loop import Metrics, fit
-from naturaltone.training.samples import Samples
 from naturaltone.training.step import GanStep
+from naturaltone.training.validation import Samples
 
 _READERS = 2
 _AHEAD = 8  # batches

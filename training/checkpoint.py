@@ -16,8 +16,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from naturaltone.training.config import TrainConfig
+from naturaltone.training.measures.niqe import NaturalModel
 from naturaltone.training.networks import ToneEnhancer
-from naturaltone.training.niqe import NaturalModel
 from naturaltone.training.step import GanStep
 
 FORMAT_VERSION = 3

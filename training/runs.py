@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from naturaltone.pipeline import shards, storage
+from naturaltone.pipeline import storage
+from naturaltone.pipeline.dataset import shards
 from naturaltone.training import checkpoint
 from naturaltone.training.checkpoint import CHECKPOINT_JSON, CHECKPOINT_TENSORS, Snapshot
 from naturaltone.training.config import TrainConfig

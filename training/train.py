@@ -22,18 +22,21 @@ import torch.distributed
 from ray.actor import ActorHandle
 from ray.train.torch import TorchTrainer
 
-from naturaltone.pipeline import images, shards, storage, stream
-from naturaltone.pipeline.failures import cause
+from naturaltone.pipeline import storage, stream
+from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.errors import cause
+from naturaltone.pipeline.photo import images
 from naturaltone.pipeline.progress import Progress
-from naturaltone.training import allocator, checkpoint, niqe, runs, tracking
+from naturaltone.training import allocator, checkpoint, runs, tracking
 from naturaltone.training.board import Board
 from naturaltone.training.checkpoint import Snapshot
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.history import History
 from naturaltone.training.loop import FitReport, Metrics, fit
+from naturaltone.training.measures import niqe
 from naturaltone.training.runs import CheckpointLost, CheckpointWriter
-from naturaltone.training.samples import Samples
 from naturaltone.training.step import GanStep, TrainingDiverged
+from naturaltone.training.validation import Samples
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

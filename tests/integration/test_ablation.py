@@ -11,9 +11,11 @@ import pytest
 
 from naturaltone import cli
 from naturaltone.infra import local
-from naturaltone.pipeline import images, shards, storage
-from naturaltone.serving import ablation
+from naturaltone.pipeline import storage
+from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.photo import images
 from naturaltone.serving.enhancer import Enhancer
+from naturaltone.serving.evaluation import ablation
 from naturaltone.training import runs
 from tests.test_runs import add, make_store
 

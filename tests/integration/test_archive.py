@@ -21,11 +21,14 @@ import ray
 
 from naturaltone import cli
 from naturaltone.infra import local
-from naturaltone.pipeline import images, storage
-from naturaltone.serving import archive, archive_plan, preview
-from naturaltone.serving.archive import enhance_archive
-from naturaltone.serving.archive_plan import Options
-from naturaltone.serving.archive_report import FOLDER, LOCK, Report
+from naturaltone.pipeline import storage
+from naturaltone.pipeline.photo import images
+from naturaltone.serving.archive import job as archive
+from naturaltone.serving.archive import plan as archive_plan
+from naturaltone.serving.archive import preview
+from naturaltone.serving.archive.job import enhance_archive
+from naturaltone.serving.archive.plan import Options
+from naturaltone.serving.archive.report import FOLDER, LOCK, Report
 from naturaltone.serving.enhancer import Enhancer
 from tests.fault_proxy import Faults, fault_proxy
 from tests.mutations import mutations, samples
@@ -38,7 +41,7 @@ _DRIVER = """
 import sys
 import ray
 from naturaltone.infra.local import cores, ray_session
-from naturaltone.serving.archive import enhance_archive
+from naturaltone.serving.archive.job import enhance_archive
 from naturaltone.serving.enhancer import Enhancer
 source, target, model = sys.argv[1:]
 enhancer = Enhancer.load(model)

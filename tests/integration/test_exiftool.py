@@ -15,8 +15,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from naturaltone.pipeline import container
-from naturaltone.pipeline.xmp import Stamp, read_stamp
+from naturaltone.pipeline.photo import container
+from naturaltone.pipeline.photo.xmp import Stamp, read_stamp
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.training.checkpoint import Bundle
 from tests.test_container import exif, jpeg, mpf, png

@@ -16,7 +16,8 @@ import pytest
 
 from naturaltone import cli
 from naturaltone.infra import local
-from naturaltone.pipeline import ingest, shards, storage
+from naturaltone.pipeline import storage
+from naturaltone.pipeline.dataset import ingest, shards
 from tests.fault_proxy import Faults, fault_proxy
 from tests.mutations import mutations, samples
 
@@ -25,7 +26,8 @@ ROOT = Path(__file__).parents[2]
 _WAY = """
 import hashlib, json, sys
 from naturaltone.infra.local import ray_session
-from naturaltone.pipeline import ingest, shards, stream
+from naturaltone.pipeline import stream
+from naturaltone.pipeline.dataset import ingest, shards
 ingest.WAVE_PHOTOS, shards.SHARD_PHOTOS, stream._CACHE_BYTES = 10, 4, 1
 source, store = sys.argv[1:]
 with ray_session():

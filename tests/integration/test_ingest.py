@@ -19,8 +19,10 @@ import pytest
 from PIL import Image
 
 from naturaltone.infra import local
-from naturaltone.pipeline import forget, images, ingest, shards, storage, stream, summary, tone
-from naturaltone.serving import store_page
+from naturaltone.pipeline import storage, stream, tone
+from naturaltone.pipeline.dataset import forget, ingest, shards, summary
+from naturaltone.pipeline.photo import images
+from naturaltone.serving.sheet import store as store_page
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -243,7 +245,7 @@ def test_an_ingest_that_dies_at_a_commit_goes_on_to_the_same_store(
 _INGEST = """
 import sys
 from naturaltone.infra.local import ray_session
-from naturaltone.pipeline import ingest, shards
+from naturaltone.pipeline.dataset import ingest, shards
 ingest.WAVE_PHOTOS, shards.SHARD_PHOTOS = 6, 3
 with ray_session():
     ingest.ingest(sys.argv[1], role="natural", store=sys.argv[2], long_side=96)

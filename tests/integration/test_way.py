@@ -18,10 +18,15 @@ from PIL import Image
 
 from naturaltone.infra import local
 from naturaltone.infra.demo import register
-from naturaltone.pipeline import images, ingest, shards, storage, stream, tone
-from naturaltone.serving import app, archive, archive_plan, evaluate
-from naturaltone.serving.archive_report import FOLDER, JSON_LINES, PARQUET
+from naturaltone.pipeline import storage, stream, tone
+from naturaltone.pipeline.dataset import ingest, shards
+from naturaltone.pipeline.photo import images
+from naturaltone.serving.archive import job as archive
+from naturaltone.serving.archive import plan as archive_plan
+from naturaltone.serving.archive.report import FOLDER, JSON_LINES, PARQUET
 from naturaltone.serving.enhancer import Enhancer
+from naturaltone.serving.evaluation import evaluate
+from naturaltone.serving.service import app
 from naturaltone.training import checkpoint, tracking
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.train import TrainResult, train

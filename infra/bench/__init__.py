@@ -1,0 +1,1 @@
+"""Benchmarks, one file each: a part of naturaltone beside its peer, in one run, on real photos."""

@@ -1,0 +1,140 @@
+"""An archive of mixed photos through Ray Data, beside the bare enhancer in as many processes, in one run."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+
+from naturaltone.infra import local
+from naturaltone.pipeline import storage
+from naturaltone.pipeline.dataset import ingest
+from naturaltone.pipeline.photo import images
+from naturaltone.serving.archive import job as archive
+from naturaltone.serving.archive import plan as archive_plan
+from naturaltone.serving.archive import report as archive_report
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.training import allocator
+
+_PHOTOS = 200
+_MEGAPIXELS = (0.3, 1.0, 2.0, 5.0, 8.0, 12.0, 12.0, 24.0)  # what an archive of twenty years holds
+_ROUNDS = 3
+_KNOWN = 100_000
+_enhancer: Enhancer  # of a peer's process
+
+
+def bench_archive(photos: str, *, model: str) -> dict[str, Any]:
+    """Enhance 200 photos of mixed sizes made of `photos`, warm, in turns with the peer; a dict of figures."""
+    enhancer = Enhancer.load(model)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "photos")
+        megapixels = _write_photos(photos, source)
+        names = [path.name for path in sorted(source.iterdir())]
+        processes = local.cores()
+        ours: list[float] = []
+        peers: list[float] = []
+        with (
+            local.ray_session(),
+            ProcessPoolExecutor(processes, get_context("spawn"), _start, (model,)) as pool,
+        ):
+            # The first round warms up: processes, the compiled kernel, the page cache.
+            for number in range(_ROUNDS + 1):
+                started = time.perf_counter()
+                summary = archive.enhance_archive(str(source), f"{folder}/ours-{number}", enhancer)
+                ours.append(megapixels / (time.perf_counter() - started))
+                assert summary.counts == {archive_report.ENHANCED: len(names)}
+                started = time.perf_counter()
+                target = Path(folder, f"peer-{number}")
+                target.mkdir()
+                pairs = ((str(source / name), str(target / name)) for name in names)
+                list(pool.map(_enhance, *zip(*pairs, strict=True)))
+                peers.append(megapixels / (time.perf_counter() - started))
+        rescan = _rescan_seconds(Path(folder))
+    rate, peer = statistics.median(ours[1:]), statistics.median(peers[1:])
+    return {
+        "photos": len(names),
+        "megapixels": megapixels,
+        "processes": processes,
+        "mp_per_s": rate,
+        "peer_mp_per_s": peer,
+        "throughput_ratio": rate / peer,
+        "known_files": _KNOWN,
+        "rescan_seconds": rescan,
+    }
+
+
+def format_figures(figures: dict[str, Any]) -> str:
+    """The figures as lines of text."""
+    return (
+        f"archive {figures['mp_per_s']:.1f} MP/s, bare enhancer in {figures['processes']} processes "
+        f"{figures['peer_mp_per_s']:.1f} MP/s: {figures['throughput_ratio']:.2f}x "
+        f"({figures['photos']} photos, {figures['megapixels']:.0f} megapixels)\n"
+        f"a run with nothing to do over {figures['known_files']:,} files: {figures['rescan_seconds']:.1f} s"
+    )
+
+
+def _write_photos(photos: str, folder: Path) -> float:
+    """JPEGs of mixed sizes, enlarged from real photos; the megapixels of all."""
+    folder.mkdir()
+    uris = itertools.islice(itertools.cycle(ingest.find_photos(photos)), _PHOTOS)
+    total = 0.0
+    for number, (uri, size) in enumerate(zip(uris, itertools.cycle(_MEGAPIXELS), strict=False)):
+        pixels = images.training_pixels(images.decode(storage.read_bytes(uri)))
+        scale = (size * 1e6 / (pixels.shape[0] * pixels.shape[1])) ** 0.5
+        pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        total += pixels.shape[0] * pixels.shape[1] / 1e6
+        (folder / f"{number:03}.jpg").write_bytes(images.encode_jpeg(pixels, quality=92))
+    return total
+
+
+def _start(model: str) -> None:
+    global _enhancer
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    allocator.keep_freed_memory()
+    _enhancer = Enhancer.load(model)
+
+
+def _enhance(source: str, target: str) -> None:
+    storage.write_bytes(target, _enhancer.enhance_file(storage.read_bytes(source)).data)
+
+
+def _rescan_seconds(folder: Path) -> float:
+    """A second run over files that are all done: listing both trees, reading the report, comparing."""
+    source, target = folder / "many", folder / "many-done"
+    options = archive_plan.Options()
+    for place in (source, target):
+        for number in range(_KNOWN // 1000):
+            (place / f"{number:03}").mkdir(parents=True)
+    known = archive_report.Report(str(target))
+    for number in range(_KNOWN):
+        name = f"{number // 1000:03}/{number % 1000:03}.jpg"
+        (source / name).touch()
+        (target / name).touch()
+        modified = (source / name).stat().st_mtime_ns
+        known.add(
+            archive_report.Entry(
+                source=name,
+                fingerprint=f"0-{modified}",
+                model="model",
+                settings=options.of_enhanced,
+                output=name,
+                status=archive_report.ENHANCED,
+            )
+        )
+    known.finish()
+    started = time.perf_counter()
+    plan = archive_plan.make_plan(
+        str(source), str(target), archive_report.Report(str(target)), model="model", options=options
+    )
+    seconds = time.perf_counter() - started
+    assert plan.todo.num_rows == 0 and plan.done == _KNOWN
+    return seconds

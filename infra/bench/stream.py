@@ -1,0 +1,190 @@
+"""The training stream beside a torch DataLoader that does the same decode and crop with as many processes, in one run."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from naturaltone.infra import local
+from naturaltone.pipeline import storage, stream
+from naturaltone.pipeline.dataset import ingest, shards
+from naturaltone.pipeline.photo import images
+
+_PLACES = ("local", "s3")
+_FIRST = 64  # batches of the warm-up: enough for Ray to start the processes that it will need
+_ROUNDS = 2  # each place is measured so many times a contender, in turns: machines have moods
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Of one contender: images (input photos) a second, seconds to the first batch, and between batches."""
+
+    images_per_second: float
+    first_batch_seconds: float
+    gaps: list[float]
+
+    @property
+    def longest_gap_ratio(self) -> float:
+        """The longest gap between batches in medians."""
+        return max(self.gaps) / statistics.median(self.gaps)
+
+
+def bench_stream(photos: str, *, seconds: float, processes: int, batch: int, crop: int) -> dict[str, Any]:
+    """Ingest `photos`, then read them for `seconds` a contender and place, warm; a dict of figures and ratios."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        local.object_store(Path(folder) / "s3") as s3,
+        local.environment(s3.environment),
+        local.ray_session(),
+    ):
+        places = {"local": f"{folder}/local", "s3": storage.join(s3.uri, "bench")}
+        for uri in places.values():
+            for role in shards.ROLES:
+                ingest.ingest(photos, role=role, store=storage.join(uri, "store"))
+            _export(uri)
+        figures: dict[str, Any] = {"processes": processes, "batch": batch, "crop": crop, "seconds": seconds}
+        for place, uri in places.items():
+            ours, peers = [], []
+            for number in range(_ROUNDS):
+                plan = stream.make_plan(
+                    shards.open_store(storage.join(uri, "store")), batch=batch, crop=crop, seed=number
+                )
+                ours.append(_time(functools.partial(_stream, plan, processes), batch, seconds / _ROUNDS))
+                peers.append(_time(functools.partial(_loader, uri, batch, crop, processes), batch, seconds / _ROUNDS))
+            figures[place] = {"stream": _summary(ours), "loader": _summary(peers)}
+    return figures | {
+        "ratio_local": _ratio(figures["local"]),
+        "ratio_s3": _ratio(figures["s3"]),
+        "images_per_second": figures["local"]["stream"]["images_per_second"],
+        "peer_images_per_second": figures["local"]["loader"]["images_per_second"],
+        "first_batch_seconds": max(figures[place]["stream"]["first_batch_seconds"] for place in _PLACES),
+        "longest_gap_ratio": max(figures[place]["stream"]["longest_gap_ratio"] for place in _PLACES),
+    }
+
+
+def format_figures(figures: dict[str, Any]) -> str:
+    """The figures as a table."""
+    lines = [f"{'':16}{'images/s':>10}{'ratio':>8}{'first batch s':>15}{'longest gap / median':>22}"]
+    for place in _PLACES:
+        for contender, name in (("stream", "stream"), ("loader", "DataLoader")):
+            row = figures[place][contender]
+            ratio = f"{figures[f'ratio_{place}']:.2f}" if contender == "stream" else ""
+            lines.append(
+                f"{place:6}{name:10}{row['images_per_second']:>10.1f}{ratio:>8}{row['first_batch_seconds']:>15.2f}"
+                f"{row['longest_gap_ratio']:>22.1f}"
+            )
+    return "\n".join(lines)
+
+
+def _stream(plan: stream.Plan, processes: int) -> Iterator[stream.Batch]:
+    return stream.batches(plan, rank=0, world_size=1, first_step=0, last_step=10**9, cpus=processes)
+
+
+def _loader(uri: str, batch: int, crop: int, processes: int) -> Iterator[Any]:
+    photos = {name: list(_names(uri, name)) for name in stream.COLUMNS}
+    loader = DataLoader(
+        _Photos(uri, photos, crop),
+        sampler=_Forever(len(photos["input"])),
+        batch_size=batch,
+        num_workers=processes,
+        collate_fn=_collate,
+        persistent_workers=True,
+    )
+    return iter(loader)
+
+
+class _Photos(Dataset[dict[str, np.ndarray]]):
+    """The same stored pictures as files of their own: what people have who train with a DataLoader."""
+
+    def __init__(self, uri: str, photos: dict[str, list[str]], crop: int) -> None:
+        self._uri, self._photos, self._crop = uri, photos, crop
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        cv2.setNumThreads(1)
+        random = np.random.default_rng()
+        natural = int(random.integers(len(self._photos["natural"])))
+        pair, other = (
+            [storage.read_bytes(self._photos[name][place]) for name in names]
+            for names, place in ((("input", "intermediate"), index), (("natural",), natural))
+        )
+        samples = [*self._cut(pair, random), *self._cut(other, random)]
+        return dict(zip(stream.COLUMNS, samples, strict=True))
+
+    def _cut(self, pictures: list[bytes], random: np.random.Generator) -> list[np.ndarray]:
+        decoded = [images.decode_rgb(picture) for picture in pictures]
+        crop = stream.random_crop(decoded[0].shape[:2], self._crop, random)
+        return [stream.cut_pixels(pixels, crop) for pixels in decoded]
+
+
+class _Forever(Sampler[int]):
+    """Every index once an epoch, epoch after epoch, without the pause between two loaders."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.chain.from_iterable(torch.randperm(self._size).tolist() for _ in itertools.count())
+
+
+def _collate(samples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in stream.COLUMNS}
+
+
+def _export(uri: str) -> None:
+    """Write the store's pictures as single files for the DataLoader."""
+    store = shards.open_store(storage.join(uri, "store"))
+    for role in shards.ROLES:
+        for number, row in enumerate(store.photos(role, "train")):
+            storage.write_bytes(storage.join(uri, role, f"{number:06}.jpg"), row["image"])
+            if role == "input":
+                storage.write_bytes(storage.join(uri, "intermediate", f"{number:06}.jpg"), row["intermediate"])
+
+
+def _names(uri: str, name: str) -> Iterable[str]:
+    return (file.uri for file in storage.list_files(storage.join(uri, name)))
+
+
+def _time(open_batches: Any, batch: int, seconds: float) -> Timing:
+    """Warm the contender's processes up, open it again, and take batches as fast as they come."""
+    warm = open_batches()
+    for _ in itertools.islice(warm, _FIRST):
+        pass
+    if isinstance(warm, Iterator) and hasattr(warm, "close"):
+        warm.close()
+    # A DataLoader's processes start with it: there is no warm one to open. Its first batch is the warm-up's second.
+    opened = time.perf_counter()
+    batches = open_batches()
+    next(batches)
+    first = last = time.perf_counter()
+    gaps = []
+    while last - first < seconds:
+        next(batches)
+        now = time.perf_counter()
+        gaps.append(now - last)
+        last = now
+    return Timing(images_per_second=batch * len(gaps) / (last - first), first_batch_seconds=first - opened, gaps=gaps)
+
+
+def _summary(timings: list[Timing]) -> dict[str, float]:
+    return {
+        "images_per_second": statistics.mean(timing.images_per_second for timing in timings),
+        "first_batch_seconds": max(timing.first_batch_seconds for timing in timings),
+        "longest_gap_ratio": max(timing.longest_gap_ratio for timing in timings),
+        "median_gap_seconds": statistics.median(itertools.chain.from_iterable(timing.gaps for timing in timings)),
+    }
+
+
+def _ratio(place: dict[str, Any]) -> float:
+    return float(place["stream"]["images_per_second"] / place["loader"]["images_per_second"])

@@ -1,0 +1,87 @@
+"""The fixed algorithms on one core: megapixels a second at 2 megapixels, and memory in float planes of the photo."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import cv2
+import numpy as np
+
+from naturaltone.pipeline import storage, tone
+from naturaltone.pipeline.dataset import ingest
+from naturaltone.pipeline.photo import images
+
+MEGAPIXELS = 2.0
+_MEMORY_MEGAPIXELS = 12.0
+_PHOTOS, _REPEATS = 8, 5
+
+# In a process of its own, since a process's peak never falls; VmHWM can be reset, which makes room for what came before.
+_MEASURE_MEMORY = """
+import re, sys
+import cv2, numpy as np
+from naturaltone.pipeline import tone
+cv2.setNumThreads(1)
+algorithm, pixels = tone.ALGORITHMS[sys.argv[1]], float(sys.argv[2]) * 1e6
+photo = np.random.default_rng(0).integers(0, 256, (int((pixels / 1.5) ** 0.5), int((pixels * 1.5) ** 0.5), 3), np.uint8)
+tone.intermediate(photo[:64, :64].copy(), algorithm)
+def status(name):
+    return int(re.search(name + r":\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
+open("/proc/self/clear_refs", "w").write("5")
+before = status("VmRSS")
+tone.intermediate(photo, algorithm)
+print((status("VmHWM") - before) / (photo.size / 3 * 4))
+"""
+
+
+def bench_tone(photos: str) -> dict[str, Any]:
+    """Time each algorithm on photos of `photos` at 2 megapixels, one core, warm; a dict of figures."""
+    cv2.setNumThreads(1)
+    pixels = [
+        _at_2_megapixels(images.training_pixels(images.decode(storage.read_bytes(uri)))) for uri in _spread(photos)
+    ]
+    figures: dict[str, Any] = {"photos": len(pixels), "megapixels": MEGAPIXELS}
+    for name, algorithm in tone.ALGORITHMS.items():
+        tone.intermediate(pixels[0], algorithm)
+        rates = []
+        for _ in range(_REPEATS):
+            started = time.perf_counter()
+            for photo in pixels:
+                tone.intermediate(photo, algorithm)
+            rates.append(sum(photo.size for photo in pixels) / 3e6 / (time.perf_counter() - started))
+        figures[f"{name}_mp_per_s"] = statistics.median(rates)
+        figures[f"{name}_peak_planes"] = _peak_planes(name)
+    return figures | {"peak_planes": max(figures[f"{name}_peak_planes"] for name in tone.ALGORITHMS)}
+
+
+def format_figures(figures: dict[str, Any]) -> str:
+    """The figures as a table."""
+    lines = [f"{'':18}{'MP/s':>8}{'float planes':>14}   (one core, {figures['megapixels']:.0f} megapixels)"]
+    for name in tone.ALGORITHMS:
+        lines.append(f"{name:18}{figures[f'{name}_mp_per_s']:>8.1f}{figures[f'{name}_peak_planes']:>14.1f}")
+    return "\n".join(lines)
+
+
+def _spread(photos: str) -> list[str]:
+    uris = ingest.find_photos(photos)
+    return uris[:: max(1, len(uris) // _PHOTOS)][:_PHOTOS]
+
+
+def _at_2_megapixels(pixels: np.ndarray) -> np.ndarray:
+    scale = (MEGAPIXELS * 1e6 / (pixels.size / 3)) ** 0.5
+    return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+
+
+def _peak_planes(name: str) -> float:
+    """The resident memory that one 12-megapixel photo takes on top of its pixels, in planes of 4 bytes a pixel."""
+    finished = subprocess.run(
+        [sys.executable, "-c", _MEASURE_MEMORY, name, str(_MEMORY_MEGAPIXELS)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(json.loads(finished.stdout))

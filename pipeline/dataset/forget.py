@@ -1,0 +1,106 @@
+"""Takes a folder's photos out of a store again: writes the shards anew that hold them, then the manifest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from naturaltone.pipeline import storage
+from naturaltone.pipeline.dataset import ledger, shards
+from naturaltone.pipeline.dataset.tables import blocks, from_ipc, to_ipc
+
+
+def forget(source: str, *, role: str, store: str) -> int:
+    """Take out of the store every `role` photo that came from below the folder `source` alone; returns how many.
+
+    A photo whose content another known folder holds too stays, under that name.
+    """
+    source, store = storage.absolute(source), storage.absolute(store)
+    prefix = storage.join(source, "")
+    storage.check_writable(store)
+    shards.open_store(store)
+    with storage.locked(storage.join(store, role), wait=False):
+        opened = shards.open_store(store)
+        ledger.remove_orphans(opened, role)
+        listed = [shards.read_columns(store, file, shards.SOURCES.names) for file in opened.sources[role]]
+        sources = pa.concat_tables([shards.SOURCES.empty_table(), *listed])
+        below = pc.starts_with(sources["source"], prefix)
+        if not pc.any(below).as_py():
+            ledger.save_rejects(opened, role, ledger.Known.load(opened, role))  # a forget may have died before that
+            raise storage.StorageError(
+                f"'{source}': the store knows no {role} photos from there; see `naturaltone store {store}`"
+            )
+        kept = sources.filter(pc.invert(below))
+        also = kept.filter(pc.is_in(kept["photo_id"], value_set=sources.filter(below)["photo_id"].combine_chunks()))
+        elsewhere = dict(zip(also["photo_id"].to_pylist(), also["source"].to_pylist(), strict=True))
+        rewritten = _rewrite_shards(opened, role, prefix, elsewhere)
+        files = [ledger.write_sources(store, role, kept)] if kept.num_rows else []
+
+        def change(newest: shards.Store) -> shards.Store:
+            gone = pa.array(list(rewritten), pa.string())
+            untouched = newest.row_groups.filter(
+                pc.invert(pc.is_in(newest.row_groups["file"].cast(pa.string()), value_set=gone))
+            )
+            later = [file for file in newest.sources[role] if file not in opened.sources[role]]
+            return replace(
+                newest,
+                row_groups=pa.concat_tables([untouched, *rewritten.values()]),
+                sources=newest.sources | {role: (*files, *later)},
+                origins=newest.origins
+                | {role: tuple(o for o in newest.origins[role] if not storage.join(o, "").startswith(prefix))},
+            )
+
+        changed = shards.update_manifest(opened, change)
+        # A shard all of whose photos are known elsewhere keeps its name.
+        for file in (set(opened.sources[role]) | set(rewritten)) - ledger.named_files(changed, role):
+            storage.delete(storage.join(store, file))
+        ledger.save_rejects(changed, role, ledger.Known.load(changed, role))
+        return opened.count(role) - changed.count(role)
+
+
+def _rewrite_shards(store: shards.Store, role: str, prefix: str, elsewhere: dict[str, str]) -> dict[str, pa.Table]:
+    """Write anew the shards that hold photos from below `prefix`: by old file, the rows of the manifest that replace its."""
+    files = shards.names_in(store.select(role)["file"]).to_pylist()
+    rewritten = (
+        ray.data.from_arrow(blocks([{"file": file} for file in files], 1))
+        .map_batches(
+            _rewrite_batch,
+            fn_kwargs={
+                "role": role,
+                "store": store.uri,
+                "algorithm": store.algorithm,
+                "prefix": prefix,
+                "elsewhere": ray.put(elsewhere),
+            },
+            batch_size=None,
+            batch_format="pyarrow",
+        )
+        .iter_rows()
+    )
+    changed = {row["file"]: row["row_groups"] for row in rewritten if row["row_groups"] is not None}
+    return {file: from_ipc(changed[file]) for file in files if file in changed}
+
+
+def _rewrite_batch(
+    batch: pa.Table, *, role: str, store: str, algorithm: str, prefix: str, elsewhere: ray.ObjectRef
+) -> dict[str, list[Any]]:
+    file = batch["file"][0].as_py()
+    from_there = pc.starts_with(shards.read_columns(store, file, ["source"])["source"], prefix)
+    if not pc.any(from_there).as_py():
+        return {"file": [file], "row_groups": [None]}
+    names = ray.get(elsewhere)
+    rows = []
+    for row in shards.read_columns(store, file, shards.PHOTOS.names).to_pylist():
+        if not row["source"].startswith(prefix):
+            rows.append(row)
+        elif row["photo_id"] in names:
+            rows.append(row | {"source": names[row["photo_id"]]})
+    if not rows:
+        return {"file": [file], "row_groups": [to_ipc(shards.ROW_GROUPS.empty_table())]}
+    photos = pa.Table.from_pylist(rows, schema=shards.PHOTOS)
+    row_groups = shards.write_shard(store, photos, role=role, algorithm=algorithm)
+    return {"file": [file], "row_groups": [to_ipc(row_groups)]}

@@ -1,0 +1,154 @@
+"""What a store knows of the files it was made from: their digests, and which of them it rejected and why."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from naturaltone.pipeline import storage
+from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.dataset.tables import from_parquet, to_parquet
+
+_ORPHAN_SECONDS = 86_400  # on S3, where nobody can tell a killed ingest's files from those of one under way
+
+
+@dataclass(kw_only=True)
+class Known:
+    """What the store knows of one role: digests of files and of contents, sorted, and the files it rejected by source."""
+
+    keys: np.ndarray
+    ids: np.ndarray
+    rejected: dict[str, dict[str, Any]]
+
+    @classmethod
+    def load(cls, store: shards.Store, role: str) -> Known:
+        known = cls(keys=np.empty(0, "S16"), ids=np.empty(0, "S16"), rejected={})
+        keys, ids = [known.keys], [known.ids]
+        for file in store.sources[role]:
+            ledger = shards.read_columns(store.uri, file, shards.SOURCES.names)
+            keys.append(_digests(ledger["key"]))
+            ids.append(id_digests(ledger.filter(pc.field("reason").is_null())["photo_id"]))
+            known._note_rejects(ledger)
+        # What could not be read may be readable today: it stays on the list, but its key is not known.
+        again = [row["key"] for row in known.rejected.values() if row["reason"] == "unreadable"]
+        known.keys = np.setdiff1d(np.concatenate(keys), np.array(again, "S16"))
+        known.ids = np.unique(np.concatenate(ids))
+        return known
+
+    def has(self, keys: list[bytes]) -> np.ndarray:
+        """Which of the files (by key: source, size and version) need not be read."""
+        return _among(self.keys, np.array(keys, "S16"))
+
+    def reject_of(self, source: str, key: bytes) -> dict[str, Any] | None:
+        """The row that says why the store rejected this very file, None if it did not."""
+        row = self.rejected.get(source)
+        return row if row and row["key"] == key else None
+
+    def new_rows(self, ledger: pa.Table) -> pa.Table:
+        """The rows that say more than the store's lists do: after `full`, most do not."""
+        is_known = self.has(ledger["key"].to_pylist()) & self._has_content(ledger)
+        was_rejected = np.array([source in self.rejected for source in ledger["source"].to_pylist()], bool)
+        is_rejected = ledger["reason"].is_valid().to_numpy(zero_copy_only=False)
+        return ledger.filter(pa.array(~is_known | was_rejected | is_rejected))
+
+    def add(self, ledger: pa.Table) -> None:
+        ids = np.unique(id_digests(ledger.filter(pc.field("reason").is_null())["photo_id"]))
+        new = ids[~_among(self.ids, ids)]
+        self.ids = np.insert(self.ids, np.searchsorted(self.ids, new), new)  # sorting all of them takes seconds a wave
+        self._note_rejects(ledger)
+
+    def _has_content(self, ledger: pa.Table) -> np.ndarray:
+        """Which of the rows are of photos in the store, or of none."""
+        has = np.ones(ledger.num_rows, bool)
+        good = ledger["reason"].is_null().to_numpy(zero_copy_only=False)
+        has[good] = _among(self.ids, id_digests(ledger.filter(pc.field("reason").is_null())["photo_id"]))
+        return has
+
+    def _note_rejects(self, ledger: pa.Table) -> None:
+        if self.rejected:  # a later outcome of the same file counts
+            later = pc.is_in(ledger["source"], value_set=pa.array(list(self.rejected), pa.string()))
+            for source in ledger.filter(later)["source"].to_pylist():
+                self.rejected.pop(source, None)
+        self.rejected |= {row["source"]: row for row in ledger.filter(pc.field("reason").is_valid()).to_pylist()}
+
+
+def key_of(file: storage.File) -> bytes:
+    """The digest by which a file is known: another size or version makes it another file."""
+    return hashlib.blake2b(f"{source_of(file)}\0{file.size}\0{file.version}".encode(), digest_size=16).digest()
+
+
+def source_of(file: storage.File) -> str:
+    """The file's URI; a name that is no UTF-8, which Parquet cannot hold, with question marks."""
+    return file.uri.encode(errors="replace").decode()
+
+
+def contains(ordered: np.ndarray, photo_id: str) -> bool:
+    """Whether a photo is among the sorted digests `Known.ids`."""
+    return bool(_among(ordered, np.frombuffer(bytes.fromhex(photo_id[:32]), "S16"))[0])
+
+
+def _among(ordered: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Which of the wanted digests are in a sorted array."""
+    if not len(ordered):
+        return np.zeros(len(wanted), bool)
+    places = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+    return np.asarray(ordered[places] == wanted)
+
+
+def write_sources(store: str, role: str, ledger: pa.Table) -> str:
+    """Write a list of sources (schema `shards.SOURCES`) and return its file, for the manifest to name."""
+    data = to_parquet(ledger)
+    # Named by all of its content: the same files with other outcomes must not overwrite a list that the manifest names.
+    file = f"sources/{role}-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
+    storage.write_bytes(storage.join(store, file), data)
+    return file
+
+
+def named_files(store: shards.Store, role: str) -> set[str]:
+    """The shards and lists of sources of one role that the manifest names."""
+    return {*shards.names_in(store.row_groups["file"]).to_pylist(), *store.sources[role]}
+
+
+def save_rejects(store: shards.Store, role: str, known: Known) -> None:
+    """Write the role's part of rejects.parquet anew."""
+    ours = pa.Table.from_pylist(
+        [{"role": role, **known.rejected[source]} for source in sorted(known.rejected)], schema=shards.REJECTED
+    )
+
+    def change(content: bytes | None) -> bytes:
+        earlier = shards.REJECTED.empty_table() if content is None else from_parquet(content, shards.REJECTED)
+        return to_parquet(pa.concat_tables([earlier.filter(pc.field("role") != role), ours]))
+
+    storage.update(storage.join(store.uri, shards.REJECTS), change)
+
+
+def remove_orphans(store: shards.Store, role: str) -> None:
+    """Delete what a killed ingest of this role left: files that the manifest does not name, and half-written ones.
+
+    Locally nobody else writes there while the role is locked. On S3 an ingest under way cannot be told from a killed one:
+    there files stay for a day.
+    """
+    newest = shards.open_store(store.uri) if storage.exists(storage.join(store.uri, shards.MANIFEST)) else store
+    named = named_files(newest, role)
+    before = time.time() - (_ORPHAN_SECONDS if storage.is_s3(store.uri) else 0)
+    with storage.locked(store.uri):
+        for file in storage.list_files(store.uri):
+            ours = file.relative.startswith((f"{role}/", f"sources/{role}-"))
+            half_written = "/" not in file.relative and file.relative.endswith(storage.TEMPORARY_SUFFIX)
+            if (half_written or (ours and file.relative not in named)) and file.modified <= before:
+                storage.delete(file.uri)
+
+
+def _digests(keys: pa.ChunkedArray) -> np.ndarray:
+    return np.array(keys.to_pylist(), "S16")
+
+
+def id_digests(ids: pa.ChunkedArray) -> np.ndarray:
+    """The first 16 bytes of each SHA-256."""
+    return np.frombuffer(bytes.fromhex("".join(photo_id[:32] for photo_id in ids.to_pylist())), "S16")

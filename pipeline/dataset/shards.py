@@ -1,0 +1,253 @@
+"""The store: Parquet shards of photos in small row groups, and the manifest that names every row group.
+
+The manifest is the one place where anything becomes part of a store: shards and lists of sources that it does not name
+are what a killed ingest left behind, and count for nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from naturaltone.pipeline import storage, tone
+from naturaltone.pipeline.dataset.tables import from_parquet, to_parquet
+from naturaltone.pipeline.photo import images
+
+SCHEMA_VERSION = 2
+ROW_GROUP_PHOTOS = 16
+SHARD_PHOTOS = 256  # about 200 MB of inputs with their intermediates: one task writes it from memory
+TEST_PERCENT = 10
+ROLES = ("input", "natural")
+INTERMEDIATES = ("cached", "stream")
+MANIFEST = "manifest.parquet"
+REJECTS = "rejects.parquet"
+
+PHOTOS = pa.schema(
+    [
+        ("photo_id", pa.string()),
+        ("source", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("split", pa.string()),
+        ("image", pa.binary()),
+        ("intermediate", pa.binary()),
+    ]
+)
+_FEW, _MANY = (pa.dictionary(index, pa.string()) for index in (pa.int8(), pa.int32()))
+ROW_GROUPS = pa.schema(
+    [
+        ("role", _FEW),
+        ("split", _FEW),
+        ("file", _MANY),
+        ("row_group", pa.int16()),
+        ("num_photos", pa.int16()),
+        ("num_bytes", pa.int32()),
+    ]
+)
+# Every file that an ingest looked at; `key` is a digest of source, size and version. Without a reason it is in the store.
+SOURCES = pa.schema(
+    [
+        ("source", pa.string()),
+        ("key", pa.binary(16)),
+        ("photo_id", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+REJECTED = pa.schema([("source", pa.string()), ("role", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """An opened store: its place, its row groups (schema `ROW_GROUPS`), and what every photo in it was made with.
+
+    sources: the files (schema `SOURCES`) that list what was ingested, oldest first, by role. origins: the folders that
+    were ingested, by role. intermediates: `cached` if
+    the shards hold them, `stream` if they are computed when they are wanted.
+    """
+
+    uri: str
+    row_groups: pa.Table
+    algorithm: str
+    long_side: int
+    intermediates: str = "cached"
+    sources: dict[str, tuple[str, ...]]
+    origins: dict[str, tuple[str, ...]]
+
+    def select(self, role: str, split: str | None = None, columns: tuple[str, ...] | None = None) -> pa.Table:
+        """The row groups of one role, in one split or in all; only the named columns."""
+        chosen = _has_name(self.row_groups["role"], role)
+        if split is not None:
+            chosen = pc.and_(chosen, _has_name(self.row_groups["split"], split))
+        return self.row_groups.select(columns or ROW_GROUPS.names).filter(chosen)
+
+    def count(self, role: str, split: str | None = None) -> int:
+        return pc.sum(self.select(role, split)["num_photos"]).as_py() or 0
+
+    def photos(self, role: str, split: str, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """The photos of one role and split as dicts of schema `PHOTOS`, a row group in memory at a time.
+
+        Inputs have their intermediates, whether these are stored or not.
+        """
+        rows = (row for group in self.select(role, split).to_pylist() for row in self.read(group))
+        return islice(rows, limit)
+
+    def read(self, group: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The photos of one row of `row_groups`, as `photos`."""
+        for row in read_row_group(self.uri, group["file"], group["row_group"], PHOTOS.names).to_pylist():
+            if group["role"] == "input" and row["intermediate"] is None:
+                row["intermediate"] = make_intermediate(row["image"], tone.algorithm_of(self.algorithm))
+            yield row
+
+
+def split_of(photo_id: str) -> str:
+    """`test` for TEST_PERCENT % of all photos, else `train`; a function of the content only, stable for ever."""
+    return "test" if int(photo_id[:8], 16) % 100 < TEST_PERCENT else "train"
+
+
+def empty_store(uri: str, *, algorithm: str, long_side: int, intermediates: str = "cached") -> Store:
+    """A store to be: nothing is written."""
+    return Store(
+        uri=uri,
+        row_groups=ROW_GROUPS.empty_table(),
+        algorithm=algorithm,
+        long_side=long_side,
+        intermediates=intermediates,
+        sources={role: () for role in ROLES},
+        origins={role: () for role in ROLES},
+    )
+
+
+def open_store(uri: str, *, manifest: str | None = None) -> Store:
+    """Read the manifest of a store, or an older copy of it; `StorageError` if there is none that this version reads."""
+    storage.check_reachable(uri)
+    try:
+        return _parse(uri, storage.read_bytes(manifest or storage.join(uri, MANIFEST)))
+    except FileNotFoundError:
+        raise storage.StorageError(
+            f"'{uri}': no store here ({MANIFEST} is missing); make one with `naturaltone ingest SRC --role input --to {uri}`"
+        ) from None
+
+
+def update_manifest(store: Store, change: Callable[[Store], Store]) -> Store:
+    """Replace the manifest by `change` of the newest one (of `store` if there is none yet); returns what was written."""
+    changed = [store]
+
+    def rewritten(content: bytes | None) -> bytes:
+        changed[0] = change(store if content is None else _parse(store.uri, content))
+        return _format(changed[0])
+
+    storage.update(storage.join(store.uri, MANIFEST), rewritten)
+    return changed[0]
+
+
+def names_in(column: pa.ChunkedArray) -> pa.Array:
+    """The different names in a dictionary column, in the order of their appearance."""
+    names = [chunk.dictionary.take(pc.unique(chunk.indices)) for chunk in column.chunks]
+    return pc.unique(pa.concat_arrays([pa.array([], pa.string()), *names]))
+
+
+def _has_name(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Which rows of a dictionary column have this name; comparing the column itself would spell each name out."""
+    codes = [(chunk.indices, pc.index(chunk.dictionary, name).as_py()) for chunk in column.chunks]
+    return pa.chunked_array([pc.equal(indices, code) for indices, code in codes], pa.bool_())
+
+
+def _parse(uri: str, content: bytes) -> Store:
+    try:
+        table = from_parquet(content, ROW_GROUPS)
+    except (ValueError, KeyError) as error:  # no Parquet, or that of somebody else
+        raise storage.StorageError(
+            f"'{uri}': {MANIFEST} cannot be read ({error}); restore it from a backup or ingest into a new store"
+        ) from None
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    if metadata.get("schema_version") != str(SCHEMA_VERSION):
+        raise storage.StorageError(
+            f"'{uri}': store schema {metadata.get('schema_version')}, this version reads {SCHEMA_VERSION}; "
+            "ingest again into a new store"
+        )
+    return Store(
+        uri=uri,
+        row_groups=table.replace_schema_metadata(None),
+        algorithm=metadata["algorithm"],
+        long_side=int(metadata["long_side"]),
+        intermediates=metadata["intermediates"],
+        sources={role: tuple(files) for role, files in json.loads(metadata["sources"]).items()},
+        origins={role: tuple(folders) for role, folders in json.loads(metadata["origins"]).items()},
+    )
+
+
+def _format(store: Store) -> bytes:
+    metadata = {
+        "schema_version": str(SCHEMA_VERSION),
+        "algorithm": store.algorithm,
+        "long_side": str(store.long_side),
+        "intermediates": store.intermediates,
+        "sources": json.dumps(store.sources),
+        "origins": json.dumps(store.origins),
+    }
+    return to_parquet(store.row_groups.unify_dictionaries().replace_schema_metadata(metadata))
+
+
+def write_shard(store_uri: str, photos: pa.Table, *, role: str, algorithm: str) -> pa.Table:
+    """Write photos (schema `PHOTOS`, all of one split) as one shard; returns its rows of the manifest.
+
+    The file is named by its photos, so that writing them again writes the same file.
+    """
+    split = photos["split"][0].as_py()
+    digest = hashlib.sha256("".join(photos["photo_id"].to_pylist()).encode()).hexdigest()[:16]
+    file = f"{role}/{split}-{digest}.parquet"
+    buffer = io.BytesIO()
+    pq.write_table(
+        photos.replace_schema_metadata({"algorithm": algorithm}),
+        buffer,
+        row_group_size=ROW_GROUP_PHOTOS,
+        compression="none",  # the pictures are JPEG already
+        use_dictionary=False,
+    )
+    storage.write_bytes(storage.join(store_uri, file), buffer.getvalue())
+    buffer.seek(0)
+    metadata = pq.read_metadata(buffer)
+    return pa.Table.from_pylist(
+        [
+            {
+                "role": role,
+                "split": split,
+                "file": file,
+                "row_group": index,
+                "num_photos": metadata.row_group(index).num_rows,
+                "num_bytes": metadata.row_group(index).total_byte_size,
+            }
+            for index in range(metadata.num_row_groups)
+        ],
+        schema=ROW_GROUPS,
+    )
+
+
+def read_row_group(store_uri: str, file: str, row_group: int, columns: Iterable[str]) -> pa.Table:
+    """One row group of a shard, only the named columns."""
+    return storage.read_with(
+        storage.join(store_uri, file),
+        lambda source: pq.ParquetFile(source, pre_buffer=True).read_row_group(row_group, columns=list(columns)),
+    )
+
+
+def read_columns(store_uri: str, file: str, columns: Iterable[str]) -> pa.Table:
+    """The named columns of all photos of a shard, or of a list of sources."""
+    return storage.read_with(
+        storage.join(store_uri, file), lambda source: pq.read_table(source, columns=list(columns), partitioning=None)
+    )
+
+
+def make_intermediate(image: bytes, algorithm: tone.Algorithm) -> bytes:
+    """The stored intermediate of a stored photo: of its decoded pixels, so that it can be made again at any time."""
+    return images.encode_jpeg(tone.intermediate(images.decode_rgb(image), algorithm))

@@ -1,0 +1,167 @@
+"""One file of an archive, enhanced, copied or left alone: whatever becomes of it, there is an entry that says so."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from naturaltone.pipeline import storage
+from naturaltone.pipeline.photo import images
+from naturaltone.serving.archive.attempts import MOST, attempt
+from naturaltone.serving.archive.plan import PHOTO, PROBLEM, REFUSED, SIDECAR, Options
+from naturaltone.serving.archive.report import COPIED, ENHANCED, FAILED, SKIPPED, Entry
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.serving.room import room_for
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, or of somebody's part of it
+# Reasons for which a photo is left as it is, and nothing is wrong with it.
+_LEFT_ALONE = {
+    "already_enhanced",
+    "animated",
+    "graphic",
+    "hdr_gain_map",
+    "motion_video",
+    "other_pictures",
+    "raw",
+    "unsupported_depth",
+    "unsupported_format",
+    "unsupported_mode",
+    "too_small",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every task of a run knows."""
+
+    source: str
+    target: str
+    version: str
+    options: Options
+
+
+def do(row: dict[str, Any], job: Job, enhancer: Enhancer) -> Entry:
+    """Do one file, whatever becomes of it."""
+    started = time.perf_counter()
+    entry = _entry(row, job)
+    try:
+        if row["kind"] == PHOTO:
+            with attempt(_key(entry)) as number:
+                if number > MOST:
+                    raise images.ImageError("crashes", f"{MOST} workers died on it; report this, with the file")
+                done = _enhance(row, job, enhancer, entry)
+        else:
+            listed = entry if row["kind"] == SIDECAR else not_read(row, job)
+            done = replace(_copy(row, job, entry), reason=listed.reason, detail=listed.detail)
+    except images.ImageError as error:
+        done = _refused(row, job, entry, error)
+    except OSError as error:
+        full = error.errno in FULL
+        done = replace(entry, status=FAILED, reason="disk_full" if full else "unreadable", detail=str(error))
+    except Exception as error:  # one photo's trouble must not end the archive's night
+        done = replace(entry, status=FAILED, reason="internal", detail=f"{type(error).__name__}: {error}; report this")
+    return replace(done, seconds=time.perf_counter() - started)
+
+
+def _enhance(row: dict[str, Any], job: Job, enhancer: Enhancer, entry: Entry) -> Entry:
+    images.check_bytes(row["bytes"])
+    options, target = job.options, _place(job.target, row)
+    key = _key(entry)
+    output = _read_if_there(target)
+    stamp = None if output is None else images.stamp_of(output)
+    if output is not None and stamp is not None and stamp.source == key:
+        # Done by a run, or a worker, that was killed before it could say so.
+        width, height = images.size(output)
+        return replace(entry, megapixels=width * height / 1e6)
+    data = storage.read_bytes(_place(job.source, row))
+    is_ours = row["ours"] or (stamp is not None and stamp.source.partition("-")[0] == key.partition("-")[0])
+    if output is not None and not is_ours and (output != data or options.strength > 0):
+        raise images.ImageError("output_exists", f"'{target}' is not ours; move it, or choose another target")
+    width, height = images.size(data)
+    with room_for(width * height / 1e6):
+        enhanced = enhancer.enhance_file(
+            data,
+            strength=options.strength,
+            quality=options.quality,
+            drop_extras=options.drop_hdr,
+            photos_only=options.photos_only,
+            source=key,
+        )
+    storage.write_bytes(target, enhanced.data, modified=row["modified"] if options.keep_mtime else None)
+    return replace(entry, megapixels=enhanced.megapixels)
+
+
+def _copy(row: dict[str, Any], job: Job, entry: Entry) -> Entry:
+    """Copy a file as it is. What lies there already and is the same counts as copied."""
+    source, target = _place(job.source, row), _place(job.target, row)
+    is_there = storage.exists(target)
+    if not (is_there and storage.same_content(source, target)):
+        if is_there and not row["ours"]:
+            raise images.ImageError("output_exists", f"'{target}' is not ours; move it, or choose another target")
+        storage.copy(source, target, modified=row["modified"] if job.options.keep_mtime else None)
+    return replace(entry, status=COPIED, settings=job.options.of_skipped)
+
+
+def _refused(row: dict[str, Any], job: Job, entry: Entry, error: images.ImageError) -> Entry:
+    """A photo that is not enhanced: left alone, or copied if asked for, or failed."""
+    refused = replace(entry, status=FAILED, settings=job.options.of_skipped, reason=error.reason, detail=error.detail)
+    if error.reason not in _LEFT_ALONE:
+        return refused
+    skipped = replace(refused, status=SKIPPED)
+    if not job.options.copy_others:
+        return skipped
+    try:
+        return replace(skipped, status=_copy(row, job, entry).status)
+    except (images.ImageError, OSError) as problem:
+        return replace(refused, reason="uncopied", detail=str(problem))
+
+
+def not_read(row: dict[str, Any], job: Job) -> Entry:
+    """The entry of a file that is only listed."""
+    entry = replace(_entry(row, job), status=SKIPPED, settings=job.options.of_skipped)
+    if row["kind"] == PROBLEM:
+        reason, _, detail = row["problem"].partition(": ")
+        return replace(entry, status=SKIPPED if reason == "not_followed" else FAILED, reason=reason, detail=detail)
+    if row["kind"] == REFUSED:
+        try:
+            images.refuse_raw(row["source"])
+        except images.ImageError as error:
+            return replace(entry, reason=error.reason, detail=error.detail)
+        return replace(
+            entry, reason="unsupported_format", detail="a format that is not enhanced; --copy-others copies it"
+        )
+    return replace(entry, reason="not_a_photo", detail="--copy-others copies it")
+
+
+def _entry(row: dict[str, Any], job: Job) -> Entry:
+    return Entry(
+        source=row["source"],
+        fingerprint=row["fingerprint"],
+        model=job.version,
+        settings=job.options.of_enhanced,
+        output=row["source"],
+        status=ENHANCED,
+        bytes=row["bytes"],
+    )
+
+
+def _key(entry: Entry) -> str:
+    """What an output carries: a digest of its source's name, by which it is ours, and one of all that it was made from."""
+    parts = (entry.source, entry.fingerprint, entry.model, entry.settings)
+    name, whole = (hashlib.blake2b("\0".join(of).encode(), digest_size=12).hexdigest() for of in (parts[:1], parts))
+    return f"{name}-{whole}"
+
+
+def _place(folder: str, row: dict[str, Any]) -> str:
+    return storage.join(folder, os.fsdecode(row["name"]))
+
+
+def _read_if_there(uri: str) -> bytes | None:
+    try:
+        return storage.read_bytes(uri)
+    except FileNotFoundError:
+        return None

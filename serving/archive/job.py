@@ -1,0 +1,198 @@
+"""A whole archive: a Ray Data job from a tree of photos to a parallel tree of enhanced ones, with a report."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import cv2
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import torch
+
+from naturaltone.pipeline import handover, lease, storage
+from naturaltone.pipeline.progress import Progress
+from naturaltone.serving.archive.file import FULL, Job, do, not_read
+from naturaltone.serving.archive.plan import OTHER, PHOTO, REFUSED, SIDECAR, Options, Plan, check, make_plan
+from naturaltone.serving.archive.report import COPIED, ENHANCED, FAILED, FOLDER, LOCK, SKIPPED, Entry, Report, to_table
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.training import allocator
+from naturaltone.training.checkpoint import Bundle
+
+_SHOWN_FAILURES = 20
+_CHUNK_PHOTOS = 64  # that one Ray task does
+_HAND_OVER_SECONDS = 1.0  # each time costs Ray 30 ms
+_SEGMENT_PHOTOS = 8192  # that one Ray dataset plans
+_CPU_SHARE = 0.65  # three workers on two cores: one works while another waits for Ray or for the disk
+_GPU_SHARE = 1 / 8  # of a GPU for each worker: the network is the smaller part of a photo's work
+# Bytes that a worker keeps: photos of up to 64 megapixels find their memory where the last one had it.
+_KEPT_BLOCK, _KEPT_TOTAL = 2**28, 2**29
+
+
+class ArchiveStopped(RuntimeError):
+    """The run stopped before its end; the same command goes on where it was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What one run did. counts: by status; reasons: of skipped and failed files; unchanged: done before."""
+
+    unchanged: int
+    counts: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    megapixels: float = 0.0
+    seconds: float = 0.0
+    failures: list[Entry] = field(default_factory=list)
+
+    @property
+    def megapixels_per_second(self) -> float:
+        return self.megapixels / self.seconds if self.seconds else 0.0
+
+
+def describe(summary: Summary) -> str:
+    """What a run did, in a line."""
+    counts = summary.counts
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.reasons.items()))
+    return (
+        f"{counts.get(ENHANCED, 0)} enhanced, {counts.get(COPIED, 0)} copied, {counts.get(SKIPPED, 0)} left alone, "
+        f"{counts.get(FAILED, 0)} failed{f' ({reasons})' if reasons else ''}, {summary.unchanged} done before; "
+        f"{summary.megapixels_per_second:.1f} MP/s"
+    )
+
+
+def describe_failures(summary: Summary) -> Iterator[str]:
+    """A line each of the first failures, and how many more there are."""
+    for entry in summary.failures[:_SHOWN_FAILURES]:
+        yield f"failed {entry.source}: {entry.reason}: {entry.detail}"
+    if len(summary.failures) > _SHOWN_FAILURES:
+        yield f"and {len(summary.failures) - _SHOWN_FAILURES} more failures, all in the report"
+
+
+def enhance_archive(source: str, target: str, enhancer: Enhancer, options: Options | None = None) -> Summary:
+    """Do everything below the folder `source` that is not done yet into the same places below `target`; see `Options`.
+
+    `source` is only read. `ValueError` before any work for folders that lie in each other, cannot be used, or are in use;
+    `ArchiveStopped` if `target` is full. Needs Ray.
+    """
+    options = options or Options()
+    source, target = check(source, target)
+    with lease.hold(storage.join(target, FOLDER, LOCK)):
+        report = Report(target)
+        plan = make_plan(source, target, report, model=enhancer.version, options=options)
+        return run(plan, report, enhancer)
+
+
+def run(plan: Plan, report: Report, enhancer: Enhancer) -> Summary:
+    """Do what the plan says, and write the report."""
+    started = time.perf_counter()
+    failures = list(plan.broken)
+    counts: Counter[str] = Counter({FAILED: len(failures)} if failures else {})
+    reasons = Counter(entry.reason for entry in failures)
+    megapixels = 0.0
+    total, done_bytes = pc.sum(plan.todo["bytes"]).as_py() or 0, 0
+    with Progress("enhance", total=plan.todo.num_rows, unit="file") as progress:
+        try:
+            for entry in _run(plan, enhancer) if plan.todo.num_rows else ():
+                if entry.reason == "disk_full":
+                    raise _stopped(plan.target, entry.source, OSError(FULL[0], ""))
+                report.add(entry)
+                counts[entry.status] += 1
+                megapixels += entry.megapixels
+                done_bytes += entry.bytes
+                if entry.reason:
+                    reasons[entry.reason] += 1
+                if entry.status == FAILED:
+                    failures.append(entry)
+                rate = megapixels / (time.perf_counter() - started)
+                progress.advance(note=f"{rate:.1f} MP/s, {done_bytes / 1e9:.1f} of {total / 1e9:.1f} GB")
+            report.finish()
+        except OSError as error:
+            raise _stopped(plan.target, "the report", error) from None
+        finally:  # also where it ends early; what cannot be written then is found again in the photos
+            with contextlib.suppress(OSError):
+                report.finish()
+    return Summary(
+        counts=dict(counts),
+        reasons=dict(reasons),
+        unchanged=plan.done,
+        megapixels=megapixels,
+        seconds=time.perf_counter() - started,
+        failures=failures,
+    )
+
+
+def _stopped(target: str, what: str, error: OSError) -> ArchiveStopped:
+    if error.errno in FULL:
+        return ArchiveStopped(f"'{target}': no space left for {what}; make room and give the same command again")
+    return ArchiveStopped(f"'{target}': {what} cannot be written ({error}); mend that and give the same command again")
+
+
+def _run(plan: Plan, enhancer: Enhancer) -> Iterator[Entry]:
+    """An entry for each row of the plan, as it is done."""
+    # What needs no work needs no task.
+    todo, job = plan.todo, Job(source=plan.source, target=plan.target, version=plan.model, options=plan.options)
+    needs_work = pc.is_in(
+        todo["kind"], value_set=pa.array([PHOTO, SIDECAR, *([OTHER, REFUSED] if job.options.copy_others else [])])
+    )
+    for row in todo.filter(pc.invert(needs_work)).to_pylist():
+        yield not_read(row, job)
+    todo = todo.filter(needs_work)
+    if not todo.num_rows:
+        return
+    bundle = ray.put(enhancer.bundle)
+    for start in range(0, todo.num_rows, _SEGMENT_PHOTOS):
+        yield from _run_segment(todo.slice(start, _SEGMENT_PHOTOS), job, bundle)
+
+
+def _run_segment(todo: pa.Table, job: Job, bundle: ray.ObjectRef) -> Iterator[Entry]:
+    resources = ray.cluster_resources()
+    limit = ray.data.DataContext.get_current().execution_options.resource_limits.cpu
+    workers = max(1, int(min(resources.get("CPU", 1), limit or math.inf) / _CPU_SHARE))
+    todo = todo.combine_chunks()
+    blocks, start = [], 0
+    while start < todo.num_rows:
+        # Guided self-scheduling (Polychronopoulos & Kuck 1987): Ray needs a third of a second from one task to the next, so
+        # they are long, and short towards the end, for all workers to end together.
+        size = max(2, min(_CHUNK_PHOTOS, -(-(todo.num_rows - start) // (2 * workers))))
+        blocks.append(todo.slice(start, size))
+        start += size
+    # Tasks, not actors: what is lost with a worker is run again by itself, and the model stays loaded in its process.
+    dataset = ray.data.from_arrow(blocks).map_batches(
+        _do_chunk,
+        fn_kwargs={"job": job, "bundle": bundle},
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=_CPU_SHARE,
+        num_gpus=_GPU_SHARE if resources.get("GPU") else 0,
+    )
+    for block in handover.blocks(dataset, waiting=_CHUNK_PHOTOS):
+        for row in pa.table(block).to_pylist():
+            yield Entry(**row)
+
+
+def _do_chunk(chunk: pa.Table, *, job: Job, bundle: ray.ObjectRef) -> Iterator[pa.Table]:
+    cv2.setNumThreads(1)  # Ray runs one task a core
+    torch.set_num_threads(1)
+    enhancer = _enhancer(bundle, job.version)
+    done: list[Entry] = []
+    handed_over = time.monotonic()
+    for row in chunk.to_pylist():
+        done.append(do(row, job, enhancer))
+        if time.monotonic() - handed_over > _HAND_OVER_SECONDS:
+            yield to_table(done)
+            done, handed_over = [], time.monotonic()
+    if done:
+        yield to_table(done)
+
+
+@functools.lru_cache(maxsize=1)
+def _enhancer(bundle: ray.ObjectRef, version: str) -> Enhancer:
+    allocator.keep_freed_memory(block=_KEPT_BLOCK, total=_KEPT_TOTAL)
+    loaded: Bundle = ray.get(bundle)
+    return Enhancer(loaded, version=version)

@@ -1,0 +1,223 @@
+"""The document's Fig. 6: what each of the three losses adds, as four panels a photo and as numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.serving.evaluation.evaluate import MEASURES, Evaluation, EvaluationPhoto, Stage, score
+from naturaltone.serving.evaluation.report import sheet_parts
+from naturaltone.serving.sheet import sheet
+from naturaltone.training import tracking
+from naturaltone.training.checkpoint import BUNDLE_JSON, BundleError, load_bundle
+from naturaltone.training.config import TrainConfig
+
+INPUT, *MODELS = ("input", "lambda1", "lambda12", "lambda123")
+LABELS = {INPUT: "1 input", "lambda1": "2 λ1", "lambda12": "3 λ1+λ2", "lambda123": "4 λ1+λ2+λ3"}
+
+_WELL_ABOVE = 1.1  # times the input's local contrast
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A run whose bundle one of the panels needs."""
+
+    run_name: str
+    config: TrainConfig
+    bundle: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Where the three models come from, in the order of `MODELS`.
+
+    store: what they were trained on, if they say so. run: that of the last one, whose photos the others are to see too.
+    missing: those to be trained first.
+    """
+
+    models: tuple[str, ...]
+    store: str | None
+    run: str | None = None
+    missing: tuple[Training, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """One of the things that Fig. 6 is to show, and whether the means do; None if it was not measured."""
+
+    text: str
+    numbers: str
+    holds: bool | None
+
+
+def given(models: Iterable[str]) -> Plan:
+    """Three finished models, by their URIs."""
+    *parts, whole = models
+    return Plan(models=(*parts, whole), store=_store_of(Enhancer.load(whole).bundle.description))
+
+
+def plan(run: str, *, models: Path) -> Plan:
+    """The three models of Fig. 6 for the run `run`, which has all losses; its bundle is `models`/`run` or registered.
+
+    The other two have its configuration, seed and store, with the weights of the losses that they lack at 0. A bundle of
+    exactly that is taken, not trained. `ValueError` for a run that is unknown or has no such losses.
+    """
+    if (models / run / BUNDLE_JSON).exists():
+        whole = str(models / run)
+    else:
+        try:
+            whole = tracking.model_of_run(run)
+        except tracking.TrackingError as error:
+            raise ValueError(
+                f"'{models / run}' is no model, and {error}; give --models M1 M2 M3, or train it with "
+                f"`naturaltone train STORE --run {run}`"
+            ) from None
+    description = Enhancer.load(whole).bundle.description
+    config, store = _config_of(description), _store_of(description)
+    if config is None or store is None:
+        raise ValueError(f"'{whole}' does not say how it was trained; give --models M1 M2 M3")
+    parts = {
+        name: Training(run_name=f"{run}-{suffix}", config=part, bundle=models / f"{run}-{suffix}")
+        for (name, suffix), part in zip(
+            {"lambda1": "color", "lambda12": "natural"}.items(), without_losses(config), strict=True
+        )
+    }
+    return Plan(
+        store=store,
+        run=description["lineage"].get("run"),
+        models=(str(parts["lambda1"].bundle), str(parts["lambda12"].bundle), whole),
+        missing=tuple(part for part in parts.values() if not _is_trained(part, store)),
+    )
+
+
+def without_losses(config: TrainConfig) -> tuple[TrainConfig, TrainConfig]:
+    """The configurations with λ1 only, and with λ1 and λ2, of one that has all three; `ValueError` if it has not."""
+    for name in ("lambda_color", "lambda_natural", "lambda_artifact"):
+        if getattr(config, name) == 0:
+            raise ValueError(f"{name}=0: Fig. 6 needs a run with all three losses; give another RUN, or --models")
+    natural = dataclasses.replace(config, lambda_artifact=0.0)
+    return dataclasses.replace(natural, lambda_natural=0.0), natural
+
+
+def ablate(
+    models: Iterable[Enhancer],
+    photos: Iterable[EvaluationPhoto],
+    *,
+    held_out: bool,
+    natural: Iterable[EvaluationPhoto] = (),
+    total: int | None = None,
+) -> Evaluation:
+    """Score the input and the three models, in the order of `MODELS`; NIQE is that of the last one's bundle.
+
+    natural: see `evaluate.evaluate`.
+    """
+    enhancers = dict(zip(MODELS, models, strict=True))
+    stages = {INPUT: Stage(LABELS[INPUT], lambda pixels: pixels)}
+    stages |= {name: Stage(LABELS[name], enhancer.enhance) for name, enhancer in enhancers.items()}
+    judge = enhancers[MODELS[-1]].bundle
+    return score(photos, stages, natural=natural, held_out=held_out, judged=MODELS[-1], judge=judge, total=total)
+
+
+def expectations(evaluation: Evaluation) -> list[Expectation]:
+    """What Fig. 6 is to show, computed."""
+    table = evaluation.table
+    gain = table[MODELS[-1]]["local_contrast_gain"]
+    return [
+        _course(evaluation, "niqe", MODELS, falls=True),
+        _course(evaluation, "naturalness", MODELS, falls=False),
+        *(
+            _course(evaluation, name, MODELS[1:], falls=True)
+            for name in ("clipped_fraction", "banding", "noise_gain", "halo_overshoot")
+        ),
+        Expectation(
+            text=f"local contrast of 4 stays well above the input's, at least {_WELL_ABOVE} times",
+            numbers=f"{gain:.3f}",
+            holds=gain >= _WELL_ABOVE,
+        ),
+    ]
+
+
+def format_expectations(expected: list[Expectation]) -> str:
+    """As plain text, a line each."""
+    return "\n".join(f"{_verdict(one):8} {one.text}: {one.numbers}" for one in expected)
+
+
+def page(title: str, evaluation: Evaluation) -> str:
+    """An HTML document with the expectations, the table and the four panels of each example."""
+    expected = expectations(evaluation)
+    met = sum(one.holds is True for one in expected)
+    return sheet.page(
+        f"naturaltone ablation of {title}",
+        [
+            sheet.paragraph(
+                "Fig. 6: the input, and what models make of it that learned with the colour loss alone (λ1), with the "
+                "naturalness loss too (λ1+λ2), and with the artefact loss too (λ1+λ2+λ3)."
+            ),
+            sheet.heading(f"{met} of {len(expected)} expectations hold on these photos"),
+            sheet.table(
+                ["", "expected", "measured, means over the photos"],
+                [[_verdict(one), one.text, one.numbers] for one in expected],
+                numbers=False,
+            ),
+            sheet.heading("Numbers and panels"),
+            *sheet_parts(evaluation, side_by_side=True),
+        ],
+    )
+
+
+def to_json(expected: list[Expectation]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(one) for one in expected]
+
+
+def _course(evaluation: Evaluation, measure: str, stages: list[str], *, falls: bool) -> Expectation:
+    """Whether the mean falls (or rises) from each stage to the next, and in how many photos each step does."""
+    means = [evaluation.table[stage].get(measure, math.nan) for stage in stages]
+    panels = " → ".join(LABELS[stage].split()[0] for stage in stages)
+    text = f"{MEASURES[measure].label} {'falls' if falls else 'rises'} {panels}"
+    if any(math.isnan(mean) for mean in means):
+        return Expectation(text=text, numbers="-", holds=None)
+    sign = -1 if falls else 1
+    better = []
+    for before, after in itertools.pairwise(stages):
+        changes = [
+            sign * (scores[after][measure] - scores[before][measure])
+            for scores in evaluation.scores.values()
+            if not math.isnan(scores[after][measure])
+        ]
+        better.append(f"{sum(change > 0 for change in changes)} of {len(changes)}")
+    return Expectation(
+        text=text,
+        numbers=f"{' → '.join(f'{mean:.4g}' for mean in means)} (in {', then '.join(better)} photos)",
+        holds=all(sign * (after - before) > 0 for before, after in itertools.pairwise(means)),
+    )
+
+
+def _verdict(expectation: Expectation) -> str:
+    return {True: "holds", False: "fails", None: "unknown"}[expectation.holds]
+
+
+def _config_of(description: dict[str, Any]) -> TrainConfig | None:
+    """A bundle's configuration, today's defaults for fields that are younger; None if this version cannot read it."""
+    try:
+        return TrainConfig(**description["training"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _is_trained(wanted: Training, store: str) -> bool:
+    try:
+        description = load_bundle(wanted.bundle).description
+    except BundleError:
+        return False
+    return _config_of(description) == wanted.config and _store_of(description) == store
+
+
+def _store_of(description: dict[str, Any]) -> str | None:
+    store = description.get("lineage", {}).get("store")
+    return None if store is None else str(store)

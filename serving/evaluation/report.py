@@ -1,0 +1,137 @@
+"""An evaluation for its readers: a table, JSON, metrics for a tracking server, and the parts of a page."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from naturaltone.serving.evaluation.evaluate import MEASURES, Evaluation, Example, Measure, Scores
+from naturaltone.serving.sheet import sheet
+
+GIVEN = ("input", "reference")  # stages that no algorithm made
+
+_NO_NIQE = (
+    "NIQE is missing: the bundle has no model of natural photos; train on a store with more, or larger, natural photos."
+)
+
+
+def format_table(evaluation: Evaluation) -> str:
+    """The table as plain text; * marks the best of what was made."""
+    labels = evaluation.labels.values()
+    width = max(14, *(len(label) + 2 for label in labels))
+    lines = [f"{'':22}" + "".join(f"{label:>{width}}" for label in labels)]
+    for row in _rows(evaluation):
+        cells = "".join(f"{cell + '*' * best:>{width}}" for cell, best in row.cells)
+        lines.append(f"{row.measure.label:22}{cells}   {row.measure.meaning}")
+    return "\n".join([*lines, *remarks(evaluation)])
+
+
+def to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """The table and every photo's measures as plain JSON; null where there is nothing to measure."""
+
+    def plain(scores: Scores) -> dict[str, dict[str, float | None]]:
+        return {
+            stage: {name: None if math.isnan(value) else value for name, value in values.items()}
+            for stage, values in scores.items()
+        }
+
+    return {
+        "photos": evaluation.photos,
+        "natural_photos": max(map(len, evaluation.identity.values()), default=0),
+        "held_out": evaluation.held_out,
+        "stages": evaluation.labels,
+        "table": plain(evaluation.table),
+        "scores": {name: plain(scores) for name, scores in evaluation.scores.items()},
+    }
+
+
+def to_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """The table as a tracking server takes it: `eval/STAGE/MEASURE`, without what has no value."""
+    return {
+        f"eval/{stage}/{name}": value
+        for stage, values in evaluation.table.items()
+        for name, value in values.items()
+        if not math.isnan(value)
+    }
+
+
+def sheet_parts(evaluation: Evaluation, *, side_by_side: bool = False) -> list[str]:
+    """The table and the examples as parts of an HTML page."""
+    whose = "that training never saw" if evaluation.held_out else "of the training itself (too few to hold any out)"
+    rows = _rows(evaluation)
+    shown = [(example.name, _note(evaluation, example), example.pictures) for example in evaluation.examples]
+    return [
+        sheet.paragraph(
+            f"Means over {evaluation.photos} photos {whose}. Bold: the best of what was made. "
+            "A dash: no photo has anything to measure."
+        ),
+        sheet.table(
+            ["", *evaluation.labels.values(), ""],
+            [[row.measure.label, *(cell for cell, _ in row.cells), row.measure.meaning] for row in rows],
+            bold={
+                (index, column)
+                for index, row in enumerate(rows)
+                for column, (_, best) in enumerate(row.cells, 1)
+                if best
+            },
+        ),
+        *(sheet.paragraph(remark) for remark in remarks(evaluation)),
+        sheet.paragraph(
+            f"{len(shown)} of the {evaluation.photos} photos, "
+            f"first those in which a measure of '{evaluation.labels[evaluation.judged]}' got worst:"
+        ),
+        sheet.comparison(
+            evaluation.labels,
+            shown,
+            left="input",
+            right=evaluation.judged,
+            side_by_side=side_by_side,
+        ),
+    ]
+
+
+def remarks(evaluation: Evaluation) -> list[str]:
+    """What a reader of the table has to know."""
+    lines = [] if "niqe" in evaluation.table["input"] else [_NO_NIQE]
+    referenced = sum("reference" in scores for scores in evaluation.scores.values())
+    if 0 < referenced < evaluation.photos:
+        lines.append(f"{referenced} of the {evaluation.photos} photos have a reference.")
+    return lines
+
+
+class _Row(NamedTuple):
+    measure: Measure
+    cells: list[tuple[str, bool]]  # a number for each stage, and whether it is the best of what was made
+
+
+def _rows(evaluation: Evaluation) -> list[_Row]:
+    table, rows = evaluation.table, []
+    for name, measure in MEASURES.items():
+        if not any(name in values for values in table.values()):
+            continue
+        values = {stage: table[stage].get(name, math.nan) for stage in evaluation.labels}
+        made = {stage: value for stage, value in values.items() if stage not in GIVEN and not math.isnan(value)}
+        # As people read them: what looks the same is not better.
+        texts = {_number(value) for value in made.values()}
+        best = _number(measure.best(made.values())) if measure.best and len(texts) > 1 else None
+        cells = [(_number(value), stage in made and _number(value) == best) for stage, value in values.items()]
+        rows.append(_Row(measure, cells))
+    return rows
+
+
+def _note(evaluation: Evaluation, example: Example) -> str:
+    scores, notes = evaluation.scores[example.name], []
+    for name in example.worst_in:
+        before, after = (_number(scores[stage][name]) for stage in ("input", evaluation.judged))
+        notes.append(f"{MEASURES[name].label} ({before} → {after})")
+    lines = [f"of all photos the worst in {', '.join(notes)}"] if notes else []
+    if "reference" in evaluation.labels and "reference" not in example.pictures:
+        lines.append("no reference")
+    return "; ".join(lines)
+
+
+def _number(value: float) -> str:
+    """Three decimals, or three digits of what is smaller; a dash for NaN."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3f}" if value == 0 or abs(value) >= 0.01 else f"{value:.3g}"

@@ -1,0 +1,153 @@
+"""The HTTP service on Ray Serve: POST a photo, get it back enhanced. `build_app` makes it; importing does nothing."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Serve pickles the class below by value, where it is decorated: what it uses stands above it, and its annotations are no
+# strings (no `from __future__ import annotations`), which FastAPI could not look up.
+import starlette.exceptions
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from pydantic import BaseModel
+from ray import serve
+from starlette.datastructures import UploadFile
+
+from naturaltone.pipeline.photo.images import ImageError
+from naturaltone.serving.enhancer import Enhancer, check_strength
+
+MAX_BYTES = 100 * 2**20
+APP_NAME = "naturaltone"
+
+# What an ImageError's reason is to HTTP; any other is the client's photo being unusable.
+_STATUS = {
+    "too_large": 413,
+    "unsupported_format": 415,
+    "unsupported_mode": 415,
+    "unsupported_depth": 415,
+    "animated": 415,
+    "hdr_gain_map": 415,
+    "motion_video": 415,
+    "other_pictures": 415,
+    "already_enhanced": 409,
+    "raw": 415,
+}
+_MEDIA_TYPES = {
+    b"\xff\xd8": "image/jpeg",
+    b"\x89P": "image/png",
+    b"RI": "image/webp",
+    b"II": "image/tiff",
+    b"MM": "image/tiff",
+}
+
+api = FastAPI(title="naturaltone", description="Enhances the tone of photos.")
+
+
+class AppArgs(BaseModel):
+    """Arguments of `build_app`; `model` is a bundle folder, s3:// or models:/ URI."""
+
+    model: str
+
+
+@api.exception_handler(ImageError)
+async def _image_error(request: Request, error: ImageError) -> JSONResponse:
+    return JSONResponse({"error": error.reason, "detail": error.detail}, _STATUS.get(error.reason, 400))
+
+
+@api.exception_handler(starlette.exceptions.HTTPException)  # FastAPI's own, and those of its router and parsers
+async def _http_error(request: Request, error: starlette.exceptions.HTTPException) -> JSONResponse:
+    body = error.detail if isinstance(error.detail, dict) else {"error": "http", "detail": str(error.detail)}
+    return JSONResponse(body, error.status_code)
+
+
+@api.exception_handler(RequestValidationError)
+async def _parameter_error(request: Request, error: RequestValidationError) -> JSONResponse:
+    first = error.errors()[0]
+    detail = f"{first['loc'][-1]}={first.get('input')!r}: {first['msg']}"
+    return JSONResponse({"error": "bad_parameter", "detail": detail}, 422)
+
+
+async def _photo_bytes(request: Request) -> bytes:
+    """The photo of a request, refused by its announced or received size before anything is decoded."""
+    too_large = HTTPException(413, {"error": "too_large", "detail": f"a photo may have at most {MAX_BYTES >> 20} MiB"})
+    if int(request.headers.get("content-length") or 0) > MAX_BYTES:
+        raise too_large
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        field = (await request.form()).get("photo")
+        if not isinstance(field, UploadFile):
+            raise HTTPException(400, {"error": "not_an_image", "detail": "send the photo as the form field 'photo'"})
+        return await field.read()
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_BYTES:
+            raise too_large
+    if not data:
+        raise HTTPException(400, {"error": "not_an_image", "detail": "the body is empty; send the photo's bytes"})
+    return bytes(data)
+
+
+@serve.deployment(max_ongoing_requests=8)
+@serve.ingress(api)
+class EnhanceService:
+    """Decodes, enhances and encodes one photo a request."""
+
+    def __init__(self, model: str) -> None:
+        self._enhancer = Enhancer.load(model)
+
+    @api.post("/v1/enhance", response_class=Response, responses={200: {"content": {"image/*": {}}}})
+    async def enhance(self, request: Request, strength: float = 1.0) -> Response:
+        """The photo as body, or as multipart field `photo`; answers it enhanced, same format and metadata."""
+        started = time.perf_counter()
+        try:
+            check_strength(strength)
+        except ValueError as error:
+            raise HTTPException(422, {"error": "bad_parameter", "detail": str(error)}) from None
+        data = await _photo_bytes(request)
+        enhanced = await run_in_threadpool(self._enhancer.enhance_file, data, strength=strength)
+        return Response(
+            enhanced.data,
+            media_type=_MEDIA_TYPES.get(enhanced.data[:2], "application/octet-stream"),
+            headers={
+                "X-Model-Version": self._enhancer.version,
+                "Server-Timing": f"total;dur={1000 * (time.perf_counter() - started):.1f}",
+            },
+        )
+
+    @api.get("/", include_in_schema=False)
+    def home(self) -> RedirectResponse:
+        """A person in a browser finds the API's description."""
+        return RedirectResponse("/docs")
+
+    @api.get("/v1/model")
+    def model(self) -> dict[str, Any]:
+        """The model's version and description."""
+        bundle = self._enhancer.bundle
+        return {"version": self._enhancer.version, "parameters": bundle.num_parameters, **bundle.description}
+
+    @api.get("/healthz")
+    @api.get("/readyz")
+    def ready(self) -> dict[str, str]:
+        """Answers as soon as the model is loaded."""
+        return {"status": "ready"}
+
+
+def build_app(args: AppArgs) -> serve.Application:
+    """The Serve application; also for `serve run naturaltone.serving.app:build_app model=…`."""
+    return EnhanceService.bind(args.model)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def running(*, model: str, host: str, port: int) -> Iterator[str]:
+    """Serve `model` on `host:port` while the context lasts; gives the address when it answers."""
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    serve.start(http_options={"host": host, "port": port})
+    serve.run(build_app(AppArgs(model=model)), name=APP_NAME, route_prefix="/")
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        serve.delete(APP_NAME)  # and not serve.shutdown: a cluster's Serve has other applications

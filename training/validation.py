@@ -1,0 +1,58 @@
+"""A few photos that a run looks at again and again while it trains: as a picture, and as a score of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.photo import images
+from naturaltone.training.measures import tmqi
+from naturaltone.training.networks import ToneEnhancer
+from naturaltone.training.step import to_pixels, to_tensor
+
+_PHOTOS, _SHOWN, _HEIGHT = 8, 4, 240
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a model does to the samples: pictures side by side, H×W×3 uint8, and the mean TMQI naturalness, 0 to 1."""
+
+    sheet: np.ndarray
+    naturalness: float
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Pairs of an input and its intermediate, H×W×3 uint8."""
+
+    pairs: list[tuple[np.ndarray, np.ndarray]]
+
+    @classmethod
+    def of(cls, store: shards.Store) -> Samples:
+        """Some of the store's held-out inputs, or of those to train on if it holds none out."""
+        split = "test" if store.count("input", "test") else "train"
+        rows = store.photos("input", split, limit=_PHOTOS)
+        return cls([(images.decode_rgb(row["image"]), images.decode_rgb(row["intermediate"])) for row in rows])
+
+    def enhance(self, generator: ToneEnhancer) -> Seen:
+        """Input, intermediate and enhanced, a photo a row, and the score of the enhanced ones."""
+        with torch.inference_mode():
+            enhanced = [to_pixels(generator(to_tensor(photo[None], torch.device("cpu"))))[0] for photo, _ in self.pairs]
+        rows = [
+            np.hstack([_fit_height(picture) for picture in (*pair, result)])
+            for pair, result in zip(self.pairs[:_SHOWN], enhanced, strict=False)
+        ]
+        width = max(row.shape[1] for row in rows)
+        sheet = np.vstack(
+            [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+        )
+        return Seen(sheet=sheet, naturalness=float(np.mean([tmqi.naturalness(picture) for picture in enhanced])))
+
+
+def _fit_height(picture: np.ndarray) -> np.ndarray:
+    scale = _HEIGHT / picture.shape[0]
+    return cv2.resize(picture, (round(picture.shape[1] * scale), _HEIGHT), interpolation=cv2.INTER_AREA)
