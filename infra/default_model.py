@@ -26,7 +26,10 @@ import torch
 from naturaltone.infra import dull, local
 from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import ingest
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.decode import decode
+from naturaltone.pipeline.photo.find import find_photos
+from naturaltone.pipeline.photo.pixels import training_pixels
+from naturaltone.pipeline.photo.stored import encode_jpeg
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation import evaluate
 from naturaltone.serving.evaluation import report as evaluation_report
@@ -149,18 +152,18 @@ def imagemagick_auto(pixels: np.ndarray) -> np.ndarray:
 
 def _by_content(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Name and pixels of a folder's photos, in the order of a hash of their bytes: random, and the same on every machine."""
-    files = {uri: storage.read_bytes(uri) for uri in ingest.find_photos(str(folder))}
+    files = {uri: storage.read_bytes(uri) for uri in find_photos(str(folder))}
     for uri in sorted(files, key=lambda uri: hashlib.sha256(_DRAW + files[uri]).hexdigest()):
-        yield f"{Path(uri).stem}.jpg", images.training_pixels(images.decode(files[uri]))
+        yield f"{Path(uri).stem}.jpg", training_pixels(decode(files[uri]))
 
 
 def _photos(folder: Path) -> Iterator[EvaluationPhoto]:
-    return evaluate.folder_photos(ingest.find_photos(str(folder)), [])
+    return evaluate.folder_photos(find_photos(str(folder)), [])
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(images.encode_jpeg(pixels, quality=95))
+    path.write_bytes(encode_jpeg(pixels, quality=95))
 
 
 if __name__ == "__main__":

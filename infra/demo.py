@@ -21,7 +21,8 @@ from naturaltone.infra import local, samples
 from naturaltone.infra.memory import PeakMemory
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.dataset import ingest, shards
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.decode import decode
+from naturaltone.pipeline.photo.find import find_photos
 from naturaltone.serving.archive import job as archive
 from naturaltone.serving.archive import plan as archive_plan
 from naturaltone.serving.archive import report as archive_report
@@ -71,7 +72,7 @@ def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) 
                     f"'{folder}': the demo takes folders of this machine; `naturaltone ingest` takes s3://"
                 )
             archive_plan.refuse_nesting(folder, str(out))
-            ingest.find_photos(folder)
+            find_photos(folder)
     _clear(out)
     gpus = local.num_gpus()
     workers = min(WORKERS, gpus or local.cores())
@@ -223,7 +224,7 @@ def _say_rejects(report: ingest.IngestReport) -> None:
 def _unseen(photos: Photos, store_uri: str) -> tuple[list[str], bool]:
     """The photos to evaluate on, and whether training never saw them (a tiny set may have none to hold out)."""
     if photos.unseen is not None:
-        return ingest.find_photos(photos.unseen), True
+        return find_photos(photos.unseen), True
     store = shards.open_store(store_uri)
     held_out = store.count("input", "test") > 0
     return [row["source"] for row in store.photos("input", "test" if held_out else "train")], held_out
@@ -251,7 +252,7 @@ def _serve_and_ask(model_uri: str, inputs: Path, enhanced: Path) -> dict[str, An
             raise RuntimeError(f"the service refused '{name}': HTTP {error.code} {error.read().decode()}") from None
         took = time.perf_counter() - started
     before, after, expected = (
-        images.decode(data).pixels.astype(np.int16) for data in (photo, body, (enhanced / name).read_bytes())
+        decode(data).pixels.astype(np.int16) for data in (photo, body, (enhanced / name).read_bytes())
     )
     if after.shape != before.shape or np.abs(after - expected).mean() > 1 or np.abs(after - before).mean() < 1:
         raise RuntimeError(f"the service's answer for '{name}' is not that photo, enhanced as the archive was")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.decode import decode
+from naturaltone.pipeline.photo.stored import encode_jpeg
 
 _PHOTOS = {
     "astronaut": ("skimage.data", "astronaut.png"),
@@ -53,12 +54,12 @@ def write_samples(folder: Path) -> Samples:
     for path in (samples.inputs, samples.natural, samples.unseen):
         path.mkdir(parents=True)
     for name, (package, file) in _PHOTOS.items():
-        pixels = images.decode(files(package).joinpath(file).read_bytes()).pixels
+        pixels = decode(files(package).joinpath(file).read_bytes()).pixels
         if name not in _UNSEEN:
-            (samples.natural / f"{name}.jpg").write_bytes(images.encode_jpeg(pixels))
+            (samples.natural / f"{name}.jpg").write_bytes(encode_jpeg(pixels))
         rgb = pixels.astype(np.float32) / 255
         for dulling, dull in _DULLINGS.items():
             dulled = np.clip(dull(rgb) * 255 + 0.5, 0, 255).astype(np.uint8)
             target = samples.unseen if name in _UNSEEN else samples.inputs
-            (target / f"{name}-{dulling}.jpg").write_bytes(images.encode_jpeg(dulled))
+            (target / f"{name}-{dulling}.jpg").write_bytes(encode_jpeg(dulled))
     return samples

@@ -75,6 +75,7 @@ def ingest(options: argparse.Namespace) -> int:
     from naturaltone.infra.local import ray_session
     from naturaltone.pipeline.dataset import forget, shards
     from naturaltone.pipeline.dataset import ingest as ingesting
+    from naturaltone.pipeline.photo.find import check_photos
 
     if options.forget:
         shards.open_store(options.to)
@@ -84,7 +85,7 @@ def ingest(options: argparse.Namespace) -> int:
         return OK
     how = {name: getattr(options, name) for name in ("role", "long_side", "algorithm", "intermediates")}
     # What can be refused is, before Ray starts.
-    ingesting.check_photos(options.source)
+    check_photos(options.source)
     ingesting.open_or_new(options.to, **how)
     with ray_session():
         report = ingesting.ingest(options.source, store=options.to, full=options.full, **how)
@@ -337,7 +338,8 @@ def enhance(options: argparse.Namespace) -> int:
 
 def _enhance_photo(options: argparse.Namespace, load) -> int:  # type: ignore[no-untyped-def]
     from naturaltone.pipeline import storage
-    from naturaltone.pipeline.photo import images
+    from naturaltone.pipeline.photo.encode import check_rewritable
+    from naturaltone.pipeline.photo.header import stamp_of
 
     for name in ("dry_run", "sheet", "photos_only", "copy_others", "no_mtime", "limit", "include", "exclude"):
         if getattr(options, name):
@@ -348,12 +350,12 @@ def _enhance_photo(options: argparse.Namespace, load) -> int:  # type: ignore[no
         raise ValueError(f"'{options.target}' is the photo itself; originals stay untouched: choose another name")
     if os.path.isdir(options.target):
         raise ValueError(f"'{options.target}' is a folder; name the file that the enhanced photo is to be")
-    if storage.exists(options.target) and images.stamp_of(storage.read_bytes(options.target)) is None:
+    if storage.exists(options.target) and stamp_of(storage.read_bytes(options.target)) is None:
         raise ValueError(
             f"'{options.target}' exists, and naturaltone did not make it; remove it, or choose another name"
         )
     data = storage.read_bytes(options.source)
-    images.check_rewritable(data, drop_extras=options.hdr == "drop")
+    check_rewritable(data, drop_extras=options.hdr == "drop")
     enhancer = load()
     enhanced = enhancer.enhance_file(
         data,
@@ -385,9 +387,9 @@ def serve(options: argparse.Namespace) -> int:
 
 def bench(options: argparse.Namespace) -> int:
     from naturaltone.pipeline import storage
-    from naturaltone.pipeline.dataset import ingest as ingesting
+    from naturaltone.pipeline.photo.find import check_photos
 
-    ingesting.check_photos(options.photos)
+    check_photos(options.photos)
     if options.what == "tone":
         from naturaltone.infra.bench import tone as bench_tone
 

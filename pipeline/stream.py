@@ -24,7 +24,7 @@ from cachetools import LRUCache, cached
 
 from naturaltone.pipeline import handover, tone
 from naturaltone.pipeline.dataset import shards
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.stored import decode_rgb, decode_rows
 
 if TYPE_CHECKING:
     import ray
@@ -349,8 +349,8 @@ def random_crop(size: tuple[int, int], side: int, random: np.random.Generator) -
 def cut(picture: bytes, crop: Crop) -> np.ndarray:
     """The window of a stored picture, side×side×3 uint8; only its rows are decoded."""
     if crop.size:
-        return cut_pixels(images.decode_rgb(picture), crop)
-    return cut_pixels(images.decode_rows(picture, crop.top, crop.top + crop.side), replace(crop, top=0))
+        return cut_pixels(decode_rgb(picture), crop)
+    return cut_pixels(decode_rows(picture, crop.top, crop.top + crop.side), replace(crop, top=0))
 
 
 def cut_pixels(pixels: np.ndarray, crop: Crop) -> np.ndarray:

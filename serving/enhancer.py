@@ -16,7 +16,12 @@ import numpy as np
 import torch
 
 from naturaltone.pipeline import storage
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.colour import from_srgb, to_srgb
+from naturaltone.pipeline.photo.decode import decode
+from naturaltone.pipeline.photo.encode import encode, refuse_to_rewrite
+from naturaltone.pipeline.photo.graphic import is_graphic
+from naturaltone.pipeline.photo.pixels import to_8bit
+from naturaltone.pipeline.photo.refusals import MIN_SIDE, ImageError
 from naturaltone.pipeline.photo.xmp import Stamp
 from naturaltone.serving.apply import add_change, affine_models, apply_models
 from naturaltone.serving.exact import generate
@@ -71,15 +76,15 @@ class Enhancer:
         screenshots and graphics. exact: see `enhance`. source: what the caller knows the file by, kept in the stamp.
         """
         check_strength(strength)
-        photo = images.decode(data)
-        images.refuse_to_rewrite(photo, drop_extras=drop_extras)
-        if photos_only and images.is_graphic(photo):
-            raise images.ImageError("graphic", "a screenshot or graphic, by its flat colours")
+        photo = decode(data)
+        refuse_to_rewrite(photo, drop_extras=drop_extras)
+        if photos_only and is_graphic(photo):
+            raise ImageError("graphic", "a screenshot or graphic, by its flat colours")
         if strength == 0:
             return EnhancedFile(data=data, megapixels=photo.megapixels)
         pixels = self.enhance(photo.packed, strength=strength, icc_profile=photo.icc_profile, exact=exact)
         stamp = Stamp(model=self.version, strength=strength, source=source)
-        enhanced = images.encode(photo, pixels, stamp=stamp, quality=quality, drop_extras=drop_extras)
+        enhanced = encode(photo, pixels, stamp=stamp, quality=quality, drop_extras=drop_extras)
         return EnhancedFile(data=enhanced, megapixels=photo.megapixels)
 
     def enhance(
@@ -99,8 +104,8 @@ class Enhancer:
         if strength == 0:
             return pixels.copy()
         before = pixels if exact else _to_working_size(pixels, self.bundle.working_resolution)
-        before = np.ascontiguousarray(images.to_8bit(before[..., :3]))
-        after = images.from_srgb(self.correct(images.to_srgb(before, icc_profile)), icc_profile)
+        before = np.ascontiguousarray(to_8bit(before[..., :3]))
+        after = from_srgb(self.correct(to_srgb(before, icc_profile)), icc_profile)
         if exact:
             return add_change(pixels, before, after, strength)
         return apply_models(pixels, affine_models(before, after), strength)
@@ -154,5 +159,5 @@ def _to_working_size(pixels: np.ndarray, long_side: int) -> np.ndarray:
     if scale == 1:
         return pixels
     # A very long panorama is squeezed rather than made thinner than G can see.
-    size = [max(images.MIN_SIDE, round(side * scale)) for side in (width, height)]
+    size = [max(MIN_SIDE, round(side * scale)) for side in (width, height)]
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)

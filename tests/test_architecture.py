@@ -37,7 +37,7 @@ def test_imports_run_one_way(path: Path) -> None:
 @pytest.mark.parametrize(
     ("framework", "files"),
     [
-        ("PIL", {"pipeline/photo/images.py"}),
+        ("PIL", {"pipeline/photo"}),
         ("mlflow", {"training/tracking.py", "serving/pyfunc.py"}),
         ("ray.train", {"training/train.py"}),
         ("ray.serve", {"serving/service/app.py"}),
@@ -50,7 +50,8 @@ def test_frameworks_stay_in_their_edge_files(framework: str, files: set[str]) ->
         for path in MODULES
         if any(name == framework or name.startswith(framework + ".") for name in imported(path))
     }
-    assert users == files
+    outside = {user for user in users if not any(Path(user).is_relative_to(file) for file in files)}
+    assert users and not outside
 
 
 def test_the_pipeline_knows_no_networks() -> None:

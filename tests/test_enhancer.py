@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from naturaltone.pipeline import storage
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.colour import from_srgb, to_srgb
+from naturaltone.pipeline.photo.decode import decode
 from naturaltone.serving import exact
 from naturaltone.serving.apply import affine_models, apply_models
 from naturaltone.serving.enhancer import Enhancer
@@ -175,7 +176,7 @@ def test_a_turned_photo_gets_the_look_of_the_upright_one(
     exif[0x0112] = orientation
     turned = tiny.enhance_file(to_file(np.ascontiguousarray(stored), "PNG", exif=exif)).data
     upright = tiny.enhance_file(to_file(photo, "PNG")).data
-    assert np.array_equal(images.decode(turned).pixels, images.decode(upright).pixels)
+    assert np.array_equal(decode(turned).pixels, decode(upright).pixels)
 
 
 def test_strength_0_returns_the_very_file(tiny: Enhancer, photo: np.ndarray, to_file: Callable[..., bytes]) -> None:
@@ -188,10 +189,10 @@ def test_a_wide_gamut_photo_stays_in_its_own_profile(
 ) -> None:
     """Enhanced as what it shows, not as the numbers it is written in."""
     wide = _linear_profile()
-    data = to_file(images.from_srgb(photo, wide), "PNG", icc_profile=wide)
-    enhanced = images.decode(tiny.enhance_file(data).data)
+    data = to_file(from_srgb(photo, wide), "PNG", icc_profile=wide)
+    enhanced = decode(tiny.enhance_file(data).data)
     assert enhanced.icc_profile == wide
-    seen = images.to_srgb(np.ascontiguousarray(enhanced.pixels), wide).astype(int)
+    seen = to_srgb(np.ascontiguousarray(enhanced.pixels), wide).astype(int)
     bright = photo.min(axis=2) > 60  # a linear profile of 8 bits has few levels in the dark
     assert np.abs(seen - tiny.enhance(photo))[bright].mean() < 4
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from naturaltone.pipeline import tone
-from naturaltone.pipeline.dataset import ingest, shards
+from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.photo.pixels import shrink
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation import evaluate
 from naturaltone.serving.evaluation import report as evaluation_report
@@ -73,7 +74,7 @@ def test_niqe_is_compared_at_the_size_of_the_natural_photos(judge: Bundle, astro
         Enhancer(judge, version=""), [evaluate.EvaluationPhoto(name="a", input=astronaut)], held_out=True
     )
     assert judge.natural_model and judge.working_resolution == 96
-    small = ingest.shrink(astronaut, 96)
+    small = shrink(astronaut, 96)
     assert evaluation.scores["a"]["input"]["niqe"] == niqe.score(small, judge.natural_model)
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.decode import decode
 from naturaltone.training.measures import niqe
 
 
@@ -31,7 +31,7 @@ def natural() -> list[np.ndarray]:
     skimage, sklearn = files("skimage.data"), files("sklearn.datasets.images")
     photos = [skimage / name for name in ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")]
     photos += [sklearn / name for name in ("china.jpg", "flower.jpg")]
-    return [crop for photo in photos for crop in crops(images.decode(photo.read_bytes()).pixels)]
+    return [crop for photo in photos for crop in crops(decode(photo.read_bytes()).pixels)]
 
 
 @pytest.fixture(scope="module")

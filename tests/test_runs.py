@@ -21,7 +21,7 @@ from naturaltone import cli
 from naturaltone.infra import local
 from naturaltone.pipeline import s3, storage, stream, tone
 from naturaltone.pipeline.dataset import shards
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.stored import encode_jpeg
 from naturaltone.training import checkpoint, runs
 from naturaltone.training.checkpoint import Snapshot
 from naturaltone.training.config import TrainConfig
@@ -37,7 +37,7 @@ def photos_of(photo: np.ndarray, role: str, first: int, count: int) -> pa.Table:
     rows = []
     for number in range(first, first + count):
         top, left = 17 * number % 400, 29 * number % 400
-        image = images.encode_jpeg(np.ascontiguousarray(photo[top : top + 72, left : left + LONG_SIDE]))
+        image = encode_jpeg(np.ascontiguousarray(photo[top : top + 72, left : left + LONG_SIDE]))
         intermediate = {"intermediate": shards.make_intermediate(image, tone.algorithm_of(tone.algorithm_id()))}
         rows.append(
             {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from naturaltone.pipeline import stream, tone
 from naturaltone.pipeline.dataset import shards
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.stored import encode_jpeg
 
 
 def groups(sizes: list[int], run: int) -> stream.RowGroups:
@@ -188,7 +188,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray) -> sh
             pixels[..., 0] = 5 * number
             pixels[:, :, 1] = 3 * np.arange(64)
             pixels[:, :, 2] = 4 * np.arange(48)[:, None]
-            image = images.encode_jpeg(pixels, quality=100)
+            image = encode_jpeg(pixels, quality=100)
             rows.append(
                 {
                     "photo_id": f"{number:064x}",

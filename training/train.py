@@ -25,7 +25,7 @@ from ray.train.torch import TorchTrainer
 from naturaltone.pipeline import storage, stream
 from naturaltone.pipeline.dataset import shards
 from naturaltone.pipeline.errors import cause
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.stored import decode_rgb
 from naturaltone.pipeline.progress import Progress
 from naturaltone.training import allocator, checkpoint, runs, tracking
 from naturaltone.training.board import Board
@@ -164,7 +164,7 @@ def check(
 
 def write_bundle(folder: Path, snapshot: Snapshot, store: shards.Store, **lineage: str) -> None:
     """Write the model bundle of a snapshot: the average of G, its lineage, and what NIQE learns from the natural photos."""
-    photos = (images.decode_rgb(row["image"]) for row in store.photos("natural", "train", limit=_NIQE_PHOTOS))
+    photos = (decode_rgb(row["image"]) for row in store.photos("natural", "train", limit=_NIQE_PHOTOS))
     try:
         natural_model = niqe.fit(photos)
     except ValueError:  # too few or too small: the evaluation says that there is no NIQE, and why

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from naturaltone.pipeline.dataset import shards
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.stored import decode_rgb
 from naturaltone.training.measures import tmqi
 from naturaltone.training.networks import ToneEnhancer
 from naturaltone.training.step import to_pixels, to_tensor
@@ -36,7 +36,7 @@ class Samples:
         """Some of the store's held-out inputs, or of those to train on if it holds none out."""
         split = "test" if store.count("input", "test") else "train"
         rows = store.photos("input", split, limit=_PHOTOS)
-        return cls([(images.decode_rgb(row["image"]), images.decode_rgb(row["intermediate"])) for row in rows])
+        return cls([(decode_rgb(row["image"]), decode_rgb(row["intermediate"])) for row in rows])
 
     def enhance(self, generator: ToneEnhancer) -> Seen:
         """Input, intermediate and enhanced, a photo a row, and the score of the enhanced ones."""

@@ -16,8 +16,10 @@ import torch
 
 from naturaltone.infra import local
 from naturaltone.pipeline import storage
-from naturaltone.pipeline.dataset import ingest
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.decode import decode
+from naturaltone.pipeline.photo.find import find_photos
+from naturaltone.pipeline.photo.pixels import training_pixels
+from naturaltone.pipeline.photo.stored import encode_jpeg
 from naturaltone.serving.archive import job as archive
 from naturaltone.serving.archive import plan as archive_plan
 from naturaltone.serving.archive import report as archive_report
@@ -84,14 +86,14 @@ def format_figures(figures: dict[str, Any]) -> str:
 def _write_photos(photos: str, folder: Path) -> float:
     """JPEGs of mixed sizes, enlarged from real photos; the megapixels of all."""
     folder.mkdir()
-    uris = itertools.islice(itertools.cycle(ingest.find_photos(photos)), _PHOTOS)
+    uris = itertools.islice(itertools.cycle(find_photos(photos)), _PHOTOS)
     total = 0.0
     for number, (uri, size) in enumerate(zip(uris, itertools.cycle(_MEGAPIXELS), strict=False)):
-        pixels = images.training_pixels(images.decode(storage.read_bytes(uri)))
+        pixels = training_pixels(decode(storage.read_bytes(uri)))
         scale = (size * 1e6 / (pixels.shape[0] * pixels.shape[1])) ** 0.5
         pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         total += pixels.shape[0] * pixels.shape[1] / 1e6
-        (folder / f"{number:03}.jpg").write_bytes(images.encode_jpeg(pixels, quality=92))
+        (folder / f"{number:03}.jpg").write_bytes(encode_jpeg(pixels, quality=92))
     return total
 
 

@@ -18,8 +18,11 @@ import numpy as np
 import torch
 
 from naturaltone.pipeline import storage
-from naturaltone.pipeline.dataset import ingest
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.decode import decode
+from naturaltone.pipeline.photo.encode import recode
+from naturaltone.pipeline.photo.find import find_photos
+from naturaltone.pipeline.photo.pixels import training_pixels
+from naturaltone.pipeline.photo.stored import encode_jpeg
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.training.measures import metrics
 from naturaltone.training.step import to_tensor
@@ -55,7 +58,7 @@ def bench_enhance(photos: str, *, model: str) -> dict[str, Any]:
 
         ways: dict[str, Callable[[], object]] = {
             "ours": enhance,
-            "codec": lambda: images.recode(str(photo), str(target)),
+            "codec": lambda: recode(str(photo), str(target)),
         }
         imagemagick = shutil.which("magick") or shutil.which("/usr/bin/convert") or shutil.which("convert")
         if imagemagick:
@@ -126,7 +129,7 @@ def _large_photo(photos: str, megapixels: float) -> bytes:
         strip = pixels[top : top + height]
         grain = random.normal(0, _GRAIN, strip.shape[:2]).astype(np.float32)
         np.copyto(strip, np.clip(strip + grain[..., None], 0, 255).astype(np.uint8))
-    return images.encode_jpeg(pixels, quality=92)
+    return encode_jpeg(pixels, quality=92)
 
 
 def _resolution_psnr(enhancer: Enhancer, photos: str) -> float:
@@ -164,10 +167,10 @@ def _peak_mib(model: str, photo: Path) -> float:
 
 
 def _spread(photos: str, count: int) -> list[str]:
-    uris = ingest.find_photos(photos)
+    uris = find_photos(photos)
     return uris[:: max(1, len(uris) // count)][:count]
 
 
 def _read(uri: str, size: tuple[int, int]) -> np.ndarray:
-    pixels = images.training_pixels(images.decode(storage.read_bytes(uri)))
+    pixels = training_pixels(decode(storage.read_bytes(uri)))
     return cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from naturaltone.infra import local
 from naturaltone.pipeline import storage, stream
 from naturaltone.pipeline.dataset import ingest, shards
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.stored import decode_rgb
 
 _PLACES = ("local", "s3")
 _FIRST = 64  # batches of the warm-up: enough for Ray to start the processes that it will need
@@ -123,7 +123,7 @@ class _Photos(Dataset[dict[str, np.ndarray]]):
         return dict(zip(stream.COLUMNS, samples, strict=True))
 
     def _cut(self, pictures: list[bytes], random: np.random.Generator) -> list[np.ndarray]:
-        decoded = [images.decode_rgb(picture) for picture in pictures]
+        decoded = [decode_rgb(picture) for picture in pictures]
         crop = stream.random_crop(decoded[0].shape[:2], self._crop, random)
         return [stream.cut_pixels(pixels, crop) for pixels in decoded]
 

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 
 from naturaltone.pipeline import storage, tone
-from naturaltone.pipeline.dataset import ingest
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.decode import decode
+from naturaltone.pipeline.photo.find import find_photos
+from naturaltone.pipeline.photo.pixels import training_pixels
 
 MEGAPIXELS = 2.0
 _MEMORY_MEGAPIXELS = 12.0
@@ -41,9 +42,7 @@ print((status("VmHWM") - before) / (photo.size / 3 * 4))
 def bench_tone(photos: str) -> dict[str, Any]:
     """Time each algorithm on photos of `photos` at 2 megapixels, one core, warm; a dict of figures."""
     cv2.setNumThreads(1)
-    pixels = [
-        _at_2_megapixels(images.training_pixels(images.decode(storage.read_bytes(uri)))) for uri in _spread(photos)
-    ]
+    pixels = [_at_2_megapixels(training_pixels(decode(storage.read_bytes(uri)))) for uri in _spread(photos)]
     figures: dict[str, Any] = {"photos": len(pixels), "megapixels": MEGAPIXELS}
     for name, algorithm in tone.ALGORITHMS.items():
         tone.intermediate(pixels[0], algorithm)
@@ -67,7 +66,7 @@ def format_figures(figures: dict[str, Any]) -> str:
 
 
 def _spread(photos: str) -> list[str]:
-    uris = ingest.find_photos(photos)
+    uris = find_photos(photos)
     return uris[:: max(1, len(uris) // _PHOTOS)][:_PHOTOS]
 
 

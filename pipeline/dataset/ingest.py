@@ -24,12 +24,15 @@ import ray
 from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import ledger, shards
 from naturaltone.pipeline.dataset.tables import blocks, from_ipc, to_ipc
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.decode import decode
+from naturaltone.pipeline.photo.find import FOUND_SUFFIXES, check_photos, list_photos
+from naturaltone.pipeline.photo.formats import refuse_raw
+from naturaltone.pipeline.photo.pixels import shrink, training_pixels
+from naturaltone.pipeline.photo.refusals import ImageError, check_bytes
+from naturaltone.pipeline.photo.stored import encode_jpeg
 from naturaltone.pipeline.progress import Progress
 
-LONG_SIDE, MIN_LONG_SIDE, MAX_LONG_SIDE = 1024, 64, 65_500
 WAVE_PHOTOS = 2**16
-SUFFIXES = images.SUFFIXES + images.REFUSED_SUFFIXES
 
 _DUPLICATE = "duplicate"
 _PREPARED = pa.schema([*shards.PHOTOS, ("key", pa.binary(16)), ("reason", pa.string()), ("detail", pa.string())])
@@ -56,7 +59,7 @@ def ingest(
     *,
     role: str,
     store: str,
-    long_side: int = LONG_SIDE,
+    long_side: int = shards.LONG_SIDE,
     algorithm: str = tone.LOCAL_LAPLACIAN.name,
     intermediates: str = "cached",
     full: bool = False,
@@ -96,40 +99,11 @@ def ingest(
     )
 
 
-def list_photos(source: str) -> Iterator[storage.File]:
-    """All files below `source` that are photos by name, readable or not, in the order of their listing."""
-    return storage.list_files(source, suffixes=SUFFIXES)
-
-
-def check_photos(source: str) -> None:
-    """`StorageError` if there is no folder `source` or nothing in it is a photo by name."""
-    storage.check_folder(source)
-    if next(list_photos(source), None) is None:
-        raise storage.StorageError(
-            f"'{source}': no photos here; looked for {', '.join(images.SUFFIXES)} in the folder and below it"
-        )
-
-
-def find_photos(source: str) -> list[str]:
-    """The URIs of all photos (by name) below `source`; `StorageError` if there are none."""
-    check_photos(source)
-    return [file.uri for file in list_photos(source)]
-
-
-def shrink(pixels: np.ndarray, long_side: int) -> np.ndarray:
-    """The photo with its long side at most `long_side`, averaged down; the same array if it is no larger."""
-    scale = long_side / max(pixels.shape[:2])
-    if scale >= 1:
-        return pixels
-    size = [max(1, round(side * scale)) for side in (pixels.shape[1], pixels.shape[0])]
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-
-
 def open_or_new(
     store: str,
     *,
     role: str,
-    long_side: int = LONG_SIDE,
+    long_side: int = shards.LONG_SIDE,
     algorithm: str = tone.LOCAL_LAPLACIAN.name,
     intermediates: str = "cached",
 ) -> shards.Store:
@@ -141,10 +115,12 @@ def open_or_new(
     ):
         if value not in allowed:
             raise ValueError(f"{name} '{value}'; use one of {', '.join(allowed)}")
-    if long_side < MIN_LONG_SIDE:
-        raise ValueError(f"--long-side {long_side}: photos that small teach nothing; use at least {MIN_LONG_SIDE}")
-    if long_side > MAX_LONG_SIDE:
-        raise ValueError(f"--long-side {long_side}: a JPEG cannot hold that; use at most {MAX_LONG_SIDE}")
+    if long_side < shards.MIN_LONG_SIDE:
+        raise ValueError(
+            f"--long-side {long_side}: photos that small teach nothing; use at least {shards.MIN_LONG_SIDE}"
+        )
+    if long_side > shards.MAX_LONG_SIDE:
+        raise ValueError(f"--long-side {long_side}: a JPEG cannot hold that; use at most {shards.MAX_LONG_SIDE}")
     storage.check_writable(store)
     wanted = shards.empty_store(
         store,
@@ -213,7 +189,7 @@ def _waves(source: str, tally: _Tally, progress: Progress) -> Iterator[list[dict
 
 def _only_photos(files: Iterable[storage.File], tally: _Tally) -> Iterator[storage.File]:
     for file in files:
-        if file.relative.lower().endswith(SUFFIXES):
+        if file.relative.lower().endswith(FOUND_SUFFIXES):
             yield file
         else:
             tally.other_files += 1
@@ -296,9 +272,9 @@ def _not_yet_in(store: shards.Store, row_groups: pa.Table) -> pa.Table:
 def _is_read(file: dict[str, Any]) -> bool:
     """Whether `_prepare` will read the file, rather than refuse it by its size or name."""
     try:
-        images.check_bytes(file["size"])
-        images.refuse_raw(file["source"])
-    except images.ImageError:
+        check_bytes(file["size"])
+        refuse_raw(file["source"])
+    except ImageError:
         return False
     return True
 
@@ -326,22 +302,22 @@ def _prepare(row: dict[str, Any], *, long_side: int, algorithm: str | None, know
     """The row of one photo (with its intermediate by `algorithm`, if not None), or why there is none."""
     prepared = {"source": row["source"], "key": row["key"]}
     try:
-        images.check_bytes(row["size"])
-        images.refuse_raw(row["source"])
+        check_bytes(row["size"])
+        refuse_raw(row["source"])
         data = storage.read_bytes(row["source"])
         prepared["photo_id"] = hashlib.sha256(data).hexdigest()
         if ledger.contains(known_ids, prepared["photo_id"]):
             return prepared | {"reason": _DUPLICATE}
-    except images.ImageError as error:
+    except ImageError as error:
         return prepared | {"reason": error.reason, "detail": error.detail}
     except OSError as error:
         return prepared | {"reason": "unreadable", "detail": str(error)}
     try:
-        pixels = shrink(images.training_pixels(images.decode(data)), long_side)
-        stored = {"image": images.encode_jpeg(pixels)}
+        pixels = shrink(training_pixels(decode(data)), long_side)
+        stored = {"image": encode_jpeg(pixels)}
         if algorithm:
             stored["intermediate"] = shards.make_intermediate(stored["image"], tone.algorithm_of(algorithm))
-    except images.ImageError as error:
+    except ImageError as error:
         return prepared | {"reason": error.reason, "detail": error.detail}
     except (OSError, MemoryError, cv2.error) as error:  # one photo must not end the ingest of the others
         return prepared | {"reason": "unprocessable", "detail": f"{type(error).__name__}: {error}"}

@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 
 from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset.tables import from_parquet, to_parquet
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.stored import decode_rgb, encode_jpeg
 
 SCHEMA_VERSION = 2
 ROW_GROUP_PHOTOS = 16
 SHARD_PHOTOS = 256  # about 200 MB of inputs with their intermediates: one task writes it from memory
 TEST_PERCENT = 10
+LONG_SIDE, MIN_LONG_SIDE, MAX_LONG_SIDE = 1024, 64, 65_500  # of stored photos: by default, and what is allowed
 ROLES = ("input", "natural")
 INTERMEDIATES = ("cached", "stream")
 MANIFEST = "manifest.parquet"
@@ -250,4 +251,4 @@ def read_columns(store_uri: str, file: str, columns: Iterable[str]) -> pa.Table:
 
 def make_intermediate(image: bytes, algorithm: tone.Algorithm) -> bytes:
     """The stored intermediate of a stored photo: of its decoded pixels, so that it can be made again at any time."""
-    return images.encode_jpeg(tone.intermediate(images.decode_rgb(image), algorithm))
+    return encode_jpeg(tone.intermediate(decode_rgb(image), algorithm))

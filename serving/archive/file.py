@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from naturaltone.pipeline import storage
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.formats import refuse_raw
+from naturaltone.pipeline.photo.header import size, stamp_of
+from naturaltone.pipeline.photo.refusals import ImageError, check_bytes
 from naturaltone.serving.archive.attempts import MOST, attempt
 from naturaltone.serving.archive.plan import PHOTO, PROBLEM, REFUSED, SIDECAR, Options
 from naturaltone.serving.archive.report import COPIED, ENHANCED, FAILED, SKIPPED, Entry
@@ -52,12 +54,12 @@ def do(row: dict[str, Any], job: Job, enhancer: Enhancer) -> Entry:
         if row["kind"] == PHOTO:
             with attempt(_key(entry)) as number:
                 if number > MOST:
-                    raise images.ImageError("crashes", f"{MOST} workers died on it; report this, with the file")
+                    raise ImageError("crashes", f"{MOST} workers died on it; report this, with the file")
                 done = _enhance(row, job, enhancer, entry)
         else:
             listed = entry if row["kind"] == SIDECAR else not_read(row, job)
             done = replace(_copy(row, job, entry), reason=listed.reason, detail=listed.detail)
-    except images.ImageError as error:
+    except ImageError as error:
         done = _refused(row, job, entry, error)
     except OSError as error:
         full = error.errno in FULL
@@ -68,20 +70,20 @@ def do(row: dict[str, Any], job: Job, enhancer: Enhancer) -> Entry:
 
 
 def _enhance(row: dict[str, Any], job: Job, enhancer: Enhancer, entry: Entry) -> Entry:
-    images.check_bytes(row["bytes"])
+    check_bytes(row["bytes"])
     options, target = job.options, _place(job.target, row)
     key = _key(entry)
     output = _read_if_there(target)
-    stamp = None if output is None else images.stamp_of(output)
+    stamp = None if output is None else stamp_of(output)
     if output is not None and stamp is not None and stamp.source == key:
         # Done by a run, or a worker, that was killed before it could say so.
-        width, height = images.size(output)
+        width, height = size(output)
         return replace(entry, megapixels=width * height / 1e6)
     data = storage.read_bytes(_place(job.source, row))
     is_ours = row["ours"] or (stamp is not None and stamp.source.partition("-")[0] == key.partition("-")[0])
     if output is not None and not is_ours and (output != data or options.strength > 0):
-        raise images.ImageError("output_exists", f"'{target}' is not ours; move it, or choose another target")
-    width, height = images.size(data)
+        raise ImageError("output_exists", f"'{target}' is not ours; move it, or choose another target")
+    width, height = size(data)
     with room_for(width * height / 1e6):
         enhanced = enhancer.enhance_file(
             data,
@@ -101,12 +103,12 @@ def _copy(row: dict[str, Any], job: Job, entry: Entry) -> Entry:
     is_there = storage.exists(target)
     if not (is_there and storage.same_content(source, target)):
         if is_there and not row["ours"]:
-            raise images.ImageError("output_exists", f"'{target}' is not ours; move it, or choose another target")
+            raise ImageError("output_exists", f"'{target}' is not ours; move it, or choose another target")
         storage.copy(source, target, modified=row["modified"] if job.options.keep_mtime else None)
     return replace(entry, status=COPIED, settings=job.options.of_skipped)
 
 
-def _refused(row: dict[str, Any], job: Job, entry: Entry, error: images.ImageError) -> Entry:
+def _refused(row: dict[str, Any], job: Job, entry: Entry, error: ImageError) -> Entry:
     """A photo that is not enhanced: left alone, or copied if asked for, or failed."""
     refused = replace(entry, status=FAILED, settings=job.options.of_skipped, reason=error.reason, detail=error.detail)
     if error.reason not in _LEFT_ALONE:
@@ -116,7 +118,7 @@ def _refused(row: dict[str, Any], job: Job, entry: Entry, error: images.ImageErr
         return skipped
     try:
         return replace(skipped, status=_copy(row, job, entry).status)
-    except (images.ImageError, OSError) as problem:
+    except (ImageError, OSError) as problem:
         return replace(refused, reason="uncopied", detail=str(problem))
 
 
@@ -128,8 +130,8 @@ def not_read(row: dict[str, Any], job: Job) -> Entry:
         return replace(entry, status=SKIPPED if reason == "not_followed" else FAILED, reason=reason, detail=detail)
     if row["kind"] == REFUSED:
         try:
-            images.refuse_raw(row["source"])
-        except images.ImageError as error:
+            refuse_raw(row["source"])
+        except ImageError as error:
             return replace(entry, reason=error.reason, detail=error.detail)
         return replace(
             entry, reason="unsupported_format", detail="a format that is not enhanced; --copy-others copies it"

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from naturaltone.pipeline import storage
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.formats import HAS_HEIF, REFUSED_SUFFIXES, SUFFIXES
 from naturaltone.serving.archive.report import (
     COPIED,
     ENHANCED,
@@ -86,7 +86,7 @@ class Options:
     def of_skipped(self) -> str:
         """What decides whether a file is skipped, copied or refused, for its key: another version may read more formats."""
         chosen = {"hdr": self.drop_hdr, "photos_only": self.photos_only, "copy": self.copy_others}
-        return json.dumps(chosen | {"version": version("naturaltone"), "heif": images.HAS_HEIF})
+        return json.dumps(chosen | {"version": version("naturaltone"), "heif": HAS_HEIF})
 
     def takes(self, name: str) -> bool:
         """Whether a file is asked for at all."""
@@ -194,9 +194,9 @@ def _list(source: str, options: Options) -> pa.Table:
             kind = PROBLEM
         elif os.path.basename(lowered).startswith("._"):
             kind = OTHER  # macOS' second half of a file, on disks that have no place for it
-        elif lowered.endswith(images.SUFFIXES):
+        elif lowered.endswith(SUFFIXES):
             kind = PHOTO
-        elif lowered.endswith(images.REFUSED_SUFFIXES):
+        elif lowered.endswith(REFUSED_SUFFIXES):
             kind = REFUSED
         else:
             kind = SIDECAR if lowered.endswith(_SIDECAR_SUFFIX) else OTHER

@@ -13,7 +13,10 @@ import cv2
 import numpy as np
 
 from naturaltone.pipeline import storage
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.decode import decode
+from naturaltone.pipeline.photo.encode import check_rewritable
+from naturaltone.pipeline.photo.pixels import training_pixels
+from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.pipeline.progress import track
 from naturaltone.serving.archive.plan import OTHER, PHOTO, PROBLEM, REFUSED, SIDECAR, Plan
 from naturaltone.serving.archive.report import ENHANCED, Report, from_text, to_text
@@ -51,9 +54,9 @@ def estimate(plan: Plan, enhancer: Enhancer, *, cores: int) -> Estimate:
     looked_at = _spread(uris, _LOOKED_AT)
     for uri in looked_at:
         try:
-            images.check_rewritable(storage.read_bytes(uri), drop_extras=plan.options.drop_hdr)
+            check_rewritable(storage.read_bytes(uri), drop_extras=plan.options.drop_hdr)
             good.append(uri)
-        except images.ImageError as error:
+        except ImageError as error:
             reasons[error.reason] += 1
         except OSError:
             reasons["unreadable"] += 1
@@ -64,7 +67,7 @@ def estimate(plan: Plan, enhancer: Enhancer, *, cores: int) -> Estimate:
         started = time.perf_counter()
         try:
             enhancer.enhance_file(data, strength=plan.options.strength, drop_extras=plan.options.drop_hdr)
-        except images.ImageError as error:  # only decoding it tells
+        except ImageError as error:  # only decoding it tells
             reasons[error.reason] += bool(number)
         if number:
             enhance_seconds += time.perf_counter() - started
@@ -111,7 +114,7 @@ def contact_sheet(source: str, target: str, report: Report) -> str:
         for row in track(shown, "sheet"):
             try:
                 before, after = (_look(storage.join(place, from_text(row["source"]))) for place in (source, target))
-            except (OSError, images.ImageError):  # deleted since
+            except (OSError, ImageError):  # deleted since
                 continue
             after = cv2.resize(after, before.shape[1::-1], interpolation=cv2.INTER_AREA)
             yield row["source"], f"{row['megapixels']:.1f} MP", {"before": before, "after": after}
@@ -121,7 +124,7 @@ def contact_sheet(source: str, target: str, report: Report) -> str:
 
 
 def _look(uri: str) -> np.ndarray:
-    pixels = images.training_pixels(images.decode(storage.read_bytes(uri)))
+    pixels = training_pixels(decode(storage.read_bytes(uri)))
     scale = min(1.0, _SHEET_LONG_SIDE / max(pixels.shape[:2]))
     size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)

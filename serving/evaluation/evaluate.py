@@ -12,8 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from naturaltone.pipeline import storage, tone
-from naturaltone.pipeline.dataset import ingest, shards
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.dataset.shards import LONG_SIDE
+from naturaltone.pipeline.photo.decode import decode
+from naturaltone.pipeline.photo.find import find_photos
+from naturaltone.pipeline.photo.pixels import shrink, training_pixels
+from naturaltone.pipeline.photo.refusals import ImageError
+from naturaltone.pipeline.photo.stored import decode_rgb
 from naturaltone.pipeline.progress import track
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.sheet import sheet
@@ -207,7 +212,7 @@ def _measure(picture: np.ndarray, photo: EvaluationPhoto, judge: Bundle) -> dict
     }
     if judge.natural_model:
         # At the size that the natural photos had: local statistics depend on it.
-        values["niqe"] = niqe.score(ingest.shrink(picture, judge.working_resolution), judge.natural_model)
+        values["niqe"] = niqe.score(shrink(picture, judge.working_resolution), judge.natural_model)
     if reference is not None and picture is not reference:
         values |= {
             "psnr": metrics.psnr(picture, reference),
@@ -256,7 +261,7 @@ def open_photos(uri: str, rejects: list[str]) -> tuple[Iterator[EvaluationPhoto]
     """
     store = _store_at(uri)
     if store is None:
-        return folder_photos(ingest.find_photos(uri), rejects), True
+        return folder_photos(find_photos(uri), rejects), True
     split = _split(store)
     return _store_photos(store, "input", split), split == "test"
 
@@ -264,14 +269,14 @@ def open_photos(uri: str, rejects: list[str]) -> tuple[Iterator[EvaluationPhoto]
 def natural_photos(uri: str, rejects: list[str]) -> Iterator[EvaluationPhoto]:
     """Good photos: a store's held-out natural ones (none if it holds none out), or any folder of photos."""
     store = _store_at(uri)
-    return folder_photos(ingest.find_photos(uri), rejects) if store is None else _store_photos(store, "natural", "test")
+    return folder_photos(find_photos(uri), rejects) if store is None else _store_photos(store, "natural", "test")
 
 
 def photo_names(uri: str) -> list[str]:
     """The names of the photos that `open_photos` reads."""
     store = _store_at(uri)
     if store is None:
-        return [_name(photo) for photo in ingest.find_photos(uri)]
+        return [_name(photo) for photo in find_photos(uri)]
     return [_name(row["source"]) for row in _store_rows(store, "input", _split(store), ["source"])]
 
 
@@ -279,8 +284,8 @@ def folder_photos(uris: list[str], rejects: list[str]) -> Iterator[EvaluationPho
     """Photo files to score, shrunk to at most `ingest.LONG_SIDE`; what is none is added to `rejects` with its reason."""
     for uri in uris:
         try:
-            pixels = _read(uri, ingest.LONG_SIDE)
-        except (images.ImageError, OSError) as error:
+            pixels = _read(uri, LONG_SIDE)
+        except (ImageError, OSError) as error:
             rejects.append(f"{uri}: {error}")
             continue
         yield EvaluationPhoto(name=_name(uri), input=pixels)
@@ -293,7 +298,7 @@ def find_references(folder: str, names: list[str]) -> dict[str, str]:
     """
     wanted = {PurePosixPath(name).stem for name in names}
     found: dict[str, str] = {}
-    for uri in ingest.find_photos(folder):
+    for uri in find_photos(folder):
         stem = PurePosixPath(_name(uri)).stem
         if stem in found:
             raise ValueError(f"--references: both '{found[stem]}' and '{uri}' are named '{stem}'; leave one of them")
@@ -315,7 +320,7 @@ def with_references(
         uri = references.get(PurePosixPath(photo.name).stem)
         try:
             pixels = None if uri is None else _read(uri, max(photo.input.shape))
-        except (images.ImageError, OSError) as error:
+        except (ImageError, OSError) as error:
             missing.append(f"{photo.name}: '{uri}' cannot be read ({error})")
         else:
             if pixels is None:
@@ -365,11 +370,11 @@ def _store_rows(store: shards.Store, role: str, split: str, columns: list[str]) 
 
 def _store_photos(store: shards.Store, role: str, split: str) -> Iterator[EvaluationPhoto]:
     for row in _store_rows(store, role, split, ["source", "image"]):
-        yield EvaluationPhoto(name=_name(row["source"]), input=images.decode_rgb(row["image"]))
+        yield EvaluationPhoto(name=_name(row["source"]), input=decode_rgb(row["image"]))
 
 
 def _read(uri: str, long_side: int) -> np.ndarray:
-    return ingest.shrink(images.training_pixels(images.decode(storage.read_bytes(uri))), long_side)
+    return shrink(training_pixels(decode(storage.read_bytes(uri))), long_side)
 
 
 def _name(uri: str) -> str:

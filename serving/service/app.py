@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from ray import serve
 from starlette.datastructures import UploadFile
 
-from naturaltone.pipeline.photo.images import ImageError
+from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.serving.enhancer import Enhancer, check_strength
 
 MAX_BYTES = 100 * 2**20

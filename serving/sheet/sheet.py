@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import cv2
 import numpy as np
 
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.stored import encode_jpeg
 
 _LONG_SIDE = 720
 _COMPARED_LONG_SIDE = 960  # room to look closely; about 150 KB a picture
@@ -211,4 +211,4 @@ def _shrink(pixels: np.ndarray, long_side: int) -> np.ndarray:
 
 
 def _source(pixels: np.ndarray, *, quality: int) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(images.encode_jpeg(pixels, quality=quality)).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(pixels, quality=quality)).decode()}"

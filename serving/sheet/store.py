@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import zip_longest
 
 from naturaltone.pipeline.dataset import shards, summary
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.stored import decode_rgb
 from naturaltone.serving.sheet import sheet
 
 
@@ -20,6 +20,6 @@ def page(store: shards.Store, *, pairs: int, seed: int) -> str:
             pictures += [(f"input {name}", left["image"]), ("intermediate", left["intermediate"])]
         if right:
             pictures.append((f"natural {right['source'].rpartition('/')[2]}", right["image"]))
-        rows.append(sheet.picture_row([(caption, images.decode_rgb(data)) for caption, data in pictures]))
+        rows.append(sheet.picture_row([(caption, decode_rgb(data)) for caption, data in pictures]))
     text = summary.format_summary(summary.summarize(store)).splitlines()
     return sheet.page("naturaltone store", [sheet.commands(text), sheet.heading("Random photos"), *rows])

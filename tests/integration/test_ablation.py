@@ -13,7 +13,7 @@ from naturaltone import cli
 from naturaltone.infra import local
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.dataset import shards
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.stored import encode_jpeg
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation import ablation
 from naturaltone.training import runs
@@ -52,6 +52,6 @@ def test_the_missing_models_are_trained_beside_the_run_and_then_taken(
 
 def photos(folder: Path, astronaut: np.ndarray) -> Path:
     for number in range(2):
-        data = images.encode_jpeg(astronaut[number * 60 : number * 60 + 200, :240], quality=95)
+        data = encode_jpeg(astronaut[number * 60 : number * 60 + 200, :240], quality=95)
         storage.write_bytes(str(folder / "photos" / f"{number}.jpg"), data)
     return folder / "photos"

@@ -22,7 +22,8 @@ import ray
 from naturaltone import cli
 from naturaltone.infra import local
 from naturaltone.pipeline import storage
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.decode import decode
+from naturaltone.pipeline.photo.formats import SUFFIXES
 from naturaltone.serving.archive import job as archive
 from naturaltone.serving.archive import plan as archive_plan
 from naturaltone.serving.archive import preview
@@ -161,7 +162,7 @@ def test_a_network_that_fails_changes_no_byte_of_an_archive(
     assert "{'enhanced': 24}" in process.stdout and sum(proxy.injected.values()) >= 3
 
     def photos(uri: str) -> dict[str, bytes]:
-        found = storage.list_files(uri, suffixes=images.SUFFIXES)
+        found = storage.list_files(uri, suffixes=SUFFIXES)
         return {file.relative: storage.read_bytes(file.uri) for file in found}
 
     assert photos(rough) == photos(calm)
@@ -175,7 +176,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(
     with pytest.raises(archive.ArchiveStopped, match=r"no space left .*make room and give the same command again"):
         enhance_archive(str(photo_folder), str(target / "enhanced"), enhancer)
     for name, data in outputs(target / "enhanced").items():
-        assert images.decode(data).pixels.any(), f"{name} is whole"
+        assert decode(data).pixels.any(), f"{name} is whole"
     disk(10_000_000)
     summary = enhance_archive(str(photo_folder), str(target / "enhanced"), enhancer)
     assert set(summary.counts) == {"enhanced"} and summary.counts["enhanced"] + summary.unchanged == 24
@@ -250,7 +251,7 @@ def test_a_thousand_damaged_photos_are_each_in_the_report_and_no_worker_is_lost(
     assert len(rows) == 1000 and all(row["reason"] and row["detail"] for row in rows if row["status"] != "enhanced")
     assert set(outputs(target)) == {row["source"] for row in rows if row["status"] == "enhanced"}
     for data in list(outputs(target).values())[::10]:
-        images.decode(data)
+        decode(data)
 
 
 @pytest.fixture

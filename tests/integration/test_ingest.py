@@ -21,7 +21,7 @@ from PIL import Image
 from naturaltone.infra import local
 from naturaltone.pipeline import storage, stream, tone
 from naturaltone.pipeline.dataset import forget, ingest, shards, summary
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.stored import decode_rgb, encode_jpeg
 from naturaltone.serving.sheet import store as store_page
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -323,8 +323,8 @@ def test_another_algorithm_makes_another_store(name: str, photo_folder: Path, tm
     opened = shards.open_store(str(tmp_path / "store"))
     assert opened.algorithm == tone.algorithm_id(tone.ALGORITHMS[name])
     row = next(opened.photos("input", "train"))
-    made = tone.intermediate(images.decode_rgb(row["image"]), tone.ALGORITHMS[name])
-    assert row["intermediate"] == images.encode_jpeg(made)
+    made = tone.intermediate(decode_rgb(row["image"]), tone.ALGORITHMS[name])
+    assert row["intermediate"] == encode_jpeg(made)
     with pytest.raises(storage.StorageError, match="made with algorithm"):
         run(photo_folder, tmp_path / "store", "input")
 

@@ -20,7 +20,9 @@ from naturaltone.infra import local
 from naturaltone.infra.demo import register
 from naturaltone.pipeline import storage, stream, tone
 from naturaltone.pipeline.dataset import ingest, shards
-from naturaltone.pipeline.photo import images
+from naturaltone.pipeline.photo.decode import decode
+from naturaltone.pipeline.photo.pixels import shrink
+from naturaltone.pipeline.photo.stored import decode_rgb, encode_jpeg
 from naturaltone.serving.archive import job as archive
 from naturaltone.serving.archive import plan as archive_plan
 from naturaltone.serving.archive.report import FOLDER, JSON_LINES, PARQUET
@@ -61,10 +63,10 @@ def test_shards_hold_every_photo_small_and_inputs_their_intermediates(store: str
 
 def test_a_cached_intermediate_is_the_fixed_algorithms_of_the_whole_photo(store: str) -> None:
     row = next(shards.open_store(store).photos("input", "train"))
-    photo = images.decode(storage.read_bytes(row["source"])).pixels
-    stored = images.encode_jpeg(ingest.shrink(photo, LONG_SIDE))
+    photo = decode(storage.read_bytes(row["source"])).pixels
+    stored = encode_jpeg(shrink(photo, LONG_SIDE))
     assert row["image"] == stored
-    assert row["intermediate"] == images.encode_jpeg(tone.intermediate(images.decode_rgb(stored)))
+    assert row["intermediate"] == encode_jpeg(tone.intermediate(decode_rgb(stored)))
 
 
 def test_row_groups_are_small_and_the_shard_names_its_algorithm(store: str) -> None:
@@ -196,7 +198,7 @@ def champion(trained: TrainResult) -> str:
 def test_a_registered_model_loads_as_pyfunc_and_as_enhancer_alike(champion: str, photo_folder: Path) -> None:
     import mlflow
 
-    photo = images.decode((photo_folder / "02.jpg").read_bytes()).pixels
+    photo = decode((photo_folder / "02.jpg").read_bytes()).pixels
     enhanced = Enhancer.load(champion).enhance(photo)
     loaded = mlflow.pyfunc.load_model(champion)
     assert np.array_equal(loaded.predict(photo[None])[0], enhanced)
@@ -250,12 +252,12 @@ def test_an_archive_is_enhanced_beside_untouched_originals(
     assert {path: path.read_bytes() for path in archive_folder.rglob("*") if path.is_file()} == before
 
     turned = Image.open(target / "2026" / "turned.jpg")
-    original = images.decode((archive_folder / "2026" / "turned.jpg").read_bytes())
+    original = decode((archive_folder / "2026" / "turned.jpg").read_bytes())
     assert turned.size == original.pixels.shape[:2], "as the camera stored them, with the tag that turns them"
     assert turned.getexif()[0x0112] == 6 and turned.getexif().get_ifd(0x8769)[0x9003] == "2019:07:21 14:03:12"
     for name in ("2026/summer ☀/a b.png", "wide.webp"):
-        after = images.decode((target / name).read_bytes()).pixels.astype(int)
-        assert np.abs(after - images.decode(before[archive_folder / name]).pixels).mean() > 2
+        after = decode((target / name).read_bytes()).pixels.astype(int)
+        assert np.abs(after - decode(before[archive_folder / name]).pixels).mean() > 2
 
 
 def test_an_archive_goes_on_with_what_is_missing_new_or_asked_otherwise(
@@ -284,7 +286,7 @@ def test_an_archive_goes_from_and_to_object_storage(
     storage.write_bytes(storage.join(source, "a/b.jpg"), to_file(photo))
     report = archive.enhance_archive(source, target, Enhancer.load(str(bundle_folder)))
     assert report.counts == {"enhanced": 1}
-    assert images.decode(storage.read_bytes(storage.join(target, "a/b.jpg"))).pixels.shape == photo.shape
+    assert decode(storage.read_bytes(storage.join(target, "a/b.jpg"))).pixels.shape == photo.shape
 
 
 @pytest.fixture(scope="module")
@@ -313,9 +315,9 @@ def test_a_posted_photo_comes_back_as_the_enhancer_makes_it(
     assert headers["x-model-version"].startswith(bundle_folder.name) and headers["server-timing"].startswith(
         "total;dur="
     )
-    expected = images.decode(Enhancer.load(str(bundle_folder)).enhance_file(data).data).pixels
-    assert np.abs(images.decode(body).pixels.astype(int) - expected).mean() < 0.5
-    assert images.decode(post(address, data, "?strength=0")[1]).pixels.shape == photo.shape
+    expected = decode(Enhancer.load(str(bundle_folder)).enhance_file(data).data).pixels
+    assert np.abs(decode(body).pixels.astype(int) - expected).mean() < 0.5
+    assert decode(post(address, data, "?strength=0")[1]).pixels.shape == photo.shape
 
 
 def test_a_form_with_a_photo_is_taken_too(address: str, photo: np.ndarray, to_file: Callable[..., bytes]) -> None:
@@ -323,7 +325,7 @@ def test_a_form_with_a_photo_is_taken_too(address: str, photo: np.ndarray, to_fi
     form = head + to_file(photo, "PNG") + b"\r\n--x--\r\n"
     status, body, headers = post(address, form, content_type="multipart/form-data; boundary=x")
     assert (status, headers["content-type"]) == (200, "image/png")
-    assert images.decode(body).pixels.shape == photo.shape
+    assert decode(body).pixels.shape == photo.shape
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""How a photo file's pixels are coded, and new pixels coded alike, without metadata."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import tifffile
+from PIL import Image, JpegImagePlugin
+
+from naturaltone.pipeline.photo.photo import Photo
+
+_COMPRESSION, _UNCOMPRESSED = 259, 1
+
+
+def _to_image(packed: np.ndarray, mode: str) -> Image.Image:
+    """H×W×3 or H×W×4 uint8 as an RGB or RGBA image."""
+    if packed.shape[2] == 3:
+        return Image.fromarray(packed)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(packed.reshape(-1)), 4)
+    return Image.fromarrow(values, mode, (packed.shape[1], packed.shape[0]))
+
+
+def coding_of(image: Image.Image, data: bytes) -> dict[str, Any]:
+    """How the file's pixels are coded, for new ones to be coded alike."""
+    if image.format in ("JPEG", "MPO"):
+        # The source's own tables: no coarser than it was, and the file stays of its size.
+        return {
+            "qtables": image.quantization,  # type: ignore[attr-defined]
+            "subsampling": max(JpegImagePlugin.get_sampling(image), 0),
+            "progressive": bool(image.info.get("progressive")),
+        }
+    if image.format == "WEBP":
+        return {"lossless": True} if _is_lossless_webp(data) else {"quality": 95}
+    if image.format == "AVIF":
+        flags = data[data.find(b"av1C") + 6]
+        return {"quality": 95, "subsampling": {0x0C: "4:2:0", 0x08: "4:2:2"}.get(flags & 0x0C, "4:4:4")}
+    if image.format == "TIFF":
+        is_plain = image.tag_v2.get(_COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED  # type: ignore[attr-defined]
+        return {"compression": None if is_plain else "adobe_deflate", "predictor": None if is_plain else True}
+    return {}
+
+
+def _is_lossless_webp(data: bytes) -> bool:
+    place = 12
+    while data[place : place + 4] not in (b"VP8 ", b"VP8L", b""):
+        size = int.from_bytes(data[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    return data.startswith(b"VP8L", place)
+
+
+def code(photo: Photo, stored: np.ndarray, quality: int | None) -> bytes:
+    """The pixels as a file of the photo's format, without metadata."""
+    if photo.format == "TIFF":
+        return _tiff_bytes(photo, stored)
+    if stored.dtype == np.uint16:
+        values = (
+            stored[..., 1] if photo.is_grey and not photo.has_alpha else stored[..., [2, 1, 0, 3][: stored.shape[2]]]
+        )
+        return bytes(
+            cv2.imencode(".png", values, [cv2.IMWRITE_PNG_COMPRESSION, 6])[1]
+        )  # zlib's own default, as in 8 bits
+    return pillow_bytes(photo, stored, quality)
+
+
+def pillow_bytes(photo: Photo, stored: np.ndarray, quality: int | None, **metadata: Any) -> bytes:
+    image = _to_image(stored, "RGBA" if photo.has_alpha else "RGB")
+    if photo.is_grey:
+        image = image.convert("LA" if photo.has_alpha else "L")
+    options = dict(photo.coding)
+    if quality is not None and photo.format != "PNG" and not options.get("lossless"):
+        options.pop("qtables", None)
+        options["quality"] = quality
+    buffer = io.BytesIO()
+    image.save(buffer, format=photo.format, **options, **metadata)
+    return buffer.getvalue()
+
+
+def _tiff_bytes(photo: Photo, stored: np.ndarray) -> bytes:
+    values = stored if photo.has_alpha else stored[..., :3]
+    if photo.is_grey:
+        values = values[..., [1, 3]] if photo.has_alpha else values[..., 1]
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer,
+        np.ascontiguousarray(values),
+        byteorder=">" if photo.original.startswith(b"MM") else "<",
+        photometric="minisblack" if photo.is_grey else "rgb",
+        planarconfig=None if values.ndim == 2 else "contig",
+        extrasamples=["unassalpha"] if photo.has_alpha else None,
+        rowsperstrip=max(1, 2**18 // values[0].nbytes),
+        metadata=None,
+        software=False,
+        **photo.coding,
+    )
+    return buffer.getvalue()

@@ -1,0 +1,120 @@
+"""A photo file to upright pixels."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from PIL import Image, ImageOps
+
+from naturaltone.pipeline.photo import container
+from naturaltone.pipeline.photo.coding import coding_of
+from naturaltone.pipeline.photo.colour import from_inks
+from naturaltone.pipeline.photo.formats import HAS_HEIF
+from naturaltone.pipeline.photo.header import (
+    PHOTOMETRIC,
+    PLANES,
+    bit_depth,
+    open_image,
+    read_only,
+    refuse_unsupported,
+    stamp_in,
+)
+from naturaltone.pipeline.photo.photo import Photo
+from naturaltone.pipeline.photo.pixels import upright
+from naturaltone.pipeline.photo.refusals import MAX_BYTES, MAX_PIXELS, ImageError, check_bytes
+
+if HAS_HEIF:
+    import pillow_heif
+
+# A picture in one piece of memory, which NumPy can look at where it is: a copy of it takes as long as decoding it did.
+Image.core.set_use_block_allocator(1)
+
+
+_ORIENTATION = 0x0112
+_MIN_IS_WHITE, _SEPARATE_PLANES = 0, 2
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Photo:
+    """Decode a photo file of any of `FORMATS`; `ImageError` says why another is refused, from the header if it can."""
+    check_bytes(len(data), max_bytes=max_bytes)
+    image = open_image(data)
+    try:
+        refuse_unsupported(image, max_pixels)
+        depth = bit_depth(image, data)
+        coding = coding_of(image, data)
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        image.load()  # also for the deep formats: OpenCV would fill what a truncated file lacks with nothing
+        if depth > 8:
+            packed, has_alpha, is_grey = _deep_arrays(image, data, depth, orientation)
+        else:
+            # Pillow copies a photo that it has nothing to turn in.
+            packed, has_alpha, is_grey = _arrays(ImageOps.exif_transpose(image) if orientation != 1 else image)
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's plugins meet broken files with whatever their parsers run into
+        what = str(error) or type(error).__name__
+        raise ImageError("truncated", f"the pixels cannot be read ({what}); restore the file from a backup") from None
+    return Photo(
+        packed=packed,
+        has_alpha=has_alpha,
+        format="JPEG" if image.format == "MPO" else str(image.format),
+        # The inks of a CMYK photo have become sRGB.
+        icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile"),
+        is_grey=is_grey,
+        orientation=orientation if orientation in range(1, 9) else 1,
+        coding=coding,
+        original=data,
+        extras=container.extras(data),
+        stamp=stamp_in(image, data),
+        read_only=read_only(image, depth),
+    )
+
+
+def _arrays(image: Image.Image) -> tuple[np.ndarray, bool, bool]:
+    """Pixels (H×W×4 uint8), whether the fourth channel is opacity, and whether the photo is grey; of any 8-bit mode."""
+    if image.mode == "CMYK":
+        return from_inks(image), False, False
+    is_grey = image.mode in ("1", "L", "LA", "La")
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        if image.mode == "La":  # which cannot become RGBA directly
+            image = image.convert("LA")
+        return _packed(image if image.mode == "RGBA" else image.convert("RGBA")), True, is_grey
+    return _packed(image if image.mode == "RGB" else image.convert("RGB")), False, is_grey
+
+
+def _packed(image: Image.Image) -> np.ndarray:
+    """The memory of an RGB or RGBA image as H×W×4 uint8, not a copy of it."""
+    return np.asarray(pa.array(image).flatten()).reshape(image.height, image.width, 4)
+
+
+def _deep_arrays(image: Image.Image, data: bytes, depth: int, orientation: int) -> tuple[np.ndarray, bool, bool]:
+    """As `_arrays`, H×W×3 or H×W×4 uint16, of more than 8 bits: Pillow has no such colour images, OpenCV and libheif do."""
+    if image.mode == "CMYK" or "transparency" in image.info:
+        raise ImageError("unsupported_mode", f"{depth} bits a channel and {image.mode}; save it as RGB or with 8 bits")
+    if image.format == "HEIF":
+        values = np.asarray(pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False))
+        values = values | (values >> depth)  # it comes shifted up, so that white would miss 65535
+        orientation = 1
+    else:
+        if image.format == "TIFF" and image.tag_v2.get(PLANES) == _SEPARATE_PLANES:  # type: ignore[attr-defined]
+            raise ImageError(
+                "unsupported_depth", f"{depth} bits in separate planes; save it interleaved or with 8 bits"
+            )
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if decoded is None or decoded.dtype != np.uint16:
+            raise ImageError("unsupported_depth", f"{depth} bits a channel; save it with 8 or 16")
+        values = decoded if decoded.ndim == 2 else decoded[..., [2, 1, 0, 3][: decoded.shape[2]]]
+        if image.format == "TIFF":
+            orientation = 1  # as libheif, OpenCV turns these itself
+            values = values | (values >> depth) if depth < 16 else values  # and shifts them up
+            if image.tag_v2.get(PHOTOMETRIC) == _MIN_IS_WHITE:  # type: ignore[attr-defined]
+                values = 65535 - values
+        elif depth < 16:
+            values = (values.astype(np.uint32) * 65535 // (2**depth - 1)).astype(np.uint16)
+    values = upright(values, orientation)
+    if values.ndim == 2:
+        return np.repeat(values[..., None], 3, axis=2), False, True
+    return np.ascontiguousarray(values), values.shape[2] == 4, image.mode in ("LA", "I;16")

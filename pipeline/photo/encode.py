@@ -1,0 +1,114 @@
+"""Other pixels into a photo's own file: everything else in it stays."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from naturaltone.pipeline.photo import container
+from naturaltone.pipeline.photo.coding import code, pillow_bytes
+from naturaltone.pipeline.photo.header import bit_depth, open_image, read_only, refuse_unsupported, size, stamp_in
+from naturaltone.pipeline.photo.photo import Photo
+from naturaltone.pipeline.photo.pixels import as_stored, to_8bit
+from naturaltone.pipeline.photo.refusals import MAX_PIXELS, ImageError, check_bytes
+from naturaltone.pipeline.photo.xmp import Stamp, stamped
+
+_THUMBNAIL = 160  # pixels of the long side: what DCF asks of cameras
+_EXTRAS = {
+    "HDR gain map": "HDR gain map, which new pixels would not fit; --hdr drop writes the plain photo without it",
+    "motion video": "enclosed motion video, which new pixels would not fit; --hdr drop writes the plain photo without it",
+    "other pictures": "other picture (depth, stereo or panorama) beside the photo; --hdr drop writes the photo without it",
+}
+
+
+def encode(
+    photo: Photo,
+    pixels: np.ndarray,
+    *,
+    stamp: Stamp | None = None,
+    quality: int | None = None,
+    drop_extras: bool = False,
+) -> bytes:
+    """The photo's own file with other pixels: upright, of the size and depth of `photo.packed`; all else stays.
+
+    A photo with opacity keeps it if the pixels are H×W×3. stamp: what was done, for the file to say. quality: of JPEG, WebP
+    and AVIF (1 to 100; default: at least the file's own). drop_extras: leave out HDR gain maps and motion videos, which a
+    photo with them is refused for otherwise; with new pixels they would be wrong.
+    """
+    refuse_to_rewrite(photo, drop_extras=drop_extras)
+    if photo.has_alpha and pixels.shape[2] == 3:
+        pixels = np.dstack([pixels, photo.packed[..., 3]])
+    stored = np.ascontiguousarray(as_stored(pixels, photo.orientation))
+    try:
+        if photo.format == "AVIF":
+            return pillow_bytes(photo, stored, quality, **_stamped_info(photo, stamp))
+        coded = code(photo, stored, quality)
+        return container.rebuild(
+            photo.original,
+            coded,
+            stamp=stamp,
+            thumbnail=lambda limit: _thumbnail(stored, limit),
+            drop_extras=drop_extras,
+        )
+    except (OSError, ValueError, RuntimeError, struct.error) as error:
+        raise ImageError("unwritable", f"it cannot be written again as {photo.format} ({error})") from None
+
+
+def refuse_to_rewrite(photo: Photo, *, drop_extras: bool = False) -> None:
+    """The `ImageError` with which `encode` would refuse the photo, before any work."""
+    _refuse_to_rewrite(photo.read_only, photo.stamp, photo.extras, drop_extras)
+
+
+def check_rewritable(data: bytes, *, drop_extras: bool = False) -> None:
+    """Refuse a photo file as `decode` and `refuse_to_rewrite` would, as far as its header tells."""
+    check_bytes(len(data))
+    size(data)
+    image = open_image(data)
+    refuse_unsupported(image, MAX_PIXELS)
+    refusal = read_only(image, bit_depth(image, data))
+    _refuse_to_rewrite(refusal, stamp_in(image, data), container.extras(data), drop_extras)
+
+
+def _refuse_to_rewrite(
+    read_only: ImageError | None, stamp: Stamp | None, extras: tuple[str, ...], drop_extras: bool
+) -> None:
+    if stamp is not None:
+        raise ImageError("already_enhanced", f"by {stamp.model}; enhance the original instead")
+    if read_only:
+        raise read_only
+    for extra in extras:
+        if extra in _EXTRAS and not drop_extras:
+            raise ImageError(extra.replace(" ", "_").lower(), f"the file holds an {_EXTRAS[extra]}")
+
+
+def recode(source: str, target: str) -> None:
+    """Decode a JPEG file and encode it again as it was: Pillow's bare cost, for comparison."""
+    image = Image.open(source)
+    image.load()
+    image.save(target, quality="keep")
+
+
+def _stamped_info(photo: Photo, stamp: Stamp | None) -> dict[str, Any]:
+    """What Pillow is to write into an AVIF: it has no container that could be taken over."""
+    info = Image.open(io.BytesIO(photo.original)).info
+    kept = {name: info[name] for name in ("exif", "icc_profile") if info.get(name)}
+    xmp = info.get("xmp")
+    return kept | ({"xmp": stamped(xmp, stamp)} if stamp else {"xmp": xmp} if xmp else {})
+
+
+def _thumbnail(stored: np.ndarray, limit: int) -> bytes:
+    """A JPEG of at most `limit` bytes for the EXIF block; empty if there is none so small."""
+    scale = _THUMBNAIL / max(stored.shape[:2])
+    size = [max(1, round(side * scale)) for side in stored.shape[1::-1]]
+    small = to_8bit(cv2.resize(stored, size, interpolation=cv2.INTER_AREA))
+    for quality in (90, 75, 50, 25):
+        buffer = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(small[..., :3])).save(buffer, format="JPEG", quality=quality)
+        if buffer.tell() <= limit:
+            return buffer.getvalue()
+    return b""

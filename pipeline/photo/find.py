@@ -1,0 +1,30 @@
+"""The photos in a folder, by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from naturaltone.pipeline import storage
+from naturaltone.pipeline.photo.formats import REFUSED_SUFFIXES, SUFFIXES
+
+FOUND_SUFFIXES = SUFFIXES + REFUSED_SUFFIXES
+
+
+def list_photos(source: str) -> Iterator[storage.File]:
+    """All files below `source` that are photos by name, readable or not, in the order of their listing."""
+    return storage.list_files(source, suffixes=FOUND_SUFFIXES)
+
+
+def check_photos(source: str) -> None:
+    """`StorageError` if there is no folder `source` or nothing in it is a photo by name."""
+    storage.check_folder(source)
+    if next(list_photos(source), None) is None:
+        raise storage.StorageError(
+            f"'{source}': no photos here; looked for {', '.join(SUFFIXES)} in the folder and below it"
+        )
+
+
+def find_photos(source: str) -> list[str]:
+    """The URIs of all photos (by name) below `source`; `StorageError` if there are none."""
+    check_photos(source)
+    return [file.uri for file in list_photos(source)]

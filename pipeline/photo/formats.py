@@ -1,0 +1,41 @@
+"""Which files are photos, by name and by their first bytes, and which of those are refused."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from naturaltone.pipeline.photo.refusals import ImageError
+
+HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
+FORMATS = {"JPEG", "MPO", "PNG", "TIFF", "WEBP", "AVIF", *({"HEIF"} if HAS_HEIF else ())}
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif")
+RAW_SUFFIXES = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".kdc", ".mrw", ".nef", ".nrw", ".orf"),
+    *(".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+)
+# Found as photos, to be refused with their reason rather than passed over.
+REFUSED_SUFFIXES = (*RAW_SUFFIXES, ".bmp", ".gif", ".jp2", ".jxl", ".psd")
+NAMED_FORMATS = ("BMP", "GIF", "JPEG2000", "PSD")  # opened only to say what they are
+READABLE = "use JPEG, PNG, TIFF, WebP, AVIF or HEIC"
+RAW = "a camera's RAW file; develop it to JPEG, TIFF or PNG with darktable or RawTherapee first"
+HEIF = "HEIC needs an optional package; install it with `pip install 'naturaltone[heif]'`"
+# First bytes at an offset, and the reason and detail for what they start.
+SIGNATURES = (
+    (0, b"FUJIFILMCCD-RAW", "raw", RAW),
+    (0, b"IIU\0", "raw", RAW),  # Panasonic
+    (0, b"IIRO", "raw", RAW),  # Olympus
+    (0, b"IIRS", "raw", RAW),
+    (0, b"MMOR", "raw", RAW),
+    (0, b"FOVb", "raw", RAW),  # Sigma
+    (4, b"ftypcrx ", "raw", RAW),  # Canon CR3
+    (8, b"CR\x02\0", "raw", RAW),  # Canon CR2, a TIFF
+    *((4, b"ftyp" + brand, "unsupported_format", HEIF) for brand in (b"heic", b"heix", b"mif1", b"hevc", b"heim")),
+    (0, b"\xff\x0a", "unsupported_format", f"JPEG XL; {READABLE}"),
+    (0, b"\0\0\0\x0cJXL ", "unsupported_format", f"JPEG XL; {READABLE}"),
+)
+
+
+def refuse_raw(name: str) -> None:
+    """Refuse a camera's RAW file by its name, before it is read."""
+    if name.lower().endswith(RAW_SUFFIXES):
+        raise ImageError("raw", RAW)

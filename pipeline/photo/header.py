@@ -1,0 +1,119 @@
+"""What a photo file's header says, before a pixel is decoded: format, size, depth, and why it would be refused."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import cv2
+from PIL import Image, UnidentifiedImageError
+
+from naturaltone.pipeline.photo import container
+from naturaltone.pipeline.photo.formats import FORMATS, HAS_HEIF, HEIF, NAMED_FORMATS, RAW, READABLE, SIGNATURES
+from naturaltone.pipeline.photo.refusals import MIN_SIDE, ImageError
+from naturaltone.pipeline.photo.xmp import Stamp, read_stamp
+
+if HAS_HEIF:  # the optional extra [heif]
+    import pillow_heif
+
+    # Thumbnails and depth maps are neither looked at nor rewritten: do not decode them.
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+
+# The limits are ours: decode() reads the size from the header and refuses before a pixel is decoded.
+Image.MAX_IMAGE_PIXELS = None
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it would say is said by ImageError
+
+
+_NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, PHOTOMETRIC, PLANES, _SUB_IFDS, _DNG_VERSION = 254, 258, 262, 284, 330, 50706
+_EXTRA_SAMPLES, _ASSOCIATED, _PHOTOSHOP_LAYERS = 338, 1, 37724
+_RAW_PHOTOMETRICS = (32803, 34892)
+
+
+def size(data: bytes) -> tuple[int, int]:
+    """Width and height of a photo file, from its header; `ImageError` as `decode`."""
+    try:
+        return open_image(data).size
+    except TypeError as error:  # a TIFF without them
+        raise ImageError("truncated", f"the header cannot be read ({error}); restore the file from a backup") from None
+
+
+def stamp_of(data: bytes) -> Stamp | None:
+    """What was done to a photo file, from its header; None if nothing was, or it is no photo."""
+    try:
+        return stamp_in(open_image(data), data)
+    except ImageError:
+        return None
+
+
+def stamp_in(image: Image.Image, data: bytes) -> Stamp | None:
+    return read_stamp(image.info.get("xmp") or container.read(data).xmp)
+
+
+def open_image(data: bytes) -> Image.Image:
+    for offset, signature, reason, detail in SIGNATURES:
+        if data.startswith(signature, offset) and not (detail is HEIF and HAS_HEIF):
+            raise ImageError(reason, detail)
+    try:
+        return Image.open(io.BytesIO(data), formats=(*FORMATS - {"MPO"}, *NAMED_FORMATS))
+    except UnidentifiedImageError:
+        if data[:4] in (b"II*\0", b"MM\0*"):
+            detail = f"a TIFF of a kind that cannot be read; save it with 8 or 16 bits a channel. If it is {RAW}"
+            raise ImageError("unsupported_format", detail) from None
+        raise ImageError(
+            "not_an_image", f"the bytes are no photo of a known format; {READABLE}, or remove the file"
+        ) from None
+    except Exception as error:  # as in decode()
+        raise ImageError("truncated", f"the header cannot be read ({error}); restore the file from a backup") from None
+
+
+def refuse_unsupported(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if image.format not in FORMATS:
+        raise ImageError("unsupported_format", f"{image.format}; {READABLE}")
+    if width * height > max_pixels:
+        raise ImageError("too_large", f"{width}×{height} pixels; the limit is {max_pixels / 1e6:.0f} megapixels")
+    if min(width, height) < MIN_SIDE:
+        raise ImageError("too_small", f"{width}×{height} pixels; each side needs at least {MIN_SIDE}")
+    if image.format == "TIFF" and _is_raw(image.tag_v2):  # type: ignore[attr-defined]
+        raise ImageError("raw", RAW)
+    if image.format not in ("MPO", "HEIF") and getattr(image, "n_frames", 1) > 1:
+        raise ImageError("animated", "the file holds several frames; save the one you want as a photo")
+    if image.mode in ("I", "F"):
+        raise ImageError("unsupported_depth", "32 bits a channel; save it with 8 or 16")
+    if image.mode in ("LAB", "HSV"):
+        raise ImageError("unsupported_mode", f"pixel layout {image.mode}; save it as RGB or grey")
+
+
+def _is_raw(tags: Any) -> bool:
+    # DNG, NEF, ARW and PEF are TIFFs: what Pillow would open is their sensor's mosaic or a thumbnail.
+    is_thumbnail = bool(tags.get(_NEW_SUBFILE_TYPE, 0) & 1) and _SUB_IFDS in tags
+    return _DNG_VERSION in tags or tags.get(PHOTOMETRIC) in _RAW_PHOTOMETRICS or is_thumbnail
+
+
+def bit_depth(image: Image.Image, data: bytes) -> int:
+    # Pillow opens deeper photos as 8-bit without a word, so the headers are asked.
+    if image.format == "PNG":
+        return data[24]
+    if image.format == "TIFF":
+        return int(max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))))  # type: ignore[attr-defined]
+    if image.format == "AVIF":
+        flags = data[data.find(b"av1C") + 6]  # ISO/IEC 14496-12 box of the AV1 specification: high_bitdepth, twelve_bit
+        return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
+    return int(image.info.get("bit_depth", 8))
+
+
+def read_only(image: Image.Image, depth: int) -> ImageError | None:
+    if image.format == "HEIF":
+        return ImageError("unsupported_format", "HEIC is read, not written; convert it to JPEG or AVIF first")
+    if image.mode == "CMYK":
+        return ImageError("unsupported_mode", "CMYK: its inks would be lost; convert it to RGB first")
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        if _PHOTOSHOP_LAYERS in tags:
+            return ImageError("unsupported_mode", "layers, which new pixels would not fit; save it without them")
+        if depth == 8 and _ASSOCIATED in tuple(tags.get(_EXTRA_SAMPLES, ())):
+            what = "opacity multiplied into the colours; save it with plain (unassociated) opacity"
+            return ImageError("unsupported_mode", what)
+    if depth > 8 and image.format not in ("PNG", "TIFF"):
+        return ImageError("unsupported_depth", f"{depth} bits a channel would be cut to 8; save it with 8 bits")
+    return None

@@ -1,0 +1,55 @@
+"""Arrays of pixels: to 8 bits, over white, turned upright and back."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from naturaltone.pipeline.photo.colour import to_srgb
+from naturaltone.pipeline.photo.photo import Photo
+
+
+def training_pixels(photo: Photo) -> np.ndarray:
+    """The photo as the networks see it: H×W×3 uint8 sRGB, transparent places over white, as viewers show them."""
+    pixels = to_srgb(to_8bit(photo.pixels), photo.icc_profile)
+    if photo.alpha is None:
+        return pixels
+    opacity = to_8bit(photo.alpha)[..., None]
+    if opacity.min() == 255:
+        return pixels
+    share = opacity.astype(np.uint32)
+    return ((pixels * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
+
+
+def to_8bit(values: np.ndarray) -> np.ndarray:
+    """uint8 of uint8 or uint16 values, rounded."""
+    return values if values.dtype == np.uint8 else ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """The array turned as EXIF orientation 1–8 asks."""
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return values
+
+
+def as_stored(values: np.ndarray, orientation: int) -> np.ndarray:
+    """The inverse of `upright`."""
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    return values.swapaxes(0, 1) if orientation >= 5 else values
+
+
+def shrink(pixels: np.ndarray, long_side: int) -> np.ndarray:
+    """The photo with its long side at most `long_side`, averaged down; the same array if it is no larger."""
+    scale = long_side / max(pixels.shape[:2])
+    if scale >= 1:
+        return pixels
+    size = [max(1, round(side * scale)) for side in (pixels.shape[1], pixels.shape[0])]
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)

@@ -1,0 +1,27 @@
+"""Why a photo cannot be used: `ImageError` with its reason, and the limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MAX_PIXELS = 200_000_000
+MAX_BYTES = 2**30
+MIN_SIDE = 16
+
+
+class ImageError(ValueError):
+    """A photo that cannot be used, with a stable reason code for reports and HTTP."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImageError, (self.reason, self.detail)
+
+
+def check_bytes(size: int, *, max_bytes: int = MAX_BYTES) -> None:
+    """Refuse a file by its size, before it is read."""
+    if size > max_bytes:
+        raise ImageError("too_large", f"{size / 2**20:.0f} MiB; the limit is {max_bytes / 2**20:.0f} MiB")
