@@ -33,7 +33,9 @@ from naturaltone.pipeline.photo.stored import encode_jpeg
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation import evaluate
 from naturaltone.serving.evaluation import report as evaluation_report
-from naturaltone.serving.evaluation.evaluate import Evaluation, EvaluationPhoto, Scores, Stage
+from naturaltone.serving.evaluation.evaluate import Evaluation, Stage
+from naturaltone.serving.evaluation.measures import Scores
+from naturaltone.serving.evaluation.photos import EvaluationPhoto, folder_photos
 from naturaltone.serving.sheet import sheet
 from naturaltone.training import runs
 from naturaltone.training.alone import train_alone
@@ -158,7 +160,7 @@ def _by_content(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _photos(folder: Path) -> Iterator[EvaluationPhoto]:
-    return evaluate.folder_photos(find_photos(str(folder)), [])
+    return folder_photos(find_photos(str(folder)), [])
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import shutil
 import sys
@@ -23,12 +22,14 @@ from naturaltone.pipeline import storage
 from naturaltone.pipeline.dataset import ingest, shards
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.find import find_photos
+from naturaltone.serving import registry
 from naturaltone.serving.archive import job as archive
 from naturaltone.serving.archive import plan as archive_plan
 from naturaltone.serving.archive import report as archive_report
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation import evaluate
 from naturaltone.serving.evaluation import report as evaluation_report
+from naturaltone.serving.evaluation.photos import folder_photos
 from naturaltone.serving.service import app
 from naturaltone.serving.sheet import sheet
 from naturaltone.training import tracking, train
@@ -105,13 +106,13 @@ def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) 
             )
 
         with _stage("register", seconds, "MLflow registry"):
-            version = register(result)
+            version = registry.register(result.bundle, run_id=result.run_id)
             model_uri = f"models:/{tracking.MODEL_NAME}@{tracking.CHAMPION}"
             enhancer = Enhancer.load(model_uri)
 
         with _stage("evaluate", seconds, "photos that training never saw"):
             uris, held_out = _unseen(photos, store_uri)
-            evaluation = evaluate.evaluate(enhancer, evaluate.folder_photos(uris, []), held_out=held_out)
+            evaluation = evaluate.evaluate(enhancer, folder_photos(uris, []), held_out=held_out)
             tracking.log_evaluation(
                 result.run_id,
                 evaluation_report.to_metrics(evaluation),
@@ -168,13 +169,6 @@ def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) 
     storage.write_bytes(str(out / "summary.json"), json.dumps(summary, indent=1).encode())
     storage.write_bytes(str(out / "report.html"), _report(summary, evaluation, config, out).encode())
     return summary
-
-
-def register(result: train.TrainResult) -> tracking.ModelVersion:
-    """Put a finished run's bundle into the registry, with the script that loads it."""
-    script = importlib.util.find_spec("naturaltone.serving.pyfunc")  # found, not imported: it is MLflow that runs it
-    assert script is not None and script.origin is not None  # a part of this package
-    return tracking.register(result.bundle, run_id=result.run_id, code=Path(script.origin))
 
 
 def format_summary(summary: dict[str, Any], out: Path) -> str:

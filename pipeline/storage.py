@@ -309,6 +309,15 @@ def check_writable(uri: str) -> None:
         raise StorageError(f"'{uri}': nothing can be written to '{place}'; choose a folder that is yours")
 
 
+def check_file_writable(uri: str | None) -> None:
+    """Refuse, before any work, a file (None: there is none) that cannot be written at its end."""
+    if uri is None:
+        return
+    if os.path.isdir(uri):
+        raise StorageError(f"'{uri}' is a folder; name the file that is to be written")
+    check_writable(uri if is_s3(uri) else os.path.dirname(os.path.abspath(uri)))
+
+
 def check_reachable(uri: str) -> None:
     """Fail at once, with the remedy, where retries would hide a wrong endpoint, key or bucket for minutes."""
     if not is_s3(uri):

@@ -7,15 +7,12 @@ the photo itself.
 from __future__ import annotations
 
 import copy
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from naturaltone.pipeline import storage
 from naturaltone.pipeline.photo.colour import from_srgb, to_srgb
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.encode import encode, refuse_to_rewrite
@@ -25,13 +22,11 @@ from naturaltone.pipeline.photo.refusals import MIN_SIDE, ImageError
 from naturaltone.pipeline.photo.xmp import Stamp
 from naturaltone.serving.apply import add_change, affine_models, apply_models
 from naturaltone.serving.exact import generate
-from naturaltone.training import tracking
-from naturaltone.training.checkpoint import BUNDLE_JSON, BUNDLE_TENSORS, Bundle, load_bundle
+from naturaltone.serving.registry import load_model
+from naturaltone.training.checkpoint import Bundle
 from naturaltone.training.step import to_pixels, to_tensor
 
 MAX_STRENGTH = 1.5
-
-PRETRAINED = "pretrained"  # the model that comes with this package, see its card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,39 +113,6 @@ class Enhancer:
 def check_strength(strength: float) -> None:
     if not 0 <= strength <= MAX_STRENGTH:
         raise ValueError(f"strength {strength}: must be between 0 (unchanged) and {MAX_STRENGTH}; 1 is the model's own")
-
-
-def default_model() -> str:
-    """What a command takes that names no model: the registry's champion where there is one, else the model shipped here."""
-    return tracking.CHAMPION_URI if tracking.has_champion() else PRETRAINED
-
-
-def load_model(uri: str) -> tuple[Bundle, str]:
-    """The bundle that `uri` names, and the version to report for it: a name for people, a digest for the weights.
-
-    uri: `pretrained`, a bundle folder, an `s3://` prefix or a registered model (`models:/name@alias`).
-    """
-    if uri == PRETRAINED:
-        name, bundle = PRETRAINED, load_bundle(Path(__file__).parent / PRETRAINED)
-    elif uri.startswith("models:/"):
-        folder, version = tracking.download_model(uri)
-        name = f"{uri.removeprefix('models:/').split('@')[0].split('/')[0]}/{version}"
-        bundle = load_bundle(folder)
-    else:
-        name = uri.rstrip("/").rpartition("/")[2]
-        bundle = _load_stored(uri) if storage.is_s3(uri) else load_bundle(Path(storage.resolve(uri)[1]))
-    return bundle, f"{name}-{bundle.digest}"
-
-
-def _load_stored(uri: str) -> Bundle:
-    storage.check_reachable(uri)
-    with tempfile.TemporaryDirectory() as local:
-        for name in (BUNDLE_JSON, BUNDLE_TENSORS):
-            try:
-                (Path(local) / name).write_bytes(storage.read_bytes(storage.join(uri, name)))
-            except OSError:
-                raise storage.StorageError(f"'{uri}': no {name} there; give the folder of a model bundle") from None
-        return load_bundle(Path(local))
 
 
 def _to_working_size(pixels: np.ndarray, long_side: int) -> np.ndarray:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from naturaltone import cli
-from naturaltone.infra import local
+from naturaltone.infra import exit_codes, local
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation import ablation, evaluate
 from naturaltone.serving.evaluation import report as evaluation_report
+from naturaltone.serving.evaluation.photos import EvaluationPhoto
 from naturaltone.training.checkpoint import Bundle, save_bundle
 from naturaltone.training.config import TrainConfig
 
@@ -56,7 +57,7 @@ def test_a_run_without_one_of_the_losses_is_refused(config: TrainConfig, name: s
 
 
 def test_what_is_missing_is_trained_beside_the_run(models: Path, config: TrainConfig) -> None:
-    plan = ablation.plan("whole", models=models)
+    plan = ablation.make_plan("whole", models=models)
     color, natural = ablation.without_losses(config)
     assert plan.store == "/photos/store"
     assert plan.models == tuple(str(models / name) for name in ("whole-color", "whole-natural", "whole"))
@@ -72,23 +73,23 @@ def test_a_finished_model_of_exactly_that_configuration_is_taken(
     color, natural = ablation.without_losses(config)
     save(models / "whole-color", bundle, color)
     save(models / "whole-natural", bundle, dataclasses.replace(natural, seed=1))
-    assert [one.run_name for one in ablation.plan("whole", models=models).missing] == ["whole-natural"]
+    assert [one.run_name for one in ablation.make_plan("whole", models=models).missing] == ["whole-natural"]
     save(models / "whole-natural", bundle, natural, store="/photos/other")
-    assert [one.run_name for one in ablation.plan("whole", models=models).missing] == ["whole-natural"]
+    assert [one.run_name for one in ablation.make_plan("whole", models=models).missing] == ["whole-natural"]
     save(models / "whole-natural", bundle, natural)
-    assert not ablation.plan("whole", models=models).missing
+    assert not ablation.make_plan("whole", models=models).missing
 
 
 def test_an_unknown_run_is_refused_and_leaves_no_database(tmp_path: Path) -> None:
     with local.environment({"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/none.db"}):
         with pytest.raises(ValueError, match=r"there is no tracking at .*give --models M1 M2 M3, or train it with"):
-            ablation.plan("typo", models=tmp_path)
+            ablation.make_plan("typo", models=tmp_path)
     assert not (tmp_path / "none.db").exists()
 
 
 def test_a_run_that_tracking_does_not_know_is_named(tracking_uri: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no run 'typo' in tracking at 'sqlite:.*naturaltone train STORE --run typo"):
-        ablation.plan("typo", models=tmp_path)
+        ablation.make_plan("typo", models=tmp_path)
 
 
 def test_expectations_are_computed() -> None:
@@ -114,7 +115,7 @@ def test_expectations_are_computed() -> None:
 
 
 def test_the_four_panels_stand_side_by_side(bundle: Bundle, photo: np.ndarray) -> None:
-    photos = [evaluate.EvaluationPhoto(name=name, input=photo) for name in ("a", "<b>")]
+    photos = [EvaluationPhoto(name=name, input=photo) for name in ("a", "<b>")]
     enhancers = [Enhancer(bundle, version=str(number)) for number in range(3)]
     evaluation = ablation.ablate(enhancers, photos, held_out=True)
     assert list(evaluation.table) == ["input", "lambda1", "lambda12", "lambda123"]
@@ -134,7 +135,7 @@ def test_three_given_models_are_compared_on_given_photos(
 ) -> None:
     sheet = tmp_path / "fig6.html"
     command = ["ablation", "any title", "--models", *[str(bundle_folder)] * 3, "--sheet", str(sheet)]
-    assert cli.main(command) == cli.WRONG_USAGE
+    assert cli.main(command) == exit_codes.WRONG_USAGE
     assert "does not name the store it was trained on; give --photos" in capsys.readouterr().err
     command += ["--photos", str(photo_folder / "below")]
     assert cli.main(command) == 0
@@ -150,6 +151,6 @@ def test_an_unknown_run_is_one_line_and_wrong_usage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracking_uri: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["ablation", "typo"]) == cli.WRONG_USAGE
+    assert cli.main(["ablation", "typo"]) == exit_codes.WRONG_USAGE
     captured = capsys.readouterr()
     assert "no run 'typo' in tracking at" in captured.err and captured.err.count("\n") == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from naturaltone import cli
-from naturaltone.infra import local
+from naturaltone.infra import exit_codes, local
 from naturaltone.pipeline import storage
 from naturaltone.training.checkpoint import Bundle, save_bundle
 from naturaltone.training.config import TrainConfig
@@ -20,7 +20,7 @@ from naturaltone.training.config import TrainConfig
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
     def run(*arguments: str) -> str:
-        assert cli.main(list(arguments)) == cli.WRONG_USAGE
+        assert cli.main(list(arguments)) == exit_codes.WRONG_USAGE
         captured = capsys.readouterr()
         assert captured.err.startswith("naturaltone: ") and captured.err.count("\n") == 1, captured.err
         return captured.err
@@ -177,11 +177,11 @@ def test_evaluate_compares_with_references_and_another_model(
     references.mkdir()
     shutil.copy(photo_folder / "below" / "00.png", references)
     arguments = ["evaluate", str(bundle_folder), str(photo_folder / "below"), "--references", str(references)]
-    assert cli.main([*arguments, "--against", str(bundle_folder)]) == cli.SOME_FAILED
+    assert cli.main([*arguments, "--against", str(bundle_folder)]) == exit_codes.SOME_FAILED
     captured = capsys.readouterr()
     assert "ΔE2000 to reference" in captured.out and captured.out.count(f"{bundle_folder.name}-") == 2
     assert "no reference for 12.png: no photo of that name" in captured.err
-    assert cli.main([*arguments, "--json"]) == cli.SOME_FAILED
+    assert cli.main([*arguments, "--json"]) == exit_codes.SOME_FAILED
     printed = json.loads(capsys.readouterr().out)
     assert len(printed["missing_references"]) == 1 and printed["table"]["input"]["psnr"] == 100
 
@@ -226,7 +226,7 @@ def test_evaluate_names_bad_photos_and_goes_on(
 ) -> None:
     shutil.copy(photo_folder / "01.jpg", tmp_path / "good.jpg")
     (tmp_path / "text.jpg").write_text("no photo")
-    assert cli.main(["evaluate", str(bundle_folder), str(tmp_path)]) == cli.SOME_FAILED
+    assert cli.main(["evaluate", str(bundle_folder), str(tmp_path)]) == exit_codes.SOME_FAILED
     captured = capsys.readouterr()
     assert "local contrast gain" in captured.out and "text.jpg: not_an_image" in captured.err
 

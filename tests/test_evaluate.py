@@ -19,17 +19,22 @@ from naturaltone.pipeline.photo.pixels import shrink
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation import evaluate
 from naturaltone.serving.evaluation import report as evaluation_report
+from naturaltone.serving.evaluation.measures import MEASURES
+from naturaltone.serving.evaluation.photos import (
+    EvaluationPhoto,
+    find_references,
+    open_photos,
+    photo_names,
+    with_references,
+)
 from naturaltone.serving.sheet import sheet
 from naturaltone.training.checkpoint import Bundle
 from naturaltone.training.measures import metrics, niqe
 
 
 @pytest.fixture(scope="module")
-def photos(photo: np.ndarray) -> list[evaluate.EvaluationPhoto]:
-    return [
-        evaluate.EvaluationPhoto(name=name, input=pixels)
-        for name, pixels in (("a", photo), ("b", photo[::-1].copy() // 2))
-    ]
+def photos(photo: np.ndarray) -> list[EvaluationPhoto]:
+    return [EvaluationPhoto(name=name, input=pixels) for name, pixels in (("a", photo), ("b", photo[::-1].copy() // 2))]
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +48,7 @@ def page_of(evaluation: evaluate.Evaluation) -> str:
     return sheet.page("t", evaluation_report.sheet_parts(evaluation))
 
 
-def test_the_inputs_own_gain_is_1_and_means_are_over_all_photos(
-    bundle: Bundle, photos: list[evaluate.EvaluationPhoto]
-) -> None:
+def test_the_inputs_own_gain_is_1_and_means_are_over_all_photos(bundle: Bundle, photos: list[EvaluationPhoto]) -> None:
     enhancer = Enhancer(bundle, version="")
     both = evaluate.evaluate(enhancer, photos, held_out=True)
     single = [evaluate.evaluate(enhancer, [one], held_out=True) for one in photos]
@@ -59,19 +62,19 @@ def test_the_inputs_own_gain_is_1_and_means_are_over_all_photos(
     assert both.scores["a"]["result"] == pytest.approx(single[0].scores["a"]["result"], nan_ok=True)
 
 
-def test_every_measure_is_named_and_explained(judge: Bundle, photos: list[evaluate.EvaluationPhoto]) -> None:
+def test_every_measure_is_named_and_explained(judge: Bundle, photos: list[EvaluationPhoto]) -> None:
     with_all = [replace(photo, reference=photo.input) for photo in photos]
     evaluation = evaluate.evaluate(Enhancer(judge, version=""), with_all, natural=photos, held_out=True)
-    assert set(evaluation.table["result"]) == set(evaluate.MEASURES), "each is computed, and no other"
+    assert set(evaluation.table["result"]) == set(MEASURES), "each is computed, and no other"
     text, page = evaluation_report.format_table(evaluation), page_of(evaluation)
-    for measure in evaluate.MEASURES.values():
+    for measure in MEASURES.values():
         assert measure.label in text and measure.meaning in text
         assert measure.label in page
 
 
 def test_niqe_is_compared_at_the_size_of_the_natural_photos(judge: Bundle, astronaut: np.ndarray) -> None:
     evaluation = evaluate.evaluate(
-        Enhancer(judge, version=""), [evaluate.EvaluationPhoto(name="a", input=astronaut)], held_out=True
+        Enhancer(judge, version=""), [EvaluationPhoto(name="a", input=astronaut)], held_out=True
     )
     assert judge.natural_model and judge.working_resolution == 96
     small = shrink(astronaut, 96)
@@ -79,7 +82,7 @@ def test_niqe_is_compared_at_the_size_of_the_natural_photos(judge: Bundle, astro
 
 
 def test_a_bundle_without_natural_photos_says_why_there_is_no_niqe(
-    bundle: Bundle, judge: Bundle, photos: list[evaluate.EvaluationPhoto]
+    bundle: Bundle, judge: Bundle, photos: list[EvaluationPhoto]
 ) -> None:
     without = evaluate.evaluate(Enhancer(bundle, version=""), photos, held_out=True)
     assert "niqe" not in without.table["result"]
@@ -92,7 +95,7 @@ def test_what_no_photo_has_is_a_dash_and_null(bundle: Bundle, photo: np.ndarray)
     blue = photo.copy()
     blue[..., :2] //= 4  # neither skin nor greys
     evaluation = evaluate.evaluate(
-        Enhancer(bundle, version=""), [evaluate.EvaluationPhoto(name="sea", input=blue)], held_out=True
+        Enhancer(bundle, version=""), [EvaluationPhoto(name="sea", input=blue)], held_out=True
     )
     assert math.isnan(evaluation.table["result"]["skin_hue_shift"])
     row = next(line for line in evaluation_report.format_table(evaluation).splitlines() if line.startswith("skin"))
@@ -106,7 +109,7 @@ def test_what_no_photo_has_is_a_dash_and_null(bundle: Bundle, photo: np.ndarray)
 def test_a_mean_leaves_out_photos_without_the_measure(bundle: Bundle, photo: np.ndarray) -> None:
     blue = photo.copy()
     blue[..., :2] //= 4
-    pair = [evaluate.EvaluationPhoto(name=name, input=pixels) for name, pixels in (("skin", photo), ("sea", blue))]
+    pair = [EvaluationPhoto(name=name, input=pixels) for name, pixels in (("skin", photo), ("sea", blue))]
     evaluation = evaluate.evaluate(Enhancer(bundle, version=""), pair, held_out=True)
     skin = evaluation.scores["skin"]["result"]["skin_hue_shift"]
     assert skin > 0 and evaluation.table["result"]["skin_hue_shift"] == skin
@@ -117,15 +120,13 @@ def test_the_intermediate_is_made_by_the_models_own_algorithm(bundle: Bundle, ph
     own = replace(bundle, description={**bundle.description, "lineage": {"algorithm": tone.algorithm_id(clahe)}})
     nothing_said = replace(bundle, description={"working_resolution": 96})
     for model, algorithm in ((own, clahe), (bundle, tone.LOCAL_LAPLACIAN), (nothing_said, tone.LOCAL_LAPLACIAN)):
-        photos = [evaluate.EvaluationPhoto(name="a", input=photo)]
+        photos = [EvaluationPhoto(name="a", input=photo)]
         evaluation = evaluate.evaluate(Enhancer(model, version=""), photos, held_out=True)
         shown = evaluation.examples[0].pictures["intermediate"]
         assert np.array_equal(shown, tone.intermediate(photo, algorithm))
 
 
-def test_another_model_is_a_stage_of_its_own(
-    bundle: Bundle, judge: Bundle, photos: list[evaluate.EvaluationPhoto]
-) -> None:
+def test_another_model_is_a_stage_of_its_own(bundle: Bundle, judge: Bundle, photos: list[EvaluationPhoto]) -> None:
     enhancer, other = Enhancer(judge, version="first-1"), Enhancer(bundle, version="<second>-2")
     evaluation = evaluate.evaluate(enhancer, photos, held_out=True, against=other)
     assert list(evaluation.labels) == ["input", "intermediate", "result", "against"]
@@ -135,7 +136,7 @@ def test_another_model_is_a_stage_of_its_own(
     assert "<second>" not in page and "&lt;second&gt;-2" in page
 
 
-def test_the_best_of_what_was_made_is_marked(bundle: Bundle, photos: list[evaluate.EvaluationPhoto]) -> None:
+def test_the_best_of_what_was_made_is_marked(bundle: Bundle, photos: list[EvaluationPhoto]) -> None:
     evaluation = evaluate.evaluate(Enhancer(bundle, version=""), photos, held_out=True)
     table = evaluation.table
     best = max(("intermediate", "result"), key=lambda stage: table[stage]["naturalness"])
@@ -151,12 +152,12 @@ def test_the_best_of_what_was_made_is_marked(bundle: Bundle, photos: list[evalua
 
 
 def test_the_page_shows_the_first_photos_and_the_worst_ones(
-    bundle: Bundle, photo: np.ndarray, photos: list[evaluate.EvaluationPhoto]
+    bundle: Bundle, photo: np.ndarray, photos: list[EvaluationPhoto]
 ) -> None:
-    same = [evaluate.EvaluationPhoto(name=f"{number:02}", input=photo) for number in range(14)]
+    same = [EvaluationPhoto(name=f"{number:02}", input=photo) for number in range(14)]
     last = photo // 12 + 100  # flat and grey: its noise and colours change most
     evaluation = evaluate.evaluate(
-        Enhancer(bundle, version=""), [*same, evaluate.EvaluationPhoto(name="last", input=last)], held_out=True
+        Enhancer(bundle, version=""), [*same, EvaluationPhoto(name="last", input=last)], held_out=True
     )
     names = [example.name for example in evaluation.examples]
     assert "last" in names and "13" not in names and len(names) == 13
@@ -166,7 +167,7 @@ def test_the_page_shows_the_first_photos_and_the_worst_ones(
     assert "of all photos the worst in" in page and page.count("<img") == 13 * 3 and "13 of the 15 photos" in page
 
 
-def test_photos_of_the_same_name_stay_apart(bundle: Bundle, photos: list[evaluate.EvaluationPhoto]) -> None:
+def test_photos_of_the_same_name_stay_apart(bundle: Bundle, photos: list[EvaluationPhoto]) -> None:
     twins = [replace(photo, name="IMG_1.jpg") for photo in photos]
     evaluation = evaluate.evaluate(Enhancer(bundle, version=""), twins, held_out=True)
     assert evaluation.photos == 2
@@ -176,10 +177,10 @@ def test_a_folder_of_photos_is_read_and_counted(photo_folder: Path, tmp_path: Pa
     folder = Path(shutil.copytree(photo_folder / "below", tmp_path / "photos"))
     (folder / "text.jpg").write_text("no photo")
     rejects: list[str] = []
-    photos, held_out = evaluate.open_photos(str(folder), rejects)
+    photos, held_out = open_photos(str(folder), rejects)
     assert [photo.name for photo in photos] == ["00.png", "12.png"] and held_out
     assert len(rejects) == 1 and "text.jpg: not_an_image" in rejects[0]
-    assert evaluate.photo_names(str(folder)) == ["00.png", "12.png", "text.jpg"]
+    assert photo_names(str(folder)) == ["00.png", "12.png", "text.jpg"]
 
 
 def test_nothing_to_read_is_refused(bundle: Bundle) -> None:
@@ -200,12 +201,12 @@ def test_references_go_by_the_name_without_suffix(
     (references / "02.jpg").write_text("no photo")
     (references / "unrelated.jpg").write_bytes(to_file(photo))
 
-    names = evaluate.photo_names(str(inputs))
-    found = evaluate.find_references(str(references), names)
+    names = photo_names(str(inputs))
+    found = find_references(str(references), names)
     assert set(found) == {"00", "12", "02"}
     missing: list[str] = []
-    photos, held_out = evaluate.open_photos(str(inputs), [])
-    with_them = evaluate.with_references(photos, found, missing)
+    photos, held_out = open_photos(str(inputs), [])
+    with_them = with_references(photos, found, missing)
     evaluation = evaluate.evaluate(Enhancer(bundle, version=""), with_them, held_out=held_out)
     assert sorted(line.partition(":")[0] for line in missing) == ["01.jpg", "02.jpg", "12.png"]
     reasons = " ".join(sorted(missing))
@@ -224,13 +225,13 @@ def test_references_go_by_the_name_without_suffix(
 def test_references_of_other_photos_are_refused(photo_folder: Path, tmp_path: Path) -> None:
     shutil.copy(photo_folder / "01.jpg", tmp_path / "one.jpg")
     with pytest.raises(ValueError, match=r"no photo there is named as one of those to evaluate \(such as '01\.jpg'"):
-        evaluate.find_references(str(tmp_path), ["01.jpg"])
+        find_references(str(tmp_path), ["01.jpg"])
     shutil.copy(photo_folder / "below" / "00.png", tmp_path / "one.png")
     with pytest.raises(ValueError, match=r"both '.*one\.jpg' and '.*one\.png' are named 'one'"):
-        evaluate.find_references(str(tmp_path), ["one.jpg"])
+        find_references(str(tmp_path), ["one.jpg"])
 
 
-def test_the_slider_can_be_touched_and_driven_by_keys(bundle: Bundle, photos: list[evaluate.EvaluationPhoto]) -> None:
+def test_the_slider_can_be_touched_and_driven_by_keys(bundle: Bundle, photos: list[EvaluationPhoto]) -> None:
     evaluation = evaluate.evaluate(Enhancer(bundle, version=""), photos, held_out=False)
     page = page_of(evaluation)
     assert "(too few to hold any out)" in page
@@ -248,7 +249,7 @@ def test_the_slider_can_be_touched_and_driven_by_keys(bundle: Bundle, photos: li
 def test_names_cannot_break_the_page(bundle: Bundle, photo: np.ndarray) -> None:
     name = "<script>\"&'.jpg"
     evaluation = evaluate.evaluate(
-        Enhancer(bundle, version=""), [evaluate.EvaluationPhoto(name=name, input=photo)], held_out=True
+        Enhancer(bundle, version=""), [EvaluationPhoto(name=name, input=photo)], held_out=True
     )
     pixels = np.zeros((20, 20, 3), np.uint8)
     page = sheet.page(
@@ -267,12 +268,12 @@ def test_a_table_marks_the_cells_that_it_is_told(photo: np.ndarray) -> None:
 def test_a_store_gives_its_held_out_photos(tmp_path: Path) -> None:
     empty = shards.empty_store(str(tmp_path), algorithm="test", long_side=96)
     shards.update_manifest(empty, lambda store: store)
-    photos, held_out = evaluate.open_photos(str(tmp_path), [])
-    assert not list(photos) and not held_out and evaluate.photo_names(str(tmp_path)) == []
+    photos, held_out = open_photos(str(tmp_path), [])
+    assert not list(photos) and not held_out and photo_names(str(tmp_path)) == []
 
 
 def test_natural_photos_are_scored_by_how_far_they_are_left_alone(bundle: Bundle, photo: np.ndarray) -> None:
-    natural = [evaluate.EvaluationPhoto(name="n", input=photo), evaluate.EvaluationPhoto(name="m", input=photo // 2)]
+    natural = [EvaluationPhoto(name="n", input=photo), EvaluationPhoto(name="m", input=photo // 2)]
     enhancer = Enhancer(bundle, version="v")
     result = evaluate.evaluate(enhancer, natural[:1], natural=natural, held_out=True)
     expected = np.mean([metrics.psnr(enhancer.enhance(one.input), one.input) for one in natural])

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from naturaltone import cli, serving
-from naturaltone.serving.enhancer import PRETRAINED, Enhancer
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.serving.registry import PRETRAINED
 from naturaltone.training.measures import metrics
 
 FOLDER = Path(serving.__file__).parent / PRETRAINED

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from naturaltone import cli
-from naturaltone.infra import local
+from naturaltone.infra import exit_codes, local
 from naturaltone.pipeline import s3, storage, stream, tone
 from naturaltone.pipeline.dataset import shards
 from naturaltone.pipeline.photo.stored import encode_jpeg
@@ -362,7 +362,7 @@ def refused(
     monkeypatch.setattr(local, "ray_session", no_ray)
 
     def run(*arguments: str) -> str:
-        assert cli.main([*arguments]) == cli.WRONG_USAGE
+        assert cli.main([*arguments]) == exit_codes.WRONG_USAGE
         captured = capsys.readouterr()
         assert captured.err.startswith("naturaltone: ") and captured.err.count("\n") == 1, captured.err
         return captured.err

@@ -11,12 +11,13 @@ from typing import Any
 
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.photo.formats import refuse_raw
-from naturaltone.pipeline.photo.header import size, stamp_of
+from naturaltone.pipeline.photo.header import size
 from naturaltone.pipeline.photo.refusals import ImageError, check_bytes
 from naturaltone.serving.archive.attempts import MOST, attempt
 from naturaltone.serving.archive.plan import PHOTO, PROBLEM, REFUSED, SIDECAR, Options
 from naturaltone.serving.archive.report import COPIED, ENHANCED, FAILED, SKIPPED, Entry
 from naturaltone.serving.enhancer import Enhancer
+from naturaltone.serving.outputs import read_output, refuse_foreign
 from naturaltone.serving.room import room_for
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, or of somebody's part of it
@@ -73,16 +74,16 @@ def _enhance(row: dict[str, Any], job: Job, enhancer: Enhancer, entry: Entry) ->
     check_bytes(row["bytes"])
     options, target = job.options, _place(job.target, row)
     key = _key(entry)
-    output = _read_if_there(target)
-    stamp = None if output is None else stamp_of(output)
-    if output is not None and stamp is not None and stamp.source == key:
+    output = read_output(target)
+    if output is not None and output.stamp is not None and output.stamp.source == key:
         # Done by a run, or a worker, that was killed before it could say so.
-        width, height = size(output)
+        width, height = size(output.data)
         return replace(entry, megapixels=width * height / 1e6)
     data = storage.read_bytes(_place(job.source, row))
-    is_ours = row["ours"] or (stamp is not None and stamp.source.partition("-")[0] == key.partition("-")[0])
-    if output is not None and not is_ours and (output != data or options.strength > 0):
-        raise ImageError("output_exists", f"'{target}' is not ours; move it, or choose another target")
+    if output is not None and (output.data != data or options.strength > 0):
+        stamped = output.stamp.source if output.stamp else ""
+        if not row["ours"] and stamped.partition("-")[0] != key.partition("-")[0]:
+            refuse_foreign(target)
     width, height = size(data)
     with room_for(width * height / 1e6):
         enhanced = enhancer.enhance_file(
@@ -103,7 +104,7 @@ def _copy(row: dict[str, Any], job: Job, entry: Entry) -> Entry:
     is_there = storage.exists(target)
     if not (is_there and storage.same_content(source, target)):
         if is_there and not row["ours"]:
-            raise ImageError("output_exists", f"'{target}' is not ours; move it, or choose another target")
+            refuse_foreign(target)
         storage.copy(source, target, modified=row["modified"] if job.options.keep_mtime else None)
     return replace(entry, status=COPIED, settings=job.options.of_skipped)
 
@@ -160,10 +161,3 @@ def _key(entry: Entry) -> str:
 
 def _place(folder: str, row: dict[str, Any]) -> str:
     return storage.join(folder, os.fsdecode(row["name"]))
-
-
-def _read_if_there(uri: str) -> bytes | None:
-    try:
-        return storage.read_bytes(uri)
-    except FileNotFoundError:
-        return None

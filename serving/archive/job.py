@@ -74,17 +74,27 @@ def describe_failures(summary: Summary) -> Iterator[str]:
         yield f"and {len(summary.failures) - _SHOWN_FAILURES} more failures, all in the report"
 
 
+@contextlib.contextmanager
+def planned(
+    source: str, target: str, model: str, options: Options, *, dry_run: bool = False
+) -> Iterator[tuple[Plan, Report]]:
+    """What is to be done from `source` to `target`, and the report to write, while this process has the target for itself.
+
+    `ValueError` before any work for folders that lie in each other, cannot be used, or are in use. dry_run: nothing is to be
+    written, so the target need not be free.
+    """
+    source, target = check(source, target)
+    with contextlib.nullcontext() if dry_run else lease.hold(storage.join(target, FOLDER, LOCK)):
+        report = Report(target)
+        yield make_plan(source, target, report, model=model, options=options, is_held=not dry_run), report
+
+
 def enhance_archive(source: str, target: str, enhancer: Enhancer, options: Options | None = None) -> Summary:
     """Do everything below the folder `source` that is not done yet into the same places below `target`; see `Options`.
 
-    `source` is only read. `ValueError` before any work for folders that lie in each other, cannot be used, or are in use;
-    `ArchiveStopped` if `target` is full. Needs Ray.
+    `source` is only read. `ValueError` as `planned`; `ArchiveStopped` if `target` is full. Needs Ray.
     """
-    options = options or Options()
-    source, target = check(source, target)
-    with lease.hold(storage.join(target, FOLDER, LOCK)):
-        report = Report(target)
-        plan = make_plan(source, target, report, model=enhancer.version, options=options)
+    with planned(source, target, enhancer.version, options or Options()) as (plan, report):
         return run(plan, report, enhancer)
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from naturaltone.serving.enhancer import Enhancer
-from naturaltone.serving.evaluation.evaluate import MEASURES, Evaluation, EvaluationPhoto, Stage, score
+from naturaltone.serving.evaluation.evaluate import Evaluation, Stage, score
+from naturaltone.serving.evaluation.measures import MEASURES
+from naturaltone.serving.evaluation.photos import EvaluationPhoto
 from naturaltone.serving.evaluation.report import sheet_parts
 from naturaltone.serving.sheet import sheet
 from naturaltone.training import tracking
@@ -62,7 +64,7 @@ def given(models: Iterable[str]) -> Plan:
     return Plan(models=(*parts, whole), store=_store_of(Enhancer.load(whole).bundle.description))
 
 
-def plan(run: str, *, models: Path) -> Plan:
+def make_plan(run: str, *, models: Path) -> Plan:
     """The three models of Fig. 6 for the run `run`, which has all losses; its bundle is `models`/`run` or registered.
 
     The other two have its configuration, seed and store, with the weights of the losses that they lack at 0. A bundle of

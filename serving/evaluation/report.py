@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from naturaltone.serving.evaluation.evaluate import MEASURES, Evaluation, Example, Measure, Scores
+from naturaltone.serving.evaluation.evaluate import Evaluation, Example
+from naturaltone.serving.evaluation.measures import MEASURES, Measure, Scores
 from naturaltone.serving.sheet import sheet
 
 GIVEN = ("input", "reference")  # stages that no algorithm made

@@ -20,7 +20,7 @@ import pytest
 import ray
 
 from naturaltone import cli
-from naturaltone.infra import local
+from naturaltone.infra import exit_codes, local
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.formats import SUFFIXES
@@ -191,7 +191,7 @@ def test_two_runs_at_once_on_one_target_are_one_too_many(
     target = tmp_path / "enhanced"
     with lease.hold(str(target / FOLDER / LOCK)):
         command = ["enhance", str(photo_folder), str(target), "--model", str(bundle_folder)]
-        assert cli.main(command) == cli.WRONG_USAGE
+        assert cli.main(command) == exit_codes.WRONG_USAGE
     line = capsys.readouterr().err.splitlines()[-1]
     assert f"process {os.getpid()} on" in line and "is writing there" in line and str(target) in line
     assert outputs(target) == {}
@@ -380,11 +380,11 @@ def test_a_single_photo_is_not_written_over_another_and_takes_no_options_of_a_fo
     command = ["enhance", str(photo), str(other), "--model", str(bundle_folder)]
     for more, words in (([], "exists, and naturaltone did not make it"), (["--dry-run"], "--dry-run is for a folder"),
                         (["--quality", "500"], "--quality 500: must be between 1 and 100")):  # fmt: skip
-        assert cli.main([*command, *more]) == cli.WRONG_USAGE
+        assert cli.main([*command, *more]) == exit_codes.WRONG_USAGE
         assert words in capsys.readouterr().err
     assert other.read_bytes() == photo.read_bytes()
     new = ["enhance", str(photo), str(tmp_path / "new.jpg"), "--model", str(bundle_folder)]
-    assert cli.main(new) == cli.main(new) == cli.OK, "its own earlier result may go"
+    assert cli.main(new) == cli.main(new) == exit_codes.OK, "its own earlier result may go"
 
 
 def test_limits_and_globs_choose_and_new_and_changed_photos_are_done_next_time(
@@ -455,7 +455,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
 ) -> None:
     target = tmp_path / "target"
     command = ["enhance", str(mixed), str(target), "--model", str(bundle_folder), "--dry-run"]
-    assert cli.main(command) == cli.OK
+    assert cli.main(command) == exit_codes.OK
     said = capsys.readouterr().out
     for words in (
         "4  photos to enhance",
@@ -469,7 +469,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     assert not target.exists()
     target.mkdir()
     (target / ".01234567.naturaltone.tmp").write_bytes(b"of a run that is going on")
-    assert cli.main(command) == cli.OK
+    assert cli.main(command) == exit_codes.OK
     assert [path.name for path in target.iterdir()] == [".01234567.naturaltone.tmp"]
 
 
@@ -489,9 +489,9 @@ def test_the_command_ends_with_a_summary_a_sheet_and_the_right_code(
     (source / "cut.jpg").write_bytes((source / "01.jpg").read_bytes()[:700])
     command = [sys.executable, "-m", "naturaltone", "enhance", str(source), str(target), "--model", str(bundle_folder)]
     done = subprocess.run([*command, "--sheet", str(sheet)], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == cli.SOME_FAILED, done.stderr
+    assert done.returncode == exit_codes.SOME_FAILED, done.stderr
     assert "24 enhanced, 0 copied, 0 left alone, 1 failed (1 truncated), 0 done before" in done.stdout
     assert "failed cut.jpg: truncated:" in done.stderr and "Traceback" not in done.stderr
     assert sheet.read_text().count('class="photo"') == 24
     again = subprocess.run([*command, "--exclude", "cut.jpg"], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert again.returncode == cli.OK and "24 done before" in again.stdout, again.stderr
+    assert again.returncode == exit_codes.OK and "24 done before" in again.stdout, again.stderr

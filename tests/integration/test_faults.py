@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from naturaltone import cli
-from naturaltone.infra import local
+from naturaltone.infra import exit_codes, local
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.dataset import ingest, shards
 from tests.fault_proxy import Faults, fault_proxy
@@ -93,7 +93,7 @@ def test_a_server_that_refuses_writes_ends_the_ingest_without_a_partial_object(
             text=True,
             timeout=120,
         )
-    assert finished.returncode == cli.RUN_FAILED, finished.stderr
+    assert finished.returncode == exit_codes.RUN_FAILED, finished.stderr
     assert "the server refuses it (AccessDenied)" in finished.stderr.splitlines()[-1]
     assert "Traceback" not in finished.stderr
     assert proxy.injected["refuse_write"] < 20, "not tried again and again"
@@ -104,10 +104,10 @@ def test_wrong_keys_and_a_missing_bucket_end_the_command_at_once(
     object_store: local.ObjectStore, photo_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["ingest", str(photo_folder), "--role", "input", "--to"]
-    assert cli.main([*arguments, "s3://elsewhere/store"]) == cli.WRONG_USAGE
+    assert cli.main([*arguments, "s3://elsewhere/store"]) == exit_codes.WRONG_USAGE
     assert "there is no bucket 'elsewhere'" in capsys.readouterr().err
     with local.environment({"AWS_SECRET_ACCESS_KEY": "wrong"}):
-        assert cli.main([*arguments, f"{object_store.uri}/store"]) == cli.WRONG_USAGE
+        assert cli.main([*arguments, f"{object_store.uri}/store"]) == exit_codes.WRONG_USAGE
     assert "AWS_SECRET_ACCESS_KEY" in capsys.readouterr().err
 
 

@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from naturaltone import cli
-from naturaltone.infra import local
+from naturaltone.infra import exit_codes, local
 from naturaltone.pipeline import storage
 from naturaltone.training import checkpoint, runs
 from naturaltone.training import train as training
@@ -253,7 +253,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_with_space_elastic_workers_go_
     settings = [f"{name}={value}" for name, value in SETTINGS.items()]
     command = ["train", full, "--recipe", "smoke", *(word for setting in settings for word in ("--set", setting))]
     code = cli.main([*command, "--run", "full", "--workers", "1"])
-    assert code == cli.RUN_FAILED
+    assert code == exit_codes.RUN_FAILED
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("naturaltone: run 'full' stopped: checkpoint not written: ")
     assert "No space left on device" in line and line.endswith("resume it with --run full")

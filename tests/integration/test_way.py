@@ -17,17 +17,18 @@ import pytest
 from PIL import Image
 
 from naturaltone.infra import local
-from naturaltone.infra.demo import register
 from naturaltone.pipeline import storage, stream, tone
 from naturaltone.pipeline.dataset import ingest, shards
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.pixels import shrink
 from naturaltone.pipeline.photo.stored import decode_rgb, encode_jpeg
+from naturaltone.serving import registry
 from naturaltone.serving.archive import job as archive
 from naturaltone.serving.archive import plan as archive_plan
 from naturaltone.serving.archive.report import FOLDER, JSON_LINES, PARQUET
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation import evaluate
+from naturaltone.serving.evaluation.photos import open_photos
 from naturaltone.serving.service import app
 from naturaltone.training import checkpoint, tracking
 from naturaltone.training.config import TrainConfig
@@ -191,7 +192,7 @@ def test_every_steps_losses_and_activations_are_tracked(trained: TrainResult, co
 
 @pytest.fixture(scope="module")
 def champion(trained: TrainResult) -> str:
-    register(trained)
+    registry.register(trained.bundle, run_id=trained.run_id)
     return "models:/naturaltone@champion"
 
 
@@ -213,12 +214,12 @@ def test_nothing_in_the_registered_model_is_pickled(champion: str) -> None:
 
 
 def test_a_second_model_becomes_the_challenger_not_the_champion(champion: str, trained: TrainResult) -> None:
-    second = register(trained)
+    second = registry.register(trained.bundle, run_id=trained.run_id)
     assert tracking.aliases() == {"champion": "1", "challenger": second.version}
 
 
 def test_evaluation_takes_a_stores_held_out_photos(store: str, bundle_folder: Path) -> None:
-    photos, held_out = evaluate.open_photos(store, [])
+    photos, held_out = open_photos(store, [])
     result = evaluate.evaluate(Enhancer.load(str(bundle_folder)), photos, held_out=held_out)
     opened = shards.open_store(store)
     assert result.photos == opened.count("input", "test") > 0 and held_out

@@ -1,0 +1,135 @@
+"""`naturaltone enhance`: one photo, or a whole folder of them."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+
+from naturaltone.infra.commands.shared import MODEL_HELP
+from naturaltone.infra.exit_codes import OK, SOME_FAILED
+
+HELP = "enhance one photo, or a whole tree into a parallel one; originals stay untouched"
+EXAMPLE = """example: naturaltone enhance photo.jpg better.jpg
+         naturaltone enhance ~/photos ~/enhanced --dry-run
+         naturaltone enhance ~/photos ~/enhanced --strength 0.8 --sheet before-after.html
+
+The same command again goes on where it was, and does only what is new. What was done to each file, and why not,
+lies in DST/naturaltone-report. Exit code 1: finished, but some photos failed."""
+
+_FOLDER_ONLY = ("dry_run", "sheet", "photos_only", "copy_others", "no_mtime", "limit", "include", "exclude")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", help="a photo or a folder: a path, file:// or s3://")
+    parser.add_argument("target", metavar="DST", help="where the enhanced ones go; never inside SRC")
+    parser.add_argument("--model", help=MODEL_HELP)
+    parser.add_argument("--strength", type=float, default=1.0, help="0 unchanged, 1 the model's own, up to 1.5")
+    parser.add_argument(
+        "--quality", metavar="N", type=int, help="of JPEG, WebP and AVIF, 1 to 100 (default: a JPEG's own, else 95)"
+    )
+    parser.add_argument(
+        "--hdr",
+        choices=["skip", "drop"],
+        default="skip",
+        help="photos with an HDR gain map or a motion video: skip them, or drop what new pixels would not fit",
+    )
+    parser.add_argument(
+        "--exact", action="store_true", help="one photo: run the network on every pixel; slow, to compare"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="a folder: only say what would be done, and how long it takes"
+    )
+    parser.add_argument(
+        "--sheet", metavar="FILE", help="a folder: write an HTML page with a slider before/after a photo"
+    )
+    parser.add_argument("--photos-only", action="store_true", help="a folder: leave out screenshots and graphics")
+    parser.add_argument("--copy-others", action="store_true", help="a folder: copy what is not enhanced, videos too")
+    parser.add_argument(
+        "--no-mtime", action="store_true", help="a folder: outputs are as new as they are, not as their source"
+    )
+    parser.add_argument("--limit", metavar="N", type=int, help="a folder: at most so many files this time")
+    parser.add_argument(
+        "--include", metavar="GLOB", action="append", default=[], help="a folder: only files like '2019/*'; repeatable"
+    )
+    parser.add_argument(
+        "--exclude",
+        metavar="GLOB",
+        action="append",
+        default=[],
+        help="a folder: no files like '*/thumbs/*'; repeatable",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    from naturaltone.pipeline import storage
+    from naturaltone.serving.archive.plan import Options
+    from naturaltone.serving.enhancer import check_strength
+
+    check_strength(options.strength)
+    storage.check_reachable(options.source)
+    chosen = Options(
+        strength=options.strength,
+        quality=options.quality,
+        drop_hdr=options.hdr == "drop",
+        photos_only=options.photos_only,
+        copy_others=options.copy_others,
+        keep_mtime=not options.no_mtime,
+        limit=options.limit,
+        include=tuple(options.include),
+        exclude=tuple(options.exclude),
+    )
+    return _photo(options) if storage.exists(options.source) else _archive(options, chosen)
+
+
+def _photo(options: argparse.Namespace) -> int:
+    from naturaltone.serving.enhancer import Enhancer
+    from naturaltone.serving.registry import default_model
+    from naturaltone.serving.single import enhance_photo
+
+    for name in _FOLDER_ONLY:
+        if getattr(options, name):
+            raise ValueError(
+                f"--{name.replace('_', '-')} is for a folder, and '{options.source}' is a photo; leave it out"
+            )
+    enhanced, version = enhance_photo(
+        options.source,
+        options.target,
+        load=lambda: Enhancer.load(options.model or default_model()),
+        strength=options.strength,
+        quality=options.quality,
+        drop_extras=options.hdr == "drop",
+        exact=options.exact,
+    )
+    print(f"{options.target}: {enhanced.megapixels:.1f} megapixels, enhanced by {version}")
+    return OK
+
+
+def _archive(options: argparse.Namespace, chosen) -> int:  # type: ignore[no-untyped-def]
+    from naturaltone.infra.local import cores, ray_session
+    from naturaltone.pipeline import storage
+    from naturaltone.serving.archive import job, preview
+    from naturaltone.serving.archive.plan import check
+    from naturaltone.serving.archive.report import FOLDER
+    from naturaltone.serving.enhancer import Enhancer
+    from naturaltone.serving.registry import default_model
+
+    if options.exact:
+        raise ValueError("--exact is for one photo, to compare; leave it out for a folder")
+    source, target = check(options.source, options.target)
+    storage.check_file_writable(options.sheet)
+    enhancer = Enhancer.load(options.model or default_model())
+    with job.planned(source, target, enhancer.version, chosen, dry_run=options.dry_run) as (plan, report):
+        if options.dry_run:
+            print(preview.describe(plan, preview.estimate(plan, enhancer, cores=cores()), cores=cores()))
+            return OK
+        # Starting Ray takes longer than finding nothing to do.
+        with ray_session() if plan.todo.num_rows else contextlib.nullcontext():
+            summary = job.run(plan, report, enhancer)
+        if options.sheet:
+            storage.write_bytes(options.sheet, preview.contact_sheet(source, target, report).encode())
+    for line in job.describe_failures(summary):
+        print(line, file=sys.stderr)
+    print(f"{job.describe(summary)} by {enhancer.version}")
+    print(f"what was done to each file, and why not: {storage.join(target, FOLDER)}")
+    return SOME_FAILED if summary.counts.get("failed") else OK

@@ -1,0 +1,69 @@
+"""Trainings started from a command: how many workers, on which Ray, and one run after the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from naturaltone.infra import local
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.train import TrainResult, check
+from naturaltone.training.train import train as run_training
+
+Workers = int | tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """A run to be trained: its name, configuration, and the folder of its bundle.
+
+    intermediates, beside: see `training.train.train`.
+    """
+
+    name: str
+    config: TrainConfig
+    bundle: Path
+    intermediates: str | None = None
+    beside: str | None = None
+
+
+def train(store: str, runs: Sequence[TrainingRun], *, workers: Workers) -> list[TrainResult]:
+    """Train the runs one after the other, in one Ray session; what can be refused is, before Ray starts."""
+    if not os.environ.get("RAY_ADDRESS"):
+        local.check_workers(workers)
+    for run in runs:
+        check(store, run.config, workers=workers, intermediates=run.intermediates)
+    with local.ray_session():
+        use_gpu = local.check_workers(workers)
+        return [
+            run_training(
+                store,
+                run.config,
+                run_name=run.name,
+                workers=workers,
+                use_gpu=use_gpu,
+                bundle=run.bundle,
+                intermediates=run.intermediates,
+                beside=run.beside,
+            )
+            for run in runs
+        ]
+
+
+def default_workers() -> int:
+    """A worker for each GPU of this machine, or one."""
+    return max(1, local.num_gpus())
+
+
+def parse_workers(text: str) -> Workers:
+    """`N` or `MIN-MAX` DDP workers."""
+    fewest, separator, most = text.partition("-")
+    if not fewest.isdecimal() or (separator and not most.isdecimal()):
+        raise ValueError(f"--workers '{text}': give a number, or MIN-MAX as in 2-8")
+    if not separator:
+        return int(fewest)
+    if not 1 <= int(fewest) <= int(most):
+        raise ValueError(f"--workers '{text}': MIN must be at least 1 and at most MAX")
+    return int(fewest), int(most)

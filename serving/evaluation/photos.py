@@ -1,0 +1,138 @@
+"""The photos to evaluate on: a store's held-out ones or those of a folder, with references and natural photos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from naturaltone.pipeline import storage
+from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.dataset.shards import LONG_SIDE
+from naturaltone.pipeline.photo.decode import decode
+from naturaltone.pipeline.photo.find import find_photos
+from naturaltone.pipeline.photo.pixels import shrink, training_pixels
+from naturaltone.pipeline.photo.refusals import ImageError
+from naturaltone.pipeline.photo.stored import decode_rgb
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPhoto:
+    """A photo to score: H×W×3 uint8 sRGB pixels, and how it should look if somebody knows, as large."""
+
+    name: str
+    input: np.ndarray
+    reference: np.ndarray | None = None
+
+
+def open_photos(uri: str, rejects: list[str]) -> tuple[Iterator[EvaluationPhoto], bool]:
+    """The photos at `uri`, and whether training never saw them: a store's held-out inputs, or any folder of photos.
+
+    A folder is taken as held out: only its owner knows.
+    """
+    store = _store_at(uri)
+    if store is None:
+        return folder_photos(find_photos(uri), rejects), True
+    split = _split(store)
+    return _store_photos(store, "input", split), split == "test"
+
+
+def natural_photos(folder: str | None, photos: str, rejects: list[str]) -> Iterator[EvaluationPhoto]:
+    """The good photos of `folder` (or a store's held-out natural ones); without it, those of `photos` if that is a store."""
+    if folder is None and _store_at(photos) is None:
+        return iter(())
+    store = _store_at(folder or photos)
+    if store is None:
+        return folder_photos(find_photos(folder or photos), rejects)
+    return _store_photos(store, "natural", "test")
+
+
+def photo_names(uri: str) -> list[str]:
+    """The names of the photos that `open_photos` reads."""
+    store = _store_at(uri)
+    if store is None:
+        return [_name(photo) for photo in find_photos(uri)]
+    return [_name(row["source"]) for row in _store_rows(store, "input", _split(store), ["source"])]
+
+
+def folder_photos(uris: list[str], rejects: list[str]) -> Iterator[EvaluationPhoto]:
+    """Photo files to score, shrunk to at most `ingest.LONG_SIDE`; what is none is added to `rejects` with its reason."""
+    for uri in uris:
+        try:
+            pixels = _read(uri, LONG_SIDE)
+        except (ImageError, OSError) as error:
+            rejects.append(f"{uri}: {error}")
+            continue
+        yield EvaluationPhoto(name=_name(uri), input=pixels)
+
+
+def find_references(folder: str, names: list[str]) -> dict[str, str]:
+    """The URIs in `folder` of photos named as `names`, but for the suffix, by that stem.
+
+    `ValueError` if there is none, or two for one name.
+    """
+    wanted = {PurePosixPath(name).stem for name in names}
+    found: dict[str, str] = {}
+    for uri in find_photos(folder):
+        stem = PurePosixPath(_name(uri)).stem
+        if stem in found:
+            raise ValueError(f"--references: both '{found[stem]}' and '{uri}' are named '{stem}'; leave one of them")
+        if stem in wanted:
+            found[stem] = uri
+    if not found:
+        raise ValueError(
+            f"--references '{folder}': no photo there is named as one of those to evaluate (such as "
+            f"'{names[0]}'; the suffix may differ); give the folder of their references"
+        )
+    return found
+
+
+def with_references(
+    photos: Iterable[EvaluationPhoto], references: dict[str, str], missing: list[str]
+) -> Iterator[EvaluationPhoto]:
+    """The photos with their references, as `find_references` found them; which has none that fits is added to `missing`."""
+    for photo in photos:
+        uri = references.get(PurePosixPath(photo.name).stem)
+        try:
+            pixels = None if uri is None else _read(uri, max(photo.input.shape))
+        except (ImageError, OSError) as error:
+            missing.append(f"{photo.name}: '{uri}' cannot be read ({error})")
+        else:
+            if pixels is None:
+                missing.append(f"{photo.name}: no photo of that name among the references")
+            elif pixels.shape != photo.input.shape:
+                ours, theirs = (f"{shape[1]}×{shape[0]}" for shape in (photo.input.shape, pixels.shape))
+                missing.append(f"{photo.name}: '{uri}' shows another part, {theirs} pixels where the photo has {ours}")
+            else:
+                photo = replace(photo, reference=pixels)
+        yield photo
+
+
+def _store_at(uri: str) -> shards.Store | None:
+    storage.check_reachable(uri)
+    return shards.open_store(uri) if storage.exists(storage.join(uri, shards.MANIFEST)) else None
+
+
+def _split(store: shards.Store) -> str:
+    return "test" if store.count("input", "test") else "train"
+
+
+def _store_rows(store: shards.Store, role: str, split: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+    for group in store.select(role, split).to_pylist():
+        yield from shards.read_row_group(store.uri, group["file"], group["row_group"], columns).to_pylist()
+
+
+def _store_photos(store: shards.Store, role: str, split: str) -> Iterator[EvaluationPhoto]:
+    for row in _store_rows(store, role, split, ["source", "image"]):
+        yield EvaluationPhoto(name=_name(row["source"]), input=decode_rgb(row["image"]))
+
+
+def _read(uri: str, long_side: int) -> np.ndarray:
+    return shrink(training_pixels(decode(storage.read_bytes(uri))), long_side)
+
+
+def _name(uri: str) -> str:
+    return uri.rpartition("/")[2]

@@ -1,0 +1,41 @@
+"""One photo file enhanced into another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from naturaltone.pipeline import storage
+from naturaltone.pipeline.photo.encode import check_rewritable
+from naturaltone.serving.enhancer import EnhancedFile, Enhancer
+from naturaltone.serving.outputs import read_output, refuse_foreign
+
+
+def enhance_photo(
+    source: str,
+    target: str,
+    *,
+    load: Callable[[], Enhancer],
+    strength: float = 1.0,
+    quality: int | None = None,
+    drop_extras: bool = False,
+    exact: bool = False,
+) -> tuple[EnhancedFile, str]:
+    """Enhance the photo file `source` into `target` (both URIs); returns what was written, and the model's version.
+
+    load: gives the model, once it is clear that the photo can be enhanced. The other arguments: see `Enhancer.enhance_file`.
+    `ValueError` if `target` is the photo itself, a folder, or a file that naturaltone did not write.
+    """
+    if storage.resolve(source) == storage.resolve(target):
+        raise ValueError(f"'{target}' is the photo itself; originals stay untouched: choose another name")
+    if os.path.isdir(target):
+        raise ValueError(f"'{target}' is a folder; name the file that the enhanced photo is to be")
+    output = read_output(target)
+    if output is not None and output.stamp is None:
+        refuse_foreign(target)
+    data = storage.read_bytes(source)
+    check_rewritable(data, drop_extras=drop_extras)
+    enhancer = load()
+    enhanced = enhancer.enhance_file(data, strength=strength, quality=quality, drop_extras=drop_extras, exact=exact)
+    storage.write_bytes(target, enhanced.data)
+    return enhanced, enhancer.version
