@@ -5,10 +5,10 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types clean
+.PHONY: help setup demo test test-soak lint types clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 setup: $(VENV)/.installed  ## create .venv and install every pinned version into it
 
@@ -28,8 +28,11 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-test: lint types  ## lint, types and all tests; ARGS="-k name" picks some
-	$(BIN)/pytest $(ARGS)
+test: lint types  ## lint, types and all tests but the long ones; ARGS="-k name" picks some
+	$(BIN)/pytest --ignore tests/soak $(ARGS)
+
+test-soak: setup  ## the long tests: what kills, waits, and runs for minutes
+	$(BIN)/pytest tests/soak $(ARGS)
 
 clean:  ## remove .venv and what the demo wrote
 	rm -rf $(VENV) demo

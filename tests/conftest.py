@@ -1,12 +1,16 @@
-"""What the tests share: real photos, a tiny model, one object store and one Ray for the whole session."""
+"""What the tests share: real photos, a tiny model, one object store, one Ray and one training for the whole session."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import io
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,18 +18,24 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-from naturaltone.infra import local
+from naturaltone import cli
+from naturaltone.infra import exit_codes, local
+from naturaltone.pipeline import storage
+from naturaltone.serving.enhancer import Enhancer
 from naturaltone.training.checkpoint import Bundle, load_bundle, save_bundle
 from naturaltone.training.config import TrainConfig, smoke
 from naturaltone.training.networks import ToneEnhancer
+
+if TYPE_CHECKING:
+    from naturaltone.training.train import TrainResult
 
 settings.register_profile("naturaltone", deadline=None)  # times are measured by the benchmarks
 settings.load_profile("naturaltone")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast ones first."""
-    items.sort(key=lambda item: "integration" in item.nodeid)
+    """Fast ones first: those that need no Ray."""
+    items.sort(key=lambda item: "ray_cluster" in getattr(item, "fixturenames", ()) or "integration" in item.nodeid)
 
 
 @pytest.fixture(scope="session")
@@ -137,3 +147,78 @@ def ray_cluster(object_store: local.ObjectStore, tracking_uri: str) -> Iterator[
     """One local Ray for all tests; it inherits the keys of the store and the tracking server."""
     with local.ray_session():
         yield
+
+
+@pytest.fixture(scope="session")
+def store(ray_cluster: None, object_store: local.ObjectStore, photo_folder: Path) -> str:
+    """A store on S3 with both roles, 24 photos each of a long side of 128."""
+    from naturaltone.pipeline.dataset import ingest, shards
+
+    uri = storage.join(object_store.uri, "store")
+    for role in shards.ROLES:
+        report = ingest.ingest(str(photo_folder), role=role, store=uri, long_side=128)
+        assert (report.found, report.added, report.unchanged, report.rejects.num_rows) == (24, 24, 0, 0)
+    return uri
+
+
+@pytest.fixture(scope="session")
+def trained(store: str, config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """A run of two workers, stopped after half of its steps and resumed."""
+    from naturaltone.training.train import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    half = dataclasses.replace(config, steps=config.steps // 2)
+    first = train(store, half, run_name="resumed", workers=2, use_gpu=False, bundle=folder / "half")
+    assert first.report.steps == half.steps
+    return train(store, config, run_name="resumed", workers=2, use_gpu=False, bundle=folder / "whole")
+
+
+@pytest.fixture(scope="session")
+def champion(trained: TrainResult) -> str:
+    """The URI of that run's model, the first one in the registry."""
+    from naturaltone.serving import registry
+
+    registry.register(trained.bundle, run_id=trained.run_id)
+    return "models:/naturaltone@champion"
+
+
+@pytest.fixture
+def refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tracking_uri: str
+) -> Callable[..., str]:
+    """`refused("train", …)`: the one line with which the command ends, exit code 2; Ray does not start."""
+
+    @contextlib.contextmanager
+    def no_ray() -> Iterator[None]:
+        yield
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(local, "ray_session", no_ray)
+
+    def run(*arguments: str) -> str:
+        assert cli.main([*arguments]) == exit_codes.WRONG_USAGE
+        captured = capsys.readouterr()
+        assert captured.err.startswith("naturaltone: ") and captured.err.count("\n") == 1, captured.err
+        return captured.err
+
+    return run
+
+
+@pytest.fixture
+def no_photos(tmp_path: Path) -> str:
+    """A folder without a photo."""
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "letter.txt").write_text("Dear all")
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def clean_environment() -> dict[str, str]:
+    """For a command that starts its own servers: nothing of the tests' may reach it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLFLOW_", "RAY_"))}
+
+
+@pytest.fixture(scope="session")
+def enhancer(bundle_folder: Path) -> Enhancer:
+    return Enhancer.load(str(bundle_folder))

@@ -17,7 +17,7 @@ from naturaltone.pipeline.photo.stored import encode_jpeg
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation import ablation
 from naturaltone.training import runs
-from tests.test_runs import add, make_store
+from tests.stores import add, make_store
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -13,21 +13,19 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms
+from PIL import Image
 
 from naturaltone.pipeline.photo import container
 from naturaltone.pipeline.photo.xmp import Stamp, read_stamp
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.training.checkpoint import Bundle
-from tests.test_container import exif, jpeg, mpf, png
+from tests.pipeline.photo.files import PROFILE, STAMP, exif, jpeg, mpf, png
 
 pytestmark = pytest.mark.skipif(
     shutil.which("exiftool") is None, reason="needs ExifTool: apt-get install libimage-exiftool-perl"
 )
 
-STAMP = Stamp(model="retouch@3", strength=0.8, source="12ab")
 SIZE = (40, 24)
-PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 WRITTEN = {
     "Make": "Maker", "Model": "Camera 5", "Orientation#": "6", "Software": "Some Editor 1.0", "Artist": "Åsa",
     "Copyright": "© Åsa", "ImageDescription": "a description", "DateTimeOriginal": "2019:07:21 14:03:12",

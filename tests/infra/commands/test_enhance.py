@@ -1,0 +1,45 @@
+"""`naturaltone enhance` on one photo, and what it refuses."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from naturaltone import cli
+from naturaltone.infra import exit_codes
+
+
+def test_enhance_refuses_to_write_where_it_reads(refused, photo_folder: Path, bundle_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    model = ("--model", str(bundle_folder))
+    photo = str(photo_folder / "01.jpg")
+    assert "is the photo itself" in refused("enhance", photo, photo, *model)
+    assert "lie in each other" in refused("enhance", str(photo_folder), str(photo_folder / "enhanced"), *model)
+    assert "lie in each other" in refused("enhance", str(photo_folder / "below"), str(photo_folder), *model)
+    assert "strength 2.0: must be between 0" in refused("enhance", photo, "/elsewhere.jpg", "--strength", "2", *model)
+
+
+def test_one_photo_is_enhanced_to_a_file(photo_folder: Path, bundle_folder: Path, tmp_path: Path) -> None:
+    before = (photo_folder / "01.jpg").read_bytes()
+    target = tmp_path / "e.jpg"
+    assert cli.main(["enhance", str(photo_folder / "01.jpg"), str(target), "--model", str(bundle_folder)]) == 0
+    assert target.read_bytes() != before == (photo_folder / "01.jpg").read_bytes()
+
+
+def test_the_command_ends_with_a_summary_a_sheet_and_the_right_code(
+    photo_folder: Path, bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target, sheet = tmp_path / "source", tmp_path / "target", tmp_path / "sheet.html"
+    shutil.copytree(photo_folder, source)
+    (source / "cut.jpg").write_bytes((source / "01.jpg").read_bytes()[:700])
+    command = [sys.executable, "-m", "naturaltone", "enhance", str(source), str(target), "--model", str(bundle_folder)]
+    done = subprocess.run([*command, "--sheet", str(sheet)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == exit_codes.SOME_FAILED, done.stderr
+    assert "24 enhanced, 0 copied, 0 left alone, 1 failed (1 truncated), 0 done before" in done.stdout
+    assert "failed cut.jpg: truncated:" in done.stderr and "Traceback" not in done.stderr
+    assert sheet.read_text().count('class="photo"') == 24
+    again = subprocess.run([*command, "--exclude", "cut.jpg"], capture_output=True, text=True, timeout=300)
+    assert again.returncode == exit_codes.OK and "24 done before" in again.stdout, again.stderr

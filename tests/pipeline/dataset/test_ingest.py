@@ -1,0 +1,255 @@
+"""An ingest adds what is new, names what it leaves out, and may die at any moment."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from naturaltone.infra import local
+from naturaltone.pipeline import storage, stream, tone
+from naturaltone.pipeline.dataset import ingest, shards
+from naturaltone.pipeline.photo.decode import decode
+from naturaltone.pipeline.photo.pixels import shrink
+from naturaltone.pipeline.photo.stored import decode_rgb, encode_jpeg
+from tests.ingests import run
+from tests.mutations import mutations, samples
+from tests.stores import content, names, photos_of
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def test_a_cached_intermediate_is_the_fixed_algorithms_of_the_whole_photo(store: str) -> None:
+    row = next(shards.open_store(store).photos("input", "train"))
+    photo = decode(storage.read_bytes(row["source"])).pixels
+    stored = encode_jpeg(shrink(photo, 128))
+    assert row["image"] == stored
+    assert row["intermediate"] == encode_jpeg(tone.intermediate(decode_rgb(stored)))
+
+
+def test_known_photos_are_not_added_twice(store: str, photo_folder: Path) -> None:
+    report = ingest.ingest(str(photo_folder), role="input", store=store, long_side=128)
+    assert (report.added, report.unchanged, report.duplicates) == (0, 24, 0)
+    assert len(photos_of(store, "input")) == 24
+
+
+def test_a_store_made_otherwise_is_refused(store: str, photo_folder: Path) -> None:
+    with pytest.raises(storage.StorageError, match="made with long side 128, this ingest would use 64"):
+        ingest.ingest(str(photo_folder), role="input", store=store, long_side=64)
+
+
+def test_bad_photos_are_listed_with_their_reason_and_the_rest_goes_through(photo_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    good = (photo_folder / "01.jpg").read_bytes()
+    (folder / "good.jpg").write_bytes(good)
+    (folder / "same again.jpg").write_bytes(good)
+    (folder / "cut.jpg").write_bytes(good[: len(good) // 2])
+    (folder / "text.jpg").write_text("no photo")
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    store = str(tmp_path / "store")
+    for _ in range(2):
+        report = ingest.ingest(str(folder), role="natural", store=store)
+        reasons = {row["source"].rpartition("/")[2]: row["reason"] for row in report.rejects.to_pylist()}
+        assert reasons == {"cut.jpg": "truncated", "text.jpg": "not_an_image", "dot.png": "too_small"}
+    assert [row["source"].rpartition("/")[2] for row in photos_of(store, "natural")] == ["good.jpg"]
+    kept = pq.read_table(tmp_path / "store" / shards.REJECTS)
+    assert sorted(kept["reason"].to_pylist()) == sorted(reasons.values())
+
+
+def test_known_files_are_not_read_again_and_changed_ones_are(folder: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    assert run(folder, store).added == 24
+    silently, openly = folder / "01.jpg", folder / "02.jpg"
+    stat = silently.stat()
+    silently.write_bytes(bytes(stat.st_size))
+    os.utime(silently, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    openly.write_bytes((folder / "03.jpg").read_bytes() + b"\0")
+    again = run(folder, store)
+    assert (again.added, again.unchanged, again.rejects.num_rows) == (1, 23, 0), "size and time say nothing happened"
+    thorough = run(folder, store, full=True)
+    assert (thorough.added, thorough.duplicates) == (0, 23)
+    assert thorough.rejects["reason"].to_pylist() == ["not_an_image"]
+    assert len(names(store)) == 25, "what was ingested stays until it is forgotten"
+
+
+def test_an_objects_etag_tells_that_it_changed(object_store: local.ObjectStore, folder: Path, tmp_path: Path) -> None:
+    source = storage.join(object_store.uri, "incremental")
+    for name in ("01.jpg", "02.jpg"):
+        storage.write_bytes(storage.join(source, name), (folder / name).read_bytes())
+    store = str(tmp_path / "store")
+    assert ingest.ingest(source, role="natural", store=store).added == 2
+    storage.write_bytes(storage.join(source, "02.jpg"), (folder / "03.jpg").read_bytes())
+    report = ingest.ingest(source, role="natural", store=store)
+    assert (report.added, report.unchanged) == (1, 1)
+
+
+def test_the_same_content_is_stored_once_whatever_wave_or_folder_it_comes_in(
+    folder: Path, tmp_path: Path, small_waves: None
+) -> None:
+    store = tmp_path / "store"
+    shutil.copy(folder / "01.jpg", folder / "01 again.jpg")  # in the same wave
+    shutil.copy(folder / "01.jpg", folder / "zz.jpg")  # in a later one
+    report = run(folder, store)
+    assert (report.found, report.added, report.duplicates) == (26, 24, 2)
+    elsewhere = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
+    report = run(elsewhere, store)
+    assert (report.added, report.duplicates) == (0, 26)
+    assert run(elsewhere, store).unchanged == 26, "duplicates are known too"
+
+
+def test_a_retried_file_is_not_known_before_its_photo_is_in_the_store(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between writing the list of sources and the manifest, when an earlier list of the same file exists."""
+    store, target = tmp_path / "store", tmp_path / "elsewhere.jpg"
+    (folder / "link.jpg").symlink_to(target)
+    for _ in range(3):
+        assert run(folder, store).rejects["reason"].to_pylist() == ["unreadable"]
+    assert len(shards.open_store(str(store)).sources["natural"]) == 2, "the same outcome again adds no list"
+    with monkeypatch.context() as patched:
+        patched.setattr(shards, "update_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(storage, "list_files", _with_version_of(storage.list_files, "link.jpg"))
+        target.write_bytes((folder / "01.jpg").read_bytes() + b"\0")
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, store)
+    monkeypatch.setattr(storage, "list_files", _with_version_of(storage.list_files, "link.jpg"))
+    assert run(folder, store).added == 1
+    assert len(names(store)) == 25
+
+
+def _with_version_of(list_files: Callable[..., Iterator[storage.File]], name: str) -> Callable[..., object]:
+    """The listing in which one file keeps the size and version of the broken link it was."""
+
+    def listed(*arguments: object, **options: object) -> Iterator[storage.File]:
+        for file in list_files(*arguments, **options):
+            same = Path(file.uri).lstat()
+            is_it = file.relative == name
+            yield dataclasses.replace(file, size=same.st_size, version=str(same.st_mtime_ns)) if is_it else file
+
+    return listed
+
+
+def test_full_stores_new_content_of_an_unchanged_name_once(
+    folder: Path, tmp_path: Path, to_file: Callable[..., bytes]
+) -> None:
+    store, changed = tmp_path / "store", folder / "01.jpg"
+    run(folder, store)
+    stat = changed.stat()
+    changed.write_bytes(to_file(np.full((40, 40, 3), 90, np.uint8)).ljust(stat.st_size, b"\0"))
+    os.utime(changed, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert [run(folder, store, full=True).added for _ in range(3)] == [1, 0, 0]
+    assert len(names(store)) == 25
+
+
+def test_copies_of_a_raw_file_are_both_rejected_as_raw(folder: Path, tmp_path: Path) -> None:
+    for name in ("a.dng", "b.dng"):
+        (folder / name).write_bytes(b"II*\0" + bytes(100))
+    assert run(folder, tmp_path / "store").rejects["reason"].to_pylist() == ["raw", "raw"]
+
+
+def test_a_wave_committed_twice_is_in_the_store_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the answer to the manifest's write is lost, and another writer was faster than its repetition."""
+    update = shards.update_manifest
+    monkeypatch.setattr(shards, "update_manifest", lambda store, change: update(store, lambda s: change(change(s))))
+    run(folder, tmp_path / "store")
+    assert shards.open_store(str(tmp_path / "store")).count("natural") == 24
+
+
+@pytest.mark.parametrize("moment", ["before the manifest", "after the manifest"])
+def test_an_ingest_that_dies_at_a_commit_goes_on_to_the_same_store(
+    moment: str, folder: Path, tmp_path: Path, small_waves: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(folder, tmp_path / "undisturbed")
+    update, commits = shards.update_manifest, iter(range(9))
+
+    def dying(*arguments: object) -> object:
+        dies = next(commits) == 1
+        if dies and moment == "before the manifest":
+            raise KeyboardInterrupt
+        result = update(*arguments)  # type: ignore[arg-type]
+        if dies:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(shards, "update_manifest", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, tmp_path / "store")
+    monkeypatch.setattr(shards, "update_manifest", update)
+    (tmp_path / "store" / "natural" / "train-0123.parquet.ab12.tmp").write_bytes(b"half a shard")
+    (tmp_path / "store" / f".cd34cd34{storage.TEMPORARY_SUFFIX}").write_bytes(b"half a manifest")
+    run(folder, tmp_path / "store")
+    assert content(tmp_path / "store") == content(tmp_path / "undisturbed")
+
+
+def test_both_roles_can_be_ingested_at_once_and_one_role_only_once(folder: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    threads = [threading.Thread(target=run, args=(folder, store, role)) for role in shards.ROLES]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(names(store, "input")) == len(names(store, "natural")) == 24
+    with storage.locked(str(store / "natural")):
+        with pytest.raises(storage.StorageError, match="another process is writing there"):
+            run(folder, store)
+
+
+@pytest.mark.parametrize("name", ["shift_scale", "clahe"])
+def test_another_algorithm_makes_another_store(name: str, photo_folder: Path, tmp_path: Path) -> None:
+    run(photo_folder, tmp_path / "store", "input", algorithm=name)
+    opened = shards.open_store(str(tmp_path / "store"))
+    assert opened.algorithm == tone.algorithm_id(tone.ALGORITHMS[name])
+    row = next(opened.photos("input", "train"))
+    made = tone.intermediate(decode_rgb(row["image"]), tone.ALGORITHMS[name])
+    assert row["intermediate"] == encode_jpeg(made)
+    with pytest.raises(storage.StorageError, match="made with algorithm"):
+        run(photo_folder, tmp_path / "store", "input")
+
+
+def test_a_store_can_be_read_while_it_grows(folder: Path, tmp_path: Path, to_file: Callable[..., bytes]) -> None:
+    """Shards are never changed: a plan made before goes on over the photos that it was made of."""
+    store = tmp_path / "store"
+    for role in shards.ROLES:
+        run(folder, store, role)
+    plan = stream.make_plan(shards.open_store(str(store)), batch=4, crop=32, seed=1)
+    before = stream.read_positions(plan, np.arange(8))
+    (folder / "new.png").write_bytes(to_file(np.full((40, 40, 3), 90, np.uint8), "PNG"))
+    for role in shards.ROLES:
+        assert run(folder, store, role).added == 1
+    stream._row_group.cache.clear()  # type: ignore[attr-defined]
+    assert np.array_equal(stream.read_positions(plan, np.arange(8))["input"], before["input"])
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_thousand_damaged_photos_are_each_in_the_store_or_rejected_with_a_reason(
+    photo: np.ndarray, tmp_path: Path
+) -> None:
+    folder, store = tmp_path / "damaged", tmp_path / "store"
+    folder.mkdir()
+    for name, data in mutations(samples(photo), 1000, seed=7):
+        (folder / name).write_bytes(data)
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    report = ingest.ingest(str(folder), role="input", store=str(store), long_side=96)
+    assert report.found == 1000 == report.added + report.duplicates + report.rejects.num_rows
+    assert report.added > 100 and report.rejects.num_rows > 300
+    assert all(row["reason"] and row["detail"] for row in report.rejects.to_pylist())
+    reasons = Counter(report.rejects["reason"].to_pylist())
+    assert {"not_an_image", "truncated"} <= set(reasons) and "unreadable" not in reasons
+    assert pq.read_table(store / shards.REJECTS).num_rows == report.rejects.num_rows
+    workers = [p for p in psutil.Process().children(recursive=True) if p.pid in before and p.is_running()]
+    assert max(process.memory_info().rss for process in workers) < 2**30
+    opened = shards.open_store(str(store))
+    assert sum(1 for split in ("train", "test") for _ in opened.photos("input", split)) == report.added

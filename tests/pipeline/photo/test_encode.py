@@ -1,0 +1,208 @@
+"""New pixels go into a photo's own file, and everything else in it stays."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+from naturaltone.pipeline.photo.decode import decode
+from naturaltone.pipeline.photo.encode import check_rewritable, encode
+from naturaltone.pipeline.photo.refusals import ImageError
+from naturaltone.pipeline.photo.xmp import Stamp
+
+ToFile = Callable[..., bytes]
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_a_photo_comes_back_in_its_own_format_and_size(format: str, photo: np.ndarray, to_file: ToFile) -> None:
+    decoded = decode(to_file(photo, format))
+    again = Image.open(io.BytesIO(encode(decoded, decoded.pixels)))
+    assert (again.format, again.size) == (format, (photo.shape[1], photo.shape[0]))
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_lossless_formats_keep_every_pixel(format: str, photo: np.ndarray, to_file: ToFile) -> None:
+    decoded = decode(to_file(photo, format))
+    assert np.array_equal(decoded.pixels, photo)
+    assert np.array_equal(decode(encode(decoded, photo)).pixels, photo)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_decoded_upright_and_written_as_it_was_stored_with_its_tag(
+    orientation: int, format: str, photo: np.ndarray, to_file: ToFile
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "Maker"
+    stored = {
+        1: photo, 2: photo[:, ::-1], 3: photo[::-1, ::-1], 4: photo[::-1],
+        5: photo.transpose(1, 0, 2), 6: np.rot90(photo), 7: np.rot90(photo[:, ::-1], -1), 8: np.rot90(photo, -1),
+    }[orientation]  # fmt: skip
+    quality = {
+        "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 95},
+    }.get(format, {})  # fmt: skip
+    decoded = decode(to_file(np.ascontiguousarray(stored), format, exif=exif, **quality))
+    loss = 0 if format in ("PNG", "TIFF") else 4
+    assert np.abs(decoded.pixels.astype(int) - photo).mean() <= loss
+    written = decode(encode(decoded, decoded.pixels))
+    assert np.abs(written.pixels.astype(int) - photo).mean() <= loss, "a viewer would turn the photo again"
+    file = encode(decoded, decoded.pixels)
+    reopened = Image.open(io.BytesIO(file))
+    assert (reopened.getexif().get(0x0112, 1), reopened.getexif()[0x010F]) == (orientation, "Maker")
+    if format != "TIFF":  # which Pillow turns at once
+        assert reopened.size == stored.shape[1::-1]
+
+
+def test_the_exif_block_stays_byte_for_byte(photo: np.ndarray, to_file: ToFile) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif.get_ifd(0x8769)[0x927C] = b"maker note with offsets \x00\x01\x02"
+    exif.get_ifd(0x8825)[0x0001] = "N"
+    data = to_file(photo, exif=exif)
+    before = Image.open(io.BytesIO(data)).info["exif"]
+    decoded = decode(data)
+    after = Image.open(io.BytesIO(encode(decoded, decoded.pixels))).info["exif"]
+    assert after == before
+
+
+def test_profile_xmp_resolution_comment_and_quality_survive(photo: np.ndarray, to_file: ToFile) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data = to_file(
+        photo, icc_profile=profile, xmp=b"<x:xmpmeta/>", dpi=(240, 240), comment=b"by hand", quality=93, subsampling=0
+    )
+    decoded = decode(data)
+    written = Image.open(io.BytesIO(encode(decoded, decoded.pixels)))
+    original = Image.open(io.BytesIO(data))
+    for name in ("icc_profile", "xmp", "dpi", "comment"):
+        assert written.info[name] == original.info[name], name
+    assert written.quantization == original.quantization
+    assert written.layer == original.layer, "chroma subsampling"
+
+
+def test_a_pngs_xmp_and_text_survive(photo: np.ndarray, to_file: ToFile) -> None:
+    from PIL import PngImagePlugin
+
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", "<x:xmpmeta>five stars</x:xmpmeta>")
+    info.add_text("Author", "by hand")
+    decoded = decode(to_file(photo, "PNG", pnginfo=info))
+    written = Image.open(io.BytesIO(encode(decoded, decoded.pixels)))
+    assert written.info["xmp"] == b"<x:xmpmeta>five stars</x:xmpmeta>" and written.text["Author"] == "by hand"
+
+
+def test_a_tiff_of_separate_planes_can_be_read_again(photo: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, photo.transpose(2, 0, 1), planarconfig="separate", photometric="rgb")
+    decoded = decode(buffer.getvalue())
+    assert np.array_equal(decode(encode(decoded, photo)).pixels, photo)
+
+
+def test_a_tiffs_camera_data_and_place_survive(photo: np.ndarray, to_file: ToFile) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "2019:07:21 14:03:12"
+    exif.get_ifd(0x8825)[0x0001] = "N"
+    decoded = decode(to_file(photo, "TIFF", exif=exif.tobytes()))
+    written = Image.open(io.BytesIO(encode(decoded, decoded.pixels))).getexif()
+    assert written.get_ifd(0x8769)[0x9003] == "2019:07:21 14:03:12" and written.get_ifd(0x8825)[0x0001] == "N"
+
+
+def test_metadata_that_cannot_take_a_stamp_is_an_image_error(photo: np.ndarray, to_file: ToFile) -> None:
+    decoded = decode(to_file(photo, xmp=b"<x:xmpmeta>cut"))
+    with pytest.raises(ImageError, match="unwritable"):
+        encode(decoded, photo, stamp=Stamp(model="m", strength=1.0))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+def test_a_photo_says_what_was_done_to_it_and_is_not_enhanced_twice(
+    format: str, photo: np.ndarray, to_file: ToFile
+) -> None:
+    stamp = Stamp(model="pretrained-12ab & <more>", strength=0.75, source="0123")
+    once = encode(decode(to_file(photo, format)), photo, stamp=stamp)
+    decoded = decode(once)
+    assert decoded.stamp == stamp
+    for refuse in (lambda: encode(decoded, photo), lambda: check_rewritable(once)):
+        with pytest.raises(ImageError, match="already_enhanced: by pretrained-12ab"):
+            refuse()
+
+
+@pytest.mark.parametrize("kind", ["layers", "associated alpha"])
+def test_a_tiff_whose_other_half_would_go_wrong_is_not_rewritten(kind: str, photo: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    if kind == "layers":
+        tifffile.imwrite(buffer, photo, photometric="rgb", extratags=[(37724, 7, 4, b"8BIM", True)])
+    else:
+        pixels = np.dstack([photo // 2, np.full(photo.shape[:2], 128, np.uint8)])
+        tifffile.imwrite(buffer, pixels, photometric="rgb", extrasamples=["assocalpha"])
+    with pytest.raises(ImageError, match="unsupported_mode"):
+        encode(decode(buffer.getvalue()), photo)
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP", "AVIF"])
+def test_transparency_stays_beside_the_pixels_and_is_written_again(
+    format: str, photo: np.ndarray, to_file: ToFile
+) -> None:
+    alpha = np.tile(np.linspace(0, 255, photo.shape[1]).astype(np.uint8), (photo.shape[0], 1))
+    lossless = {"lossless": True, "exact": True} if format == "WEBP" else {}
+    decoded = decode(to_file(np.dstack([photo, alpha]), format, **lossless))
+    assert decoded.alpha is not None and np.abs(decoded.alpha.astype(int) - alpha).max() <= (
+        2 if format == "AVIF" else 0
+    )
+    again = decode(encode(decoded, decoded.pixels))
+    assert again.alpha is not None and np.abs(again.alpha.astype(int) - alpha).max() <= (3 if format == "AVIF" else 0)
+
+
+@pytest.mark.parametrize(
+    "kind", ["png", "png-alpha", "png-grey", "tiff<", "tiff>", "tiff-deflate", "tiff-alpha", "tiff-grey"]
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_deep_photo_keeps_all_of_its_bits(kind: str, orientation: int, photo: np.ndarray) -> None:
+    pixels = np.random.default_rng(0).integers(0, 2**16, photo.shape, np.uint16)
+    channels = {"alpha": 4, "grey": 1}.get(kind.partition("-")[2], 3)
+    stored = pixels[..., 0] if channels == 1 else np.dstack([pixels, pixels[..., :1]])[..., :channels]
+    if kind.startswith("png"):
+        data = cv2.imencode(".png", stored if channels == 1 else stored[..., [2, 1, 0, 3][:channels]])[1].tobytes()
+    else:
+        buffer = io.BytesIO()
+        tifffile.imwrite(
+            buffer,
+            stored,
+            byteorder=">" if kind.endswith(">") else "<",
+            photometric="minisblack" if channels == 1 else "rgb",
+            extrasamples=["unassalpha"] if channels == 4 else None,
+            compression="deflate" if "deflate" in kind else None,
+            predictor="deflate" in kind,
+            extratags=[(274, 3, 1, orientation, True)],
+        )
+        data = buffer.getvalue()
+    decoded = decode(data)
+    new = np.random.default_rng(1).integers(0, 2**16, decoded.packed.shape, np.uint16)
+    if channels == 1:
+        new[...] = new[..., :1]
+    again = decode(encode(decoded, new))
+    assert again.packed.dtype == np.uint16 and np.array_equal(again.packed, new)
+    assert again.has_alpha == decoded.has_alpha == (channels == 4) and again.is_grey == (channels == 1)
+    assert again.orientation == decoded.orientation
+
+
+def test_avif_goes_through_like_the_others(photo: np.ndarray, to_file: ToFile) -> None:
+    decoded = decode(to_file(photo, "AVIF", quality=95))
+    assert np.abs(decoded.pixels.astype(int) - photo).mean() < 4
+    assert Image.open(io.BytesIO(encode(decoded, decoded.pixels))).format == "AVIF"
+
+
+def test_a_multi_picture_jpeg_is_read_but_not_rewritten_without_its_other_pictures(photo: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    first, second = Image.fromarray(photo), Image.fromarray(photo[::-1])
+    first.save(buffer, format="MPO", save_all=True, append_images=[second])
+    decoded = decode(buffer.getvalue())
+    with pytest.raises(ImageError, match=r"other_pictures: .*--hdr drop"):
+        encode(decoded, decoded.pixels)
+    alone = Image.open(io.BytesIO(encode(decoded, decoded.pixels, drop_extras=True)))
+    assert (alone.format, getattr(alone, "n_frames", 1)) == ("JPEG", 1)

@@ -1,0 +1,37 @@
+"""An S3 server that is busy, out of reach or refuses says so at once, and loses nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from naturaltone import cli
+from naturaltone.infra import exit_codes, local
+from naturaltone.pipeline import storage
+from tests.fault_proxy import Faults, fault_proxy
+
+
+def test_wrong_keys_and_a_missing_bucket_end_the_command_at_once(
+    object_store: local.ObjectStore, photo_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["ingest", str(photo_folder), "--role", "input", "--to"]
+    assert cli.main([*arguments, "s3://elsewhere/store"]) == exit_codes.WRONG_USAGE
+    assert "there is no bucket 'elsewhere'" in capsys.readouterr().err
+    with local.environment({"AWS_SECRET_ACCESS_KEY": "wrong"}):
+        assert cli.main([*arguments, f"{object_store.uri}/store"]) == exit_codes.WRONG_USAGE
+    assert "AWS_SECRET_ACCESS_KEY" in capsys.readouterr().err
+
+
+def test_a_busy_server_does_not_look_like_a_wrong_place(object_store: local.ObjectStore) -> None:
+    endpoint = object_store.environment["AWS_ENDPOINT_URL"]
+    uri = storage.join(object_store.uri, "busy", "object")
+    storage.write_bytes(uri, b"content")
+    with fault_proxy(endpoint, Faults(share=0.25, kinds=("slow_down", "reset"), seed=5)) as proxy:
+        with local.environment({"AWS_ENDPOINT_URL": proxy.url}):
+            for _ in range(8):
+                storage.check_reachable(uri)
+                assert [file.relative for file in storage.list_files(uri.rpartition("/")[0])] == ["object"]
+                assert storage.exists(uri) and not storage.exists(uri + "s")
+                assert storage.read_bytes(uri) == b"content"
+    assert sum(proxy.injected.values()) > 3

@@ -1,0 +1,163 @@
+"""An archive is enhanced beside its originals, goes on where it was, and names all that it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from naturaltone.infra import local
+from naturaltone.pipeline import storage
+from naturaltone.pipeline.photo.decode import decode
+from naturaltone.serving.archive import job as archive
+from naturaltone.serving.archive import plan as archive_plan
+from naturaltone.serving.archive.job import enhance_archive
+from naturaltone.serving.archive.plan import Options
+from naturaltone.serving.archive.report import FOLDER, JSON_LINES, PARQUET, Report
+from naturaltone.serving.enhancer import Enhancer
+from tests.archives import outputs
+from tests.mutations import mutations, samples
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture
+def archive_folder(tmp_path: Path, photo: np.ndarray, to_file: Callable[..., bytes]) -> Path:
+    """An archive of three formats with metadata, a bad photo and a file of another kind."""
+    folder = tmp_path / "my photos"
+    (folder / "2026" / "summer ☀").mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif.get_ifd(0x8769)[0x9003] = "2019:07:21 14:03:12"
+    (folder / "2026" / "turned.jpg").write_bytes(to_file(photo, exif=exif, quality=95))
+    (folder / "2026" / "summer ☀" / "a b.png").write_bytes(to_file(photo, "PNG"))
+    (folder / "wide.webp").write_bytes(to_file(photo, "WEBP", icc_profile=b""))
+    (folder / "cut.jpg").write_bytes(to_file(photo)[:600])
+    (folder / "notes.txt").write_text("keep")
+    return folder
+
+
+def test_an_archive_is_enhanced_beside_untouched_originals(
+    archive_folder: Path, bundle_folder: Path, tmp_path: Path
+) -> None:
+    before = {path: path.read_bytes() for path in archive_folder.rglob("*") if path.is_file()}
+    target, enhancer = tmp_path / "enhanced", Enhancer.load(str(bundle_folder))
+    report = archive.enhance_archive(str(archive_folder), str(target), enhancer)
+    assert (report.counts, report.unchanged) == ({"enhanced": 3, "failed": 1, "skipped": 1}, 0)
+    assert report.reasons == {"truncated": 1, "not_a_photo": 1}
+    assert [(entry.source, entry.reason) for entry in report.failures] == [("cut.jpg", "truncated")]
+    assert {path: path.read_bytes() for path in archive_folder.rglob("*") if path.is_file()} == before
+
+    turned = Image.open(target / "2026" / "turned.jpg")
+    original = decode((archive_folder / "2026" / "turned.jpg").read_bytes())
+    assert turned.size == original.pixels.shape[:2], "as the camera stored them, with the tag that turns them"
+    assert turned.getexif()[0x0112] == 6 and turned.getexif().get_ifd(0x8769)[0x9003] == "2019:07:21 14:03:12"
+    for name in ("2026/summer ☀/a b.png", "wide.webp"):
+        after = decode((target / name).read_bytes()).pixels.astype(int)
+        assert np.abs(after - decode(before[archive_folder / name]).pixels).mean() > 2
+
+
+def test_an_archive_goes_on_with_what_is_missing_new_or_asked_otherwise(
+    archive_folder: Path, bundle_folder: Path, tmp_path: Path
+) -> None:
+    target, enhancer = tmp_path / "enhanced", Enhancer.load(str(bundle_folder))
+    archive.enhance_archive(str(archive_folder), str(target), enhancer)
+    (target / "wide.webp").unlink()
+    shutil.copy(archive_folder / "2026" / "turned.jpg", archive_folder / "new.jpg")
+    again = archive.enhance_archive(str(archive_folder), str(target), enhancer)
+    assert (again.counts, again.unchanged) == ({"enhanced": 2, "failed": 1}, 3)
+    first = (target / "new.jpg").read_bytes()
+    softer = archive.enhance_archive(str(archive_folder), str(target), enhancer, archive_plan.Options(strength=0.5))
+    assert (softer.counts["enhanced"], softer.unchanged) == (4, 1) and (target / "new.jpg").read_bytes() != first
+    back = archive.enhance_archive(str(archive_folder), str(target), enhancer)
+    assert (back.counts["enhanced"], back.unchanged) == (4, 1) and (target / "new.jpg").read_bytes() == first
+    lines = [json.loads(line) for line in (target / FOLDER / JSON_LINES).read_text().splitlines()]
+    assert [json.loads(line["settings"])["strength"] for line in lines if line["source"] == "new.jpg"] == [1.0]
+    assert pq.read_table(target / FOLDER / PARQUET).to_pylist() == lines
+
+
+def test_an_archive_goes_from_and_to_object_storage(
+    object_store: local.ObjectStore, bundle_folder: Path, photo: np.ndarray, to_file: Callable[..., bytes]
+) -> None:
+    source, target = (storage.join(object_store.uri, name) for name in ("originals", "results"))
+    storage.write_bytes(storage.join(source, "a/b.jpg"), to_file(photo))
+    report = archive.enhance_archive(source, target, Enhancer.load(str(bundle_folder)))
+    assert report.counts == {"enhanced": 1}
+    assert decode(storage.read_bytes(storage.join(target, "a/b.jpg"))).pixels.shape == photo.shape
+
+
+ToFile = Callable[..., bytes]
+
+
+def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(
+    photo_folder: Path, enhancer: Enhancer, disk: Callable[[int], Path]
+) -> None:
+    target = disk(60_000)
+    with pytest.raises(archive.ArchiveStopped, match=r"no space left .*make room and give the same command again"):
+        enhance_archive(str(photo_folder), str(target / "enhanced"), enhancer)
+    for name, data in outputs(target / "enhanced").items():
+        assert decode(data).pixels.any(), f"{name} is whole"
+    disk(10_000_000)
+    summary = enhance_archive(str(photo_folder), str(target / "enhanced"), enhancer)
+    assert set(summary.counts) == {"enhanced"} and summary.counts["enhanced"] + summary.unchanged == 24
+    assert len(outputs(target / "enhanced")) == 24
+
+
+def test_a_thousand_damaged_photos_are_each_in_the_report_and_no_worker_is_lost(
+    photo: np.ndarray, enhancer: Enhancer, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "damaged", tmp_path / "target"
+    source.mkdir()
+    for name, data in mutations(samples(photo), 1000, seed=8):
+        (source / name).write_bytes(data)
+    summary = enhance_archive(str(source), str(target), enhancer)
+    assert sum(summary.counts.values()) == 1000 and summary.counts["failed"] > 300 and summary.counts["enhanced"] > 100
+    assert "internal" not in summary.reasons and "unreadable" not in summary.reasons, summary.failures
+    rows = Report(str(target)).table.to_pylist()
+    assert len(rows) == 1000 and all(row["reason"] and row["detail"] for row in rows if row["status"] != "enhanced")
+    assert set(outputs(target)) == {row["source"] for row in rows if row["status"] == "enhanced"}
+    for data in list(outputs(target).values())[::10]:
+        decode(data)
+
+
+def test_names_as_long_or_as_odd_as_they_can_be_do_not_end_the_run(
+    photo: np.ndarray, to_file: ToFile, enhancer: Enhancer, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    long, odd = "l" * 251 + ".jpg", os.fsdecode(b"caf\xe9.jpg")
+    for name in (long, odd):
+        (source / name).write_bytes(to_file(photo))
+    (target / odd).write_bytes(b"not ours")
+    summary = enhance_archive(str(source), str(target), enhancer)
+    assert summary.counts == {"enhanced": 1, "failed": 1} and "\\udce9" in summary.failures[0].detail
+
+
+def test_a_lost_report_is_found_again_in_the_photos(
+    photo: np.ndarray, to_file: ToFile, enhancer: Enhancer, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    for format in ("JPEG", "PNG", "TIFF", "WEBP", "AVIF"):
+        (source / f"a.{format.lower()}").write_bytes(to_file(photo, format))
+    enhance_archive(str(source), str(target), enhancer)
+    inodes = {path: path.stat().st_ino for path in target.rglob("*.*") if FOLDER not in path.parts}
+    shutil.rmtree(target / FOLDER)
+    assert enhance_archive(str(source), str(target), enhancer).counts == {"enhanced": 5}
+    assert {path: path.stat().st_ino for path in inodes} == inodes, "their stamps say so; none was written again"
+
+
+def test_nothing_to_do_is_said_not_passed_over(photo_folder: Path, enhancer: Enhancer, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(storage.StorageError, match="no files; check the path"):
+        enhance_archive(str(tmp_path / "empty"), str(tmp_path / "target"), enhancer)
+    with pytest.raises(storage.StorageError, match="no files that --include and --exclude leave"):
+        enhance_archive(str(photo_folder), str(tmp_path / "target"), enhancer, Options(include=("*.nef",)))

@@ -1,0 +1,90 @@
+"""Every step is recorded once, averaged over the workers, and a discriminator that says nothing is noticed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.history import History, Saturation
+
+CPU = torch.device("cpu")
+STUCK = {"activation_natural": 0.999, "activation_enhanced": 0.001}
+ALIVE = {"activation_natural": 0.7, "activation_enhanced": 0.3}
+
+
+def said(*steps: dict[str, float]) -> list[float]:
+    saturation = Saturation()
+    return [saturation.add(step)["discriminator_saturated"] for step in steps]
+
+
+def test_a_stuck_d_is_told_from_its_50th_step_in_a_row_until_it_moves_again() -> None:
+    assert said(*[STUCK] * 52, ALIVE, *[STUCK] * 50) == [0] * 49 + [1] * 3 + [0] + [0] * 49 + [1]
+
+
+def test_one_step_of_life_begins_the_count_anew() -> None:
+    assert not any(said(*[STUCK] * 49, ALIVE, *[STUCK] * 49))
+
+
+@pytest.mark.parametrize(
+    "stuck", [{"activation_natural": 0.999}, {"activation_enhanced": 0.001}], ids=lambda s: next(iter(s))
+)
+def test_a_d_that_is_stuck_on_one_side_alone_still_teaches(stuck: dict[str, float]) -> None:
+    assert not any(said(*[ALIVE | stuck] * 80))
+
+
+@pytest.mark.parametrize("activation", [0.0, 0.0099, 0.9901, 1.0])
+def test_stuck_at_either_end_is_stuck(activation: float) -> None:
+    assert said(*[{name: activation for name in STUCK}] * 50)[-1] == 1
+
+
+def test_a_run_without_d_has_no_saturation() -> None:
+    assert Saturation().add({"loss_color": 0.1}) == {}
+
+
+class Rows:
+    """In place of a recorder."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self.closed = False
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        self.rows.append((step, metrics))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("steps", [9, 10, 67])
+def test_every_step_is_recorded_once_with_its_saturation(config: TrainConfig, steps: int) -> None:
+    rows, posted = Rows(), []
+    history = History(
+        dataclasses.replace(config, steps=steps),
+        device=CPU,
+        recorder=rows,  # type: ignore[arg-type]
+        post=lambda done, metrics: posted.append((done, metrics)),
+    )
+    for step in range(steps):
+        history.add(step, STUCK | {"loss_color": float(step)})
+    history.close()
+    losses = {step: metrics for step, metrics in rows.rows if "loss_color" in metrics}
+    assert [step for step, metrics in rows.rows if "loss_color" in metrics] == list(range(steps))
+    assert all(metrics["loss_color"] == step for step, metrics in losses.items())
+    assert [metrics["discriminator_saturated"] for metrics in losses.values()] == [
+        float(step >= 49) for step in range(steps)
+    ]
+    assert posted[-1][0] == steps and [done for done, _ in posted[:-1]] == list(range(10, steps, 10))[: len(posted) - 1]
+    assert rows.closed
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_a_short_run_has_a_first_and_a_last_fifth_too(steps: int, config: TrainConfig) -> None:
+    history = History(dataclasses.replace(config, steps=steps), device=CPU, recorder=None, post=None)
+    for step in range(steps):
+        history.add(step, {"loss_color": float(step)})
+    history.close()
+    assert history.first.mean()["loss_color"] <= history.last.mean()["loss_color"]
+    assert (steps < 2) or history.first.mean() != history.last.mean()
