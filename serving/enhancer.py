@@ -20,6 +20,7 @@ from naturaltone.pipeline.photo.graphic import is_graphic
 from naturaltone.pipeline.photo.pixels import to_8bit
 from naturaltone.pipeline.photo.refusals import MIN_SIDE, ImageError
 from naturaltone.pipeline.photo.xmp import Stamp
+from naturaltone.pipeline.reasons import Reason
 from naturaltone.serving.apply import add_change, affine_models, apply_models
 from naturaltone.serving.exact import generate
 from naturaltone.serving.registry import load_model
@@ -74,7 +75,7 @@ class Enhancer:
         photo = decode(data)
         refuse_to_rewrite(photo, drop_extras=drop_extras)
         if photos_only and is_graphic(photo):
-            raise ImageError("graphic", "a screenshot or graphic, by its flat colours")
+            raise ImageError(Reason.GRAPHIC, "a screenshot or graphic, by its flat colours")
         if strength == 0:
             return EnhancedFile(data=data, megapixels=photo.megapixels)
         pixels = self.enhance(photo.packed, strength=strength, icc_profile=photo.icc_profile, exact=exact)

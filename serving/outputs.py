@@ -9,6 +9,7 @@ from naturaltone.pipeline import storage
 from naturaltone.pipeline.photo.header import stamp_of
 from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.pipeline.photo.xmp import Stamp
+from naturaltone.pipeline.reasons import Reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,4 +31,6 @@ def read_output(uri: str) -> Output | None:
 
 def refuse_foreign(uri: str) -> NoReturn:
     """The `ImageError` for a file that somebody else wrote."""
-    raise ImageError("output_exists", f"'{uri}' exists, and naturaltone did not make it; move it, or choose another target")
+    raise ImageError(
+        Reason.OUTPUT_EXISTS, f"'{uri}' exists, and naturaltone did not make it; move it, or choose another target"
+    )

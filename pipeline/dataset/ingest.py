@@ -31,6 +31,7 @@ from naturaltone.pipeline.photo.pixels import shrink, training_pixels
 from naturaltone.pipeline.photo.refusals import ImageError, check_bytes
 from naturaltone.pipeline.photo.stored import encode_jpeg
 from naturaltone.pipeline.progress import Progress
+from naturaltone.pipeline.reasons import Reason
 
 WAVE_PHOTOS = 2**16
 
@@ -235,7 +236,7 @@ def _ingest_wave(
         progress.advance(outcomes[-1].num_rows)
     listed = pa.concat_tables(outcomes)
     first_of = {row["photo_id"]: row for row in listed.select(["photo_id", "reason", "detail"]).to_pylist()}
-    changed = {"reason": "unreadable", "detail": "its content changed while it was ingested; ingest again"}
+    changed = {"reason": Reason.UNREADABLE, "detail": "its content changed while it was ingested; ingest again"}
     also = [file | first_of.get(file["photo_id"], changed) for file in duplicates]
     return pa.concat_tables(row_groups), pa.concat_tables([listed, pa.Table.from_pylist(also, schema=shards.SOURCES)])
 
@@ -311,7 +312,7 @@ def _prepare(row: dict[str, Any], *, long_side: int, algorithm: str | None, know
     except ImageError as error:
         return prepared | {"reason": error.reason, "detail": error.detail}
     except OSError as error:
-        return prepared | {"reason": "unreadable", "detail": str(error)}
+        return prepared | {"reason": Reason.UNREADABLE, "detail": str(error)}
     try:
         pixels = shrink(training_pixels(decode(data)), long_side)
         stored = {"image": encode_jpeg(pixels)}
@@ -320,7 +321,7 @@ def _prepare(row: dict[str, Any], *, long_side: int, algorithm: str | None, know
     except ImageError as error:
         return prepared | {"reason": error.reason, "detail": error.detail}
     except (OSError, MemoryError, cv2.error) as error:  # one photo must not end the ingest of the others
-        return prepared | {"reason": "unprocessable", "detail": f"{type(error).__name__}: {error}"}
+        return prepared | {"reason": Reason.UNPROCESSABLE, "detail": f"{type(error).__name__}: {error}"}
     size = {"width": pixels.shape[1], "height": pixels.shape[0]}
     return prepared | size | stored | {"split": shards.split_of(prepared["photo_id"])}
 

@@ -14,7 +14,9 @@ import pyarrow.compute as pc
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.dataset import shards
 from naturaltone.pipeline.dataset.tables import from_parquet, to_parquet
+from naturaltone.pipeline.reasons import Reason
 
+_PASSING = [reason for reason in Reason if not reason.lasts]
 _ORPHAN_SECONDS = 86_400  # on S3, where nobody can tell a killed ingest's files from those of one under way
 
 
@@ -36,7 +38,7 @@ class Known:
             ids.append(id_digests(ledger.filter(pc.field("reason").is_null())["photo_id"]))
             known._note_rejects(ledger)
         # What could not be read may be readable today: it stays on the list, but its key is not known.
-        again = [row["key"] for row in known.rejected.values() if row["reason"] == "unreadable"]
+        again = [row["key"] for row in known.rejected.values() if row["reason"] in _PASSING]
         known.keys = np.setdiff1d(np.concatenate(keys), np.array(again, "S16"))
         known.ids = np.unique(np.concatenate(ids))
         return known

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from naturaltone.pipeline.photo.refusals import ImageError
+from naturaltone.pipeline.reasons import Reason
 
 _SRGB = ImageCms.createProfile("sRGB")
 
@@ -36,7 +37,7 @@ def _convert(pixels: np.ndarray, icc_profile: bytes | None, *, into_srgb: bool) 
             image = Image.fromarray(pixels)
         converted = transform.apply(image)
     except (ImageCms.PyCMSError, OSError, ValueError) as error:
-        raise ImageError("bad_profile", f"the embedded colour profile cannot be used ({error})") from None
+        raise ImageError(Reason.BAD_PROFILE, f"the embedded colour profile cannot be used ({error})") from None
     return np.asarray(converted.convert("RGB"))
 
 
@@ -66,5 +67,5 @@ def from_inks(image: Image.Image) -> np.ndarray:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError) as error:
-        raise ImageError("bad_profile", f"the embedded colour profile cannot be used ({error})") from None
+        raise ImageError(Reason.BAD_PROFILE, f"the embedded colour profile cannot be used ({error})") from None
     return np.asarray(converted)

@@ -25,6 +25,7 @@ from naturaltone.pipeline.photo.header import (
 from naturaltone.pipeline.photo.photo import Photo
 from naturaltone.pipeline.photo.pixels import upright
 from naturaltone.pipeline.photo.refusals import MAX_BYTES, MAX_PIXELS, ImageError, check_bytes
+from naturaltone.pipeline.reasons import Reason
 
 if HAS_HEIF:
     import pillow_heif
@@ -56,7 +57,9 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BY
         raise
     except Exception as error:  # Pillow's plugins meet broken files with whatever their parsers run into
         what = str(error) or type(error).__name__
-        raise ImageError("truncated", f"the pixels cannot be read ({what}); restore the file from a backup") from None
+        raise ImageError(
+            Reason.TRUNCATED, f"the pixels cannot be read ({what}); restore the file from a backup"
+        ) from None
     return Photo(
         packed=packed,
         has_alpha=has_alpha,
@@ -93,7 +96,9 @@ def _packed(image: Image.Image) -> np.ndarray:
 def _deep_arrays(image: Image.Image, data: bytes, depth: int, orientation: int) -> tuple[np.ndarray, bool, bool]:
     """As `_arrays`, H×W×3 or H×W×4 uint16, of more than 8 bits: Pillow has no such colour images, OpenCV and libheif do."""
     if image.mode == "CMYK" or "transparency" in image.info:
-        raise ImageError("unsupported_mode", f"{depth} bits a channel and {image.mode}; save it as RGB or with 8 bits")
+        raise ImageError(
+            Reason.UNSUPPORTED_MODE, f"{depth} bits a channel and {image.mode}; save it as RGB or with 8 bits"
+        )
     if image.format == "HEIF":
         values = np.asarray(pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False))
         values = values | (values >> depth)  # it comes shifted up, so that white would miss 65535
@@ -101,11 +106,11 @@ def _deep_arrays(image: Image.Image, data: bytes, depth: int, orientation: int) 
     else:
         if image.format == "TIFF" and image.tag_v2.get(PLANES) == _SEPARATE_PLANES:  # type: ignore[attr-defined]
             raise ImageError(
-                "unsupported_depth", f"{depth} bits in separate planes; save it interleaved or with 8 bits"
+                Reason.UNSUPPORTED_DEPTH, f"{depth} bits in separate planes; save it interleaved or with 8 bits"
             )
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if decoded is None or decoded.dtype != np.uint16:
-            raise ImageError("unsupported_depth", f"{depth} bits a channel; save it with 8 or 16")
+            raise ImageError(Reason.UNSUPPORTED_DEPTH, f"{depth} bits a channel; save it with 8 or 16")
         values = decoded if decoded.ndim == 2 else decoded[..., [2, 1, 0, 3][: decoded.shape[2]]]
         if image.format == "TIFF":
             orientation = 1  # as libheif, OpenCV turns these itself

@@ -17,12 +17,22 @@ from naturaltone.pipeline.photo.photo import Photo
 from naturaltone.pipeline.photo.pixels import as_stored, to_8bit
 from naturaltone.pipeline.photo.refusals import MAX_PIXELS, ImageError, check_bytes
 from naturaltone.pipeline.photo.xmp import Stamp, stamped
+from naturaltone.pipeline.reasons import Reason
 
 _THUMBNAIL = 160  # pixels of the long side: what DCF asks of cameras
 _EXTRAS = {
-    "HDR gain map": "HDR gain map, which new pixels would not fit; --hdr drop writes the plain photo without it",
-    "motion video": "enclosed motion video, which new pixels would not fit; --hdr drop writes the plain photo without it",
-    "other pictures": "other picture (depth, stereo or panorama) beside the photo; --hdr drop writes the photo without it",
+    "HDR gain map": (
+        Reason.HDR_GAIN_MAP,
+        "the file holds an HDR gain map, which new pixels would not fit; --hdr drop writes the plain photo without it",
+    ),
+    "motion video": (
+        Reason.MOTION_VIDEO,
+        "the file holds an enclosed motion video, which new pixels would not fit; --hdr drop writes the plain photo without it",
+    ),
+    "other pictures": (
+        Reason.OTHER_PICTURES,
+        "the file holds another picture (depth, stereo or panorama) beside the photo; --hdr drop writes the photo without it",
+    ),
 }
 
 
@@ -56,7 +66,7 @@ def encode(
             drop_extras=drop_extras,
         )
     except (OSError, ValueError, RuntimeError, struct.error) as error:
-        raise ImageError("unwritable", f"it cannot be written again as {photo.format} ({error})") from None
+        raise ImageError(Reason.UNWRITABLE, f"it cannot be written again as {photo.format} ({error})") from None
 
 
 def refuse_to_rewrite(photo: Photo, *, drop_extras: bool = False) -> None:
@@ -78,12 +88,12 @@ def _refuse_to_rewrite(
     read_only: ImageError | None, stamp: Stamp | None, extras: tuple[str, ...], drop_extras: bool
 ) -> None:
     if stamp is not None:
-        raise ImageError("already_enhanced", f"by {stamp.model}; enhance the original instead")
+        raise ImageError(Reason.ALREADY_ENHANCED, f"by {stamp.model}; enhance the original instead")
     if read_only:
         raise read_only
     for extra in extras:
         if extra in _EXTRAS and not drop_extras:
-            raise ImageError(extra.replace(" ", "_").lower(), f"the file holds an {_EXTRAS[extra]}")
+            raise ImageError(*_EXTRAS[extra])
 
 
 def recode(source: str, target: str) -> None:

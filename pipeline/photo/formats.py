@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from naturaltone.pipeline.photo.refusals import ImageError
+from naturaltone.pipeline.reasons import Reason
 
 HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
 FORMATS = {"JPEG", "MPO", "PNG", "TIFF", "WEBP", "AVIF", *({"HEIF"} if HAS_HEIF else ())}
@@ -21,21 +22,21 @@ RAW = "a camera's RAW file; develop it to JPEG, TIFF or PNG with darktable or Ra
 HEIF = "HEIC needs an optional package; install it with `pip install 'naturaltone[heif]'`"
 # First bytes at an offset, and the reason and detail for what they start.
 SIGNATURES = (
-    (0, b"FUJIFILMCCD-RAW", "raw", RAW),
-    (0, b"IIU\0", "raw", RAW),  # Panasonic
-    (0, b"IIRO", "raw", RAW),  # Olympus
-    (0, b"IIRS", "raw", RAW),
-    (0, b"MMOR", "raw", RAW),
-    (0, b"FOVb", "raw", RAW),  # Sigma
-    (4, b"ftypcrx ", "raw", RAW),  # Canon CR3
-    (8, b"CR\x02\0", "raw", RAW),  # Canon CR2, a TIFF
-    *((4, b"ftyp" + brand, "unsupported_format", HEIF) for brand in (b"heic", b"heix", b"mif1", b"hevc", b"heim")),
-    (0, b"\xff\x0a", "unsupported_format", f"JPEG XL; {READABLE}"),
-    (0, b"\0\0\0\x0cJXL ", "unsupported_format", f"JPEG XL; {READABLE}"),
+    (0, b"FUJIFILMCCD-RAW", Reason.RAW, RAW),
+    (0, b"IIU\0", Reason.RAW, RAW),  # Panasonic
+    (0, b"IIRO", Reason.RAW, RAW),  # Olympus
+    (0, b"IIRS", Reason.RAW, RAW),
+    (0, b"MMOR", Reason.RAW, RAW),
+    (0, b"FOVb", Reason.RAW, RAW),  # Sigma
+    (4, b"ftypcrx ", Reason.RAW, RAW),  # Canon CR3
+    (8, b"CR\x02\0", Reason.RAW, RAW),  # Canon CR2, a TIFF
+    *((4, b"ftyp" + brand, Reason.UNSUPPORTED_FORMAT, HEIF) for brand in (b"heic", b"heix", b"mif1", b"hevc", b"heim")),
+    (0, b"\xff\x0a", Reason.UNSUPPORTED_FORMAT, f"JPEG XL; {READABLE}"),
+    (0, b"\0\0\0\x0cJXL ", Reason.UNSUPPORTED_FORMAT, f"JPEG XL; {READABLE}"),
 )
 
 
 def refuse_raw(name: str) -> None:
     """Refuse a camera's RAW file by its name, before it is read."""
     if name.lower().endswith(RAW_SUFFIXES):
-        raise ImageError("raw", RAW)
+        raise ImageError(Reason.RAW, RAW)

@@ -12,6 +12,7 @@ from naturaltone.pipeline.photo import container
 from naturaltone.pipeline.photo.formats import FORMATS, HAS_HEIF, HEIF, NAMED_FORMATS, RAW, READABLE, SIGNATURES
 from naturaltone.pipeline.photo.refusals import MIN_SIDE, ImageError
 from naturaltone.pipeline.photo.xmp import Stamp, read_stamp
+from naturaltone.pipeline.reasons import Reason
 
 if HAS_HEIF:  # the optional extra [heif]
     import pillow_heif
@@ -34,7 +35,9 @@ def size(data: bytes) -> tuple[int, int]:
     try:
         return open_image(data).size
     except TypeError as error:  # a TIFF without them
-        raise ImageError("truncated", f"the header cannot be read ({error}); restore the file from a backup") from None
+        raise ImageError(
+            Reason.TRUNCATED, f"the header cannot be read ({error}); restore the file from a backup"
+        ) from None
 
 
 def stamp_of(data: bytes) -> Stamp | None:
@@ -58,30 +61,32 @@ def open_image(data: bytes) -> Image.Image:
     except UnidentifiedImageError:
         if data[:4] in (b"II*\0", b"MM\0*"):
             detail = f"a TIFF of a kind that cannot be read; save it with 8 or 16 bits a channel. If it is {RAW}"
-            raise ImageError("unsupported_format", detail) from None
+            raise ImageError(Reason.UNSUPPORTED_FORMAT, detail) from None
         raise ImageError(
-            "not_an_image", f"the bytes are no photo of a known format; {READABLE}, or remove the file"
+            Reason.NOT_AN_IMAGE, f"the bytes are no photo of a known format; {READABLE}, or remove the file"
         ) from None
     except Exception as error:  # as in decode()
-        raise ImageError("truncated", f"the header cannot be read ({error}); restore the file from a backup") from None
+        raise ImageError(
+            Reason.TRUNCATED, f"the header cannot be read ({error}); restore the file from a backup"
+        ) from None
 
 
 def refuse_unsupported(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if image.format not in FORMATS:
-        raise ImageError("unsupported_format", f"{image.format}; {READABLE}")
+        raise ImageError(Reason.UNSUPPORTED_FORMAT, f"{image.format}; {READABLE}")
     if width * height > max_pixels:
-        raise ImageError("too_large", f"{width}×{height} pixels; the limit is {max_pixels / 1e6:.0f} megapixels")
+        raise ImageError(Reason.TOO_LARGE, f"{width}×{height} pixels; the limit is {max_pixels / 1e6:.0f} megapixels")
     if min(width, height) < MIN_SIDE:
-        raise ImageError("too_small", f"{width}×{height} pixels; each side needs at least {MIN_SIDE}")
+        raise ImageError(Reason.TOO_SMALL, f"{width}×{height} pixels; each side needs at least {MIN_SIDE}")
     if image.format == "TIFF" and _is_raw(image.tag_v2):  # type: ignore[attr-defined]
-        raise ImageError("raw", RAW)
+        raise ImageError(Reason.RAW, RAW)
     if image.format not in ("MPO", "HEIF") and getattr(image, "n_frames", 1) > 1:
-        raise ImageError("animated", "the file holds several frames; save the one you want as a photo")
+        raise ImageError(Reason.ANIMATED, "the file holds several frames; save the one you want as a photo")
     if image.mode in ("I", "F"):
-        raise ImageError("unsupported_depth", "32 bits a channel; save it with 8 or 16")
+        raise ImageError(Reason.UNSUPPORTED_DEPTH, "32 bits a channel; save it with 8 or 16")
     if image.mode in ("LAB", "HSV"):
-        raise ImageError("unsupported_mode", f"pixel layout {image.mode}; save it as RGB or grey")
+        raise ImageError(Reason.UNSUPPORTED_MODE, f"pixel layout {image.mode}; save it as RGB or grey")
 
 
 def _is_raw(tags: Any) -> bool:
@@ -104,16 +109,16 @@ def bit_depth(image: Image.Image, data: bytes) -> int:
 
 def read_only(image: Image.Image, depth: int) -> ImageError | None:
     if image.format == "HEIF":
-        return ImageError("unsupported_format", "HEIC is read, not written; convert it to JPEG or AVIF first")
+        return ImageError(Reason.UNSUPPORTED_FORMAT, "HEIC is read, not written; convert it to JPEG or AVIF first")
     if image.mode == "CMYK":
-        return ImageError("unsupported_mode", "CMYK: its inks would be lost; convert it to RGB first")
+        return ImageError(Reason.UNSUPPORTED_MODE, "CMYK: its inks would be lost; convert it to RGB first")
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
         if _PHOTOSHOP_LAYERS in tags:
-            return ImageError("unsupported_mode", "layers, which new pixels would not fit; save it without them")
+            return ImageError(Reason.UNSUPPORTED_MODE, "layers, which new pixels would not fit; save it without them")
         if depth == 8 and _ASSOCIATED in tuple(tags.get(_EXTRA_SAMPLES, ())):
             what = "opacity multiplied into the colours; save it with plain (unassociated) opacity"
-            return ImageError("unsupported_mode", what)
+            return ImageError(Reason.UNSUPPORTED_MODE, what)
     if depth > 8 and image.format not in ("PNG", "TIFF"):
-        return ImageError("unsupported_depth", f"{depth} bits a channel would be cut to 8; save it with 8 bits")
+        return ImageError(Reason.UNSUPPORTED_DEPTH, f"{depth} bits a channel would be cut to 8; save it with 8 bits")
     return None

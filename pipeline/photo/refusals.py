@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from naturaltone.pipeline.reasons import Reason
+
 MAX_PIXELS = 200_000_000
 MAX_BYTES = 2**30
 MIN_SIDE = 16
 
 
 class ImageError(ValueError):
-    """A photo that cannot be used, with a stable reason code for reports and HTTP."""
+    """A photo that cannot be used: its reason, and what to do about it in `detail`."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -24,4 +26,4 @@ class ImageError(ValueError):
 def check_bytes(size: int, *, max_bytes: int = MAX_BYTES) -> None:
     """Refuse a file by its size, before it is read."""
     if size > max_bytes:
-        raise ImageError("too_large", f"{size / 2**20:.0f} MiB; the limit is {max_bytes / 2**20:.0f} MiB")
+        raise ImageError(Reason.TOO_LARGE, f"{size / 2**20:.0f} MiB; the limit is {max_bytes / 2**20:.0f} MiB")

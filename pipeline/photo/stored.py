@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from naturaltone.pipeline.photo.refusals import ImageError
+from naturaltone.pipeline.reasons import Reason
 
 _BLOCK = 8
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
@@ -32,7 +33,7 @@ def decode_rgb(data: bytes) -> np.ndarray:
     """
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
-        raise ImageError("truncated", "a stored picture cannot be read; ingest into a new store")
+        raise ImageError(Reason.TRUNCATED, "a stored picture cannot be read; ingest into a new store")
     return pixels
 
 
@@ -69,4 +70,4 @@ def _jpeg_frame_and_scan(data: bytes) -> tuple[int, int]:
         if data[place + 1] == 0xDA:
             return frame, place + 2 + length
         place += 2 + length
-    raise ImageError("truncated", "a stored picture cannot be read; ingest into a new store")
+    raise ImageError(Reason.TRUNCATED, "a stored picture cannot be read; ingest into a new store")

@@ -13,6 +13,7 @@ from naturaltone.pipeline import storage
 from naturaltone.pipeline.photo.formats import refuse_raw
 from naturaltone.pipeline.photo.header import size
 from naturaltone.pipeline.photo.refusals import ImageError, check_bytes
+from naturaltone.pipeline.reasons import Reason
 from naturaltone.serving.archive.attempts import MOST, attempt
 from naturaltone.serving.archive.plan import PHOTO, PROBLEM, REFUSED, SIDECAR, Options
 from naturaltone.serving.archive.report import COPIED, ENHANCED, FAILED, SKIPPED, Entry
@@ -21,20 +22,6 @@ from naturaltone.serving.outputs import read_output, refuse_foreign
 from naturaltone.serving.room import room_for
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, or of somebody's part of it
-# Reasons for which a photo is left as it is, and nothing is wrong with it.
-_LEFT_ALONE = {
-    "already_enhanced",
-    "animated",
-    "graphic",
-    "hdr_gain_map",
-    "motion_video",
-    "other_pictures",
-    "raw",
-    "unsupported_depth",
-    "unsupported_format",
-    "unsupported_mode",
-    "too_small",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +42,7 @@ def do(row: dict[str, Any], job: Job, enhancer: Enhancer) -> Entry:
         if row["kind"] == PHOTO:
             with attempt(_key(entry)) as number:
                 if number > MOST:
-                    raise ImageError("crashes", f"{MOST} workers died on it; report this, with the file")
+                    raise ImageError(Reason.CRASHES, f"{MOST} workers died on it; report this, with the file")
                 done = _enhance(row, job, enhancer, entry)
         else:
             listed = entry if row["kind"] == SIDECAR else not_read(row, job)
@@ -64,9 +51,11 @@ def do(row: dict[str, Any], job: Job, enhancer: Enhancer) -> Entry:
         done = _refused(row, job, entry, error)
     except OSError as error:
         full = error.errno in FULL
-        done = replace(entry, status=FAILED, reason="disk_full" if full else "unreadable", detail=str(error))
+        done = replace(entry, status=FAILED, reason=Reason.DISK_FULL if full else Reason.UNREADABLE, detail=str(error))
     except Exception as error:  # one photo's trouble must not end the archive's night
-        done = replace(entry, status=FAILED, reason="internal", detail=f"{type(error).__name__}: {error}; report this")
+        done = replace(
+            entry, status=FAILED, reason=Reason.INTERNAL, detail=f"{type(error).__name__}: {error}; report this"
+        )
     return replace(done, seconds=time.perf_counter() - started)
 
 
@@ -112,7 +101,7 @@ def _copy(row: dict[str, Any], job: Job, entry: Entry) -> Entry:
 def _refused(row: dict[str, Any], job: Job, entry: Entry, error: ImageError) -> Entry:
     """A photo that is not enhanced: left alone, or copied if asked for, or failed."""
     refused = replace(entry, status=FAILED, settings=job.options.of_skipped, reason=error.reason, detail=error.detail)
-    if error.reason not in _LEFT_ALONE:
+    if not error.reason.left_alone:
         return refused
     skipped = replace(refused, status=SKIPPED)
     if not job.options.copy_others:
@@ -120,7 +109,7 @@ def _refused(row: dict[str, Any], job: Job, entry: Entry, error: ImageError) -> 
     try:
         return replace(skipped, status=_copy(row, job, entry).status)
     except (ImageError, OSError) as problem:
-        return replace(refused, reason="uncopied", detail=str(problem))
+        return replace(refused, reason=Reason.UNCOPIED, detail=str(problem))
 
 
 def not_read(row: dict[str, Any], job: Job) -> Entry:
@@ -128,16 +117,16 @@ def not_read(row: dict[str, Any], job: Job) -> Entry:
     entry = replace(_entry(row, job), status=SKIPPED, settings=job.options.of_skipped)
     if row["kind"] == PROBLEM:
         reason, _, detail = row["problem"].partition(": ")
-        return replace(entry, status=SKIPPED if reason == "not_followed" else FAILED, reason=reason, detail=detail)
+        return replace(entry, status=SKIPPED if reason == Reason.NOT_FOLLOWED else FAILED, reason=reason, detail=detail)
     if row["kind"] == REFUSED:
         try:
             refuse_raw(row["source"])
         except ImageError as error:
             return replace(entry, reason=error.reason, detail=error.detail)
         return replace(
-            entry, reason="unsupported_format", detail="a format that is not enhanced; --copy-others copies it"
+            entry, reason=Reason.UNSUPPORTED_FORMAT, detail="a format that is not enhanced; --copy-others copies it"
         )
-    return replace(entry, reason="not_a_photo", detail="--copy-others copies it")
+    return replace(entry, reason=Reason.NOT_A_PHOTO, detail="--copy-others copies it")
 
 
 def _entry(row: dict[str, Any], job: Job) -> Entry:

@@ -18,6 +18,7 @@ import torch
 
 from naturaltone.pipeline import handover, lease, storage
 from naturaltone.pipeline.progress import Progress
+from naturaltone.pipeline.reasons import Reason
 from naturaltone.serving.archive.file import FULL, Job, do, not_read
 from naturaltone.serving.archive.plan import OTHER, PHOTO, REFUSED, SIDECAR, Options, Plan, check, make_plan
 from naturaltone.serving.archive.report import COPIED, ENHANCED, FAILED, FOLDER, LOCK, SKIPPED, Entry, Report, to_table
@@ -109,7 +110,7 @@ def run(plan: Plan, report: Report, enhancer: Enhancer) -> Summary:
     with Progress("enhance", total=plan.todo.num_rows, unit="file") as progress:
         try:
             for entry in _run(plan, enhancer) if plan.todo.num_rows else ():
-                if entry.reason == "disk_full":
+                if entry.reason == Reason.DISK_FULL:
                     raise _stopped(plan.target, entry.source, OSError(FULL[0], ""))
                 report.add(entry)
                 counts[entry.status] += 1

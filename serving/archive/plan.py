@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.photo.formats import HAS_HEIF, REFUSED_SUFFIXES, SUFFIXES
+from naturaltone.pipeline.reasons import Reason
 from naturaltone.serving.archive.report import (
     COPIED,
     ENHANCED,
@@ -32,8 +33,7 @@ from naturaltone.serving.enhancer import check_strength
 PHOTO, REFUSED, SIDECAR, OTHER, PROBLEM = "photo", "refused", "sidecar", "other", "problem"
 
 _SIDECAR_SUFFIX = ".xmp"
-# Reasons of failures that only another file, or another version of this program, can mend.
-_BROKEN = {"bad_profile", "crashes", "not_an_image", "too_large", "truncated", "unwritable"}
+_BROKEN = [reason for reason in Reason if reason.lasts and not reason.left_alone]
 _LEFTOVER = re.compile(rf"(^|/)\.[0-9a-f]{{8}}{re.escape(storage.TEMPORARY_SUFFIX)}$")
 _WANTED = pa.schema(
     [
@@ -153,7 +153,7 @@ def make_plan(source: str, target: str, report: Report, *, model: str, options: 
     done = pc.or_(
         pc.and_(pc.or_(was_enhanced, was(COPIED, options.of_skipped)), is_there), was(SKIPPED, options.of_skipped)
     )
-    is_lasting = pc.is_in(rows["known_reason"], value_set=pa.array(sorted(_BROKEN)))
+    is_lasting = pc.is_in(rows["known_reason"], value_set=pa.array(_BROKEN, pa.string()))
     is_broken = pc.and_(was(FAILED, options.of_skipped), is_lasting)
     ours = pc.and_(is_there, pc.is_in(status, value_set=pa.array([ENHANCED, COPIED])))
     failed = pc.fill_null(pc.equal(status, FAILED), False)

@@ -18,6 +18,7 @@ from naturaltone.pipeline.photo.encode import check_rewritable
 from naturaltone.pipeline.photo.pixels import training_pixels
 from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.pipeline.progress import track
+from naturaltone.pipeline.reasons import Reason
 from naturaltone.serving.archive.plan import OTHER, PHOTO, PROBLEM, REFUSED, SIDECAR, Plan
 from naturaltone.serving.archive.report import ENHANCED, Report, from_text, to_text
 from naturaltone.serving.enhancer import Enhancer
@@ -59,7 +60,7 @@ def estimate(plan: Plan, enhancer: Enhancer, *, cores: int) -> Estimate:
         except ImageError as error:
             reasons[error.reason] += 1
         except OSError:
-            reasons["unreadable"] += 1
+            reasons[Reason.UNREADABLE] += 1
     tried = _spread(good, _TRIED)
     enhance_seconds, tried_bytes = 0.0, 0
     for number, uri in enumerate([*tried[:1], *tried]):  # the first one compiles and warms up

@@ -18,24 +18,14 @@ from ray import serve
 from starlette.datastructures import UploadFile
 
 from naturaltone.pipeline.photo.refusals import ImageError
+from naturaltone.pipeline.reasons import Reason
 from naturaltone.serving.enhancer import Enhancer, check_strength
 
 MAX_BYTES = 100 * 2**20
 APP_NAME = "naturaltone"
 
-# What an ImageError's reason is to HTTP; any other is the client's photo being unusable.
-_STATUS = {
-    "too_large": 413,
-    "unsupported_format": 415,
-    "unsupported_mode": 415,
-    "unsupported_depth": 415,
-    "animated": 415,
-    "hdr_gain_map": 415,
-    "motion_video": 415,
-    "other_pictures": 415,
-    "already_enhanced": 409,
-    "raw": 415,
-}
+# Errors of the router, before a photo has been looked at.
+_HTTP_REASONS = {reason.http_status: reason for reason in (Reason.NOT_FOUND, Reason.METHOD_NOT_ALLOWED)}
 _MEDIA_TYPES = {
     b"\xff\xd8": "image/jpeg",
     b"\x89P": "image/png",
@@ -55,31 +45,37 @@ class AppArgs(BaseModel):
 
 @api.exception_handler(ImageError)
 async def _image_error(request: Request, error: ImageError) -> JSONResponse:
-    return JSONResponse({"error": error.reason, "detail": error.detail}, _STATUS.get(error.reason, 400))
+    return JSONResponse({"error": error.reason, "detail": error.detail}, error.reason.http_status)
 
 
 @api.exception_handler(starlette.exceptions.HTTPException)  # FastAPI's own, and those of its router and parsers
 async def _http_error(request: Request, error: starlette.exceptions.HTTPException) -> JSONResponse:
-    body = error.detail if isinstance(error.detail, dict) else {"error": "http", "detail": str(error.detail)}
-    return JSONResponse(body, error.status_code)
+    if isinstance(error.detail, dict):
+        return JSONResponse(error.detail, error.status_code)
+    reason = _HTTP_REASONS.get(error.status_code, Reason.INTERNAL)
+    return JSONResponse({"error": reason, "detail": str(error.detail)}, error.status_code)
 
 
 @api.exception_handler(RequestValidationError)
 async def _parameter_error(request: Request, error: RequestValidationError) -> JSONResponse:
     first = error.errors()[0]
     detail = f"{first['loc'][-1]}={first.get('input')!r}: {first['msg']}"
-    return JSONResponse({"error": "bad_parameter", "detail": detail}, 422)
+    return JSONResponse({"error": Reason.BAD_PARAMETER, "detail": detail}, 422)
 
 
 async def _photo_bytes(request: Request) -> bytes:
     """The photo of a request, refused by its announced or received size before anything is decoded."""
-    too_large = HTTPException(413, {"error": "too_large", "detail": f"a photo may have at most {MAX_BYTES >> 20} MiB"})
+    too_large = HTTPException(
+        413, {"error": Reason.TOO_LARGE, "detail": f"a photo may have at most {MAX_BYTES >> 20} MiB"}
+    )
     if int(request.headers.get("content-length") or 0) > MAX_BYTES:
         raise too_large
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         field = (await request.form()).get("photo")
         if not isinstance(field, UploadFile):
-            raise HTTPException(400, {"error": "not_an_image", "detail": "send the photo as the form field 'photo'"})
+            raise HTTPException(
+                400, {"error": Reason.NOT_AN_IMAGE, "detail": "send the photo as the form field 'photo'"}
+            )
         return await field.read()
     data = bytearray()
     async for chunk in request.stream():
@@ -87,7 +83,7 @@ async def _photo_bytes(request: Request) -> bytes:
         if len(data) > MAX_BYTES:
             raise too_large
     if not data:
-        raise HTTPException(400, {"error": "not_an_image", "detail": "the body is empty; send the photo's bytes"})
+        raise HTTPException(400, {"error": Reason.NOT_AN_IMAGE, "detail": "the body is empty; send the photo's bytes"})
     return bytes(data)
 
 
@@ -106,7 +102,7 @@ class EnhanceService:
         try:
             check_strength(strength)
         except ValueError as error:
-            raise HTTPException(422, {"error": "bad_parameter", "detail": str(error)}) from None
+            raise HTTPException(422, {"error": Reason.BAD_PARAMETER, "detail": str(error)}) from None
         data = await _photo_bytes(request)
         enhanced = await run_in_threadpool(self._enhancer.enhance_file, data, strength=strength)
         return Response(
