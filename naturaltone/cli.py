@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -10,7 +11,6 @@ from pathlib import Path
 
 from naturaltone import __version__
 from naturaltone.infra.commands import ablation, bench, demo, enhance, evaluate, ingest, serve, store, train
-from naturaltone.infra.exit_codes import RUN_FAILED, WRONG_USAGE
 
 _COMMANDS = {
     "demo": demo,
@@ -32,28 +32,22 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["AWS_ENDPOINT_URL"] = options.s3_endpoint
     # Absolute, since Ray's workers need not share this folder.
     os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/mlflow.db")
+    from naturaltone.infra.endings import end_with
     from naturaltone.infra.local import interruptible
+    from naturaltone.infra.log import command_log
 
-    try:
-        with interruptible():
-            return int(options.run_command(options))
-    except ValueError as error:
-        print(f"naturaltone: {error}", file=sys.stderr)
-        return WRONG_USAGE
-    except (RuntimeError, OSError) as error:
-        print(f"naturaltone: {error}", file=sys.stderr)
-        return RUN_FAILED
-    except Exception as error:
-        if type(error).__module__.split(".")[0] not in ("ray", "mlflow"):  # a bug of ours: its traceback is wanted
-            raise
-        from naturaltone.pipeline.errors import cause
-
-        print(f"naturaltone: {cause(error)}", file=sys.stderr)
-        return RUN_FAILED
-    except KeyboardInterrupt as interrupt:
-        number = signal.SIGTERM if str(interrupt) == "SIGTERM" else signal.SIGINT
-        print("naturaltone: interrupted", file=sys.stderr)
-        return 128 + number
+    log_file = None
+    with contextlib.ExitStack() as logging:
+        try:
+            log_file = logging.enter_context(command_log(options.command))
+            with interruptible():
+                return int(options.run_command(options))
+        except Exception as error:
+            return end_with(error, log_file)
+        except KeyboardInterrupt as interrupt:
+            number = signal.SIGTERM if str(interrupt) == "SIGTERM" else signal.SIGINT
+            print("naturaltone: interrupted", file=sys.stderr)
+            return 128 + number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"naturaltone {__version__}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--s3-endpoint", metavar="URL", help="S3 server (default: AWS_ENDPOINT_URL, else AWS)")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     for name, command in _COMMANDS.items():
         added = commands.add_parser(
             name,

@@ -57,11 +57,15 @@ class Progress:
     def _print(self) -> None:
         self._printed = time.monotonic()
         assert self._started is not None  # advance() has been called
-        rate = (self._done - self._skipped) / max(self._printed - self._started, 1e-9)
-        left = f", {(self._total - self._done) / rate:.0f} s left" if self._total and rate else ""
         of = f"/{self._total}" if self._total else ""
+        line = f"{self._what}: {self._done}{of} {self._unit}s"
+        counted = self._done - self._skipped
+        if counted:  # the first advance starts the clock: before the next one there is no rate to tell
+            rate = counted / max(self._printed - self._started, 1e-9)
+            line += f", {rate:.1f}/s"
+            line += f", {(self._total - self._done) / rate:.0f} s left" if self._total else ""
         note = f"  {self._note}" if self._note else ""
-        print(f"{self._what}: {self._done}{of} {self._unit}s, {rate:.1f}/s{left}{note}", file=sys.stderr, flush=True)
+        print(f"{line}{note}", file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[T], what: str, *, total: int | None = None, unit: str = "photo") -> Iterator[T]:

@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pyarrow import NativeFile, fs
 
 from naturaltone.pipeline import s3
+from naturaltone.pipeline.errors import UserError
 
 TEMPORARY_SUFFIX = ".naturaltone.tmp"
 _COPY_BYTES = 2**22
@@ -26,7 +27,7 @@ _COPY_BYTES = 2**22
 T = TypeVar("T")
 
 
-class StorageError(ValueError):
+class StorageError(UserError):
     """A place that cannot be used as asked; the message names it and the remedy."""
 
 

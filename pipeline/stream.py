@@ -24,6 +24,7 @@ from cachetools import LRUCache, cached
 
 from naturaltone.pipeline import handover, tone
 from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.errors import UserError
 from naturaltone.pipeline.photo.stored import decode_rgb, decode_rows
 
 if TYPE_CHECKING:
@@ -153,14 +154,14 @@ def make_plan(store: shards.Store, *, batch: int, crop: int, seed: int, intermed
     """
     intermediates = intermediates or store.intermediates
     if intermediates not in shards.INTERMEDIATES:
-        raise ValueError(f"--intermediates '{intermediates}'; use one of {', '.join(shards.INTERMEDIATES)}")
+        raise UserError(f"--intermediates '{intermediates}'; use one of {', '.join(shards.INTERMEDIATES)}")
     if (intermediates, store.intermediates) == ("cached", "stream"):
-        raise ValueError(f"'{store.uri}': holds no intermediates; use --intermediates stream, or leave it out")
+        raise UserError(f"'{store.uri}': holds no intermediates; use --intermediates stream, or leave it out")
     groups = {}
     for role in shards.ROLES:
         table = store.select(role, "train", columns=("file", "row_group", "num_photos"))
         if not table.num_rows:
-            raise ValueError(
+            raise UserError(
                 f"'{store.uri}': no {role} photos to train on; "
                 f"add some with `naturaltone ingest SRC --role {role} --to {store.uri}`"
             )
@@ -232,7 +233,7 @@ def batches(
 def lanes(batch: int, rank: int, world_size: int) -> np.ndarray:
     """The places in every global batch that are rank `rank`'s; as many as another's, or one more or less."""
     if batch < world_size:
-        raise ValueError(f"batch={batch}: cannot be shared by {world_size} workers; set it to at least {world_size}")
+        raise UserError(f"batch={batch}: cannot be shared by {world_size} workers; set it to at least {world_size}")
     return np.arange(batch * rank // world_size, batch * (rank + 1) // world_size)
 
 
@@ -448,7 +449,7 @@ def _cpus_per_rank(world_size: int, *, reserved: bool) -> float:
 
     free = ray.cluster_resources().get("CPU", 0) - world_size
     if free < world_size and not reserved:
-        raise ValueError(
+        raise UserError(
             f"{world_size} workers leave {free:g} CPUs for the stream, which needs one a worker; "
             f"use a cluster with {2 * world_size} CPUs or fewer --workers"
         )

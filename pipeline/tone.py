@@ -17,6 +17,8 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
+from naturaltone.pipeline.errors import UserError
+
 LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709, on encoded values
 WHITE = 64 * 255  # luminance in int16: fine enough for smooth skies, with as much headroom for overshoot
 _ZERO = 2**15  # of int16 luminance as the index of a table
@@ -62,7 +64,7 @@ class LocalLaplacian:
 
     def __post_init__(self) -> None:
         if self.samples < 2 or _WEIGHT_UNITS % (self.samples - 1):
-            raise ValueError(f"samples {self.samples}: one less must divide {_WEIGHT_UNITS}; use 11, 13, 16, 21 or 61")
+            raise UserError(f"samples {self.samples}: one less must divide {_WEIGHT_UNITS}; use 11, 13, 16, 21 or 61")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +112,7 @@ def algorithm_of(identifier: str) -> Algorithm:
         if algorithm_id(algorithm) == identifier:
             return algorithm
     ours = ", ".join(algorithm_id(algorithm) for algorithm in ALGORITHMS.values())
-    raise ValueError(
+    raise UserError(
         f"algorithm {identifier}: this version of naturaltone has {ours}; ingest into a new store, or use the version "
         "that made this one"
     )

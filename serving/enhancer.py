@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 
+from naturaltone.pipeline.errors import UserError
 from naturaltone.pipeline.photo.colour import from_srgb, to_srgb
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.encode import encode, refuse_to_rewrite
@@ -113,7 +114,7 @@ class Enhancer:
 
 def check_strength(strength: float) -> None:
     if not 0 <= strength <= MAX_STRENGTH:
-        raise ValueError(f"strength {strength}: must be between 0 (unchanged) and {MAX_STRENGTH}; 1 is the model's own")
+        raise UserError(f"strength {strength}: must be between 0 (unchanged) and {MAX_STRENGTH}; 1 is the model's own")
 
 
 def _to_working_size(pixels: np.ndarray, long_side: int) -> np.ndarray:

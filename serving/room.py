@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import math
-import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+
+from naturaltone.pipeline.private_folder import private_folder
 
 BYTES_PER_PIXEL = 20  # that enhancing takes at its peak, file and codecs included (RESULTS: `bench enhance`)
 _SLOT_MEGAPIXELS = 16.0
@@ -28,7 +28,7 @@ _LIMIT = Path("/sys/fs/cgroup/memory.max")  # of the container
 def room_for(megapixels: float, *, slots: int | None = None) -> Iterator[None]:
     """Wait until there is room for a photo of that size on this machine; a larger one than there is at all goes alone."""
     slots = slots or total_slots()
-    folder = shared_folder()
+    folder = private_folder()
     wanted = min(slots, max(1, math.ceil(megapixels / _SLOT_MEGAPIXELS)))
     with contextlib.ExitStack() as held:
         with open(folder / "turn", "w") as turn:
@@ -39,13 +39,6 @@ def room_for(megapixels: float, *, slots: int | None = None) -> Iterator[None]:
                 if not wanted:
                     break
         yield
-
-
-def shared_folder() -> Path:
-    """Where the workers of one machine and user see each other's files."""
-    folder = Path(tempfile.gettempdir(), f"naturaltone-{os.getuid()}")
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 def total_slots() -> int:

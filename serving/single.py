@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from naturaltone.pipeline import storage
+from naturaltone.pipeline.errors import UserError
 from naturaltone.pipeline.photo.encode import check_rewritable
 from naturaltone.serving.enhancer import EnhancedFile, Enhancer
 from naturaltone.serving.outputs import read_output, refuse_foreign
@@ -27,9 +28,9 @@ def enhance_photo(
     `ValueError` if `target` is the photo itself, a folder, or a file that naturaltone did not write.
     """
     if storage.resolve(source) == storage.resolve(target):
-        raise ValueError(f"'{target}' is the photo itself; originals stay untouched: choose another name")
+        raise UserError(f"'{target}' is the photo itself; originals stay untouched: choose another name")
     if os.path.isdir(target):
-        raise ValueError(f"'{target}' is a folder; name the file that the enhanced photo is to be")
+        raise UserError(f"'{target}' is a folder; name the file that the enhanced photo is to be")
     output = read_output(target)
     if output is not None and output.stamp is None:
         refuse_foreign(target)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from naturaltone.pipeline.errors import UserError
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.measures.niqe import NaturalModel
 from naturaltone.training.networks import ToneEnhancer
@@ -30,7 +31,7 @@ _EMA_PREFIX = "ema/weights/"
 _NATURAL_PREFIX = "natural/"
 
 
-class BundleError(ValueError):
+class BundleError(UserError):
     """A model bundle or checkpoint that this version cannot read."""
 
 

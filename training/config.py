@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from naturaltone.pipeline.errors import UserError
+
 _CHOICES = {"color_loss": ("mse", "l1", "ssim", "ms_ssim_l1"), "precision": ("auto", "fp32", "bf16")}
 _MAY_BE_0 = {
     *("lambda_color", "lambda_natural", "lambda_artifact", "lambda_identity"),
@@ -69,20 +71,20 @@ class TrainConfig:
             value = getattr(self, field.name)
             smallest = 0 if field.name in _MAY_BE_0 else 1
             if field.type == "int" and value < smallest:
-                raise ValueError(f"{field.name}={value}: must be at least {smallest}")
+                raise UserError(f"{field.name}={value}: must be at least {smallest}")
             if field.type == "float" and not (0 < value < 1e6 or (smallest == 0 and value == 0)):
-                raise ValueError(f"{field.name}={value}: must be a positive number{'' if smallest else ' or 0'}")
+                raise UserError(f"{field.name}={value}: must be a positive number{'' if smallest else ' or 0'}")
         if self.crop % 16:
-            raise ValueError(f"crop={self.crop}: must be a multiple of 16, the discriminator halves it four times")
+            raise UserError(f"crop={self.crop}: must be a multiple of 16, the discriminator halves it four times")
         if self.beta1 >= 1:
-            raise ValueError(f"beta1={self.beta1}: must be below 1")
+            raise UserError(f"beta1={self.beta1}: must be below 1")
         if self.ms_ssim_share > 1:
-            raise ValueError(f"ms_ssim_share={self.ms_ssim_share}: must be at most 1")
+            raise UserError(f"ms_ssim_share={self.ms_ssim_share}: must be at most 1")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)}: use one of {', '.join(allowed)}")
+                raise UserError(f"{name}={getattr(self, name)}: use one of {', '.join(allowed)}")
         if not any((self.lambda_color, self.lambda_natural, self.lambda_artifact, self.lambda_identity)):
-            raise ValueError("every lambda is 0: G would learn nothing; set lambda_color at least")
+            raise UserError("every lambda is 0: G would learn nothing; set lambda_color at least")
 
 
 def smoke() -> TrainConfig:
@@ -136,19 +138,19 @@ RECIPES = {"smoke": smoke, "small": small, "patent": patent}
 def make_config(recipe: str, settings: list[str]) -> TrainConfig:
     """A recipe with `field=value` settings on top; `ValueError` lists what is allowed."""
     if recipe not in RECIPES:
-        raise ValueError(f"recipe '{recipe}' is unknown; use one of {', '.join(RECIPES)}")
+        raise UserError(f"recipe '{recipe}' is unknown; use one of {', '.join(RECIPES)}")
     kinds = {field.name: _TYPES[str(field.type)] for field in dataclasses.fields(TrainConfig)}
     values: dict[str, int | float | str] = {}
     for setting in settings:
         name, separator, text = setting.partition("=")
         if not separator:
-            raise ValueError(f"--set '{setting}': write field=value, for example --set steps=500")
+            raise UserError(f"--set '{setting}': write field=value, for example --set steps=500")
         if name not in kinds:
-            raise ValueError(f"--set '{setting}': there is no field '{name}'; use one of {', '.join(kinds)}")
+            raise UserError(f"--set '{setting}': there is no field '{name}'; use one of {', '.join(kinds)}")
         try:
             values[name] = _boolean(text) if kinds[name] is bool else kinds[name](text)
         except ValueError:
-            raise ValueError(f"--set '{setting}': '{text}' is no {kinds[name].__name__}") from None
+            raise UserError(f"--set '{setting}': '{text}' is no {kinds[name].__name__}") from None
     return dataclasses.replace(RECIPES[recipe](), **values)  # type: ignore[arg-type]
 
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from naturaltone.pipeline.errors import UserError
+
 STRIDE = 8  # of G's residual part: three layers that halve
 RESIDUAL_SCALE = 0.1
 _SLOPE = 0.2
@@ -126,7 +128,7 @@ def check_imbalance(generator: ToneEnhancer, inverse: InverseEnhancer) -> None:
     """C must have no more layers than G ([0013], [0084]): a stronger C could hide artefacts instead of punishing them."""
     ours, theirs = num_convolutions(inverse), num_convolutions(generator)
     if ours > theirs:
-        raise ValueError(
+        raise UserError(
             f"inverse_layers={ours}: the inverse network may have no more convolution layers than the generator's {theirs}; "
             "lower inverse_layers or raise residual_blocks"
         )

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.errors import RunFailed, UserError
 from naturaltone.training import checkpoint
 from naturaltone.training.checkpoint import CHECKPOINT_JSON, CHECKPOINT_TENSORS, Snapshot
 from naturaltone.training.config import TrainConfig
@@ -34,7 +35,7 @@ _STEP_FOLDER = re.compile(rf"step-(\d+)/{re.escape(CHECKPOINT_JSON)}")
 log = logging.getLogger(__name__)
 
 
-class CheckpointLost(OSError):
+class CheckpointLost(RunFailed):
     """A checkpoint could not be written; the one before it is whole."""
 
 
@@ -52,7 +53,7 @@ def begin(store_uri: str, name: str, config: TrainConfig, *, beside: str | None 
     beside: a run of the same store whose photos are to be taken, however the store has grown since.
     """
     if not _RUN_NAME.fullmatch(name):
-        raise ValueError(f"run name '{name}': use letters, digits, '.', '_' and '-'")
+        raise UserError(f"run name '{name}': use letters, digits, '.', '_' and '-'")
     store = shards.open_store(store_uri)
     uri = storage.join(store_uri, "runs", name)
     settings = {"config": dataclasses.asdict(config), "algorithm": store.algorithm}
@@ -70,7 +71,7 @@ def begin(store_uri: str, name: str, config: TrainConfig, *, beside: str | None 
     if steps_done:
         read_checkpoint(uri, steps_done)  # refuses a damaged one now, not in every worker
     if steps_done > config.steps:
-        raise ValueError(
+        raise UserError(
             f"run '{name}' has done {steps_done} steps already; set steps to at least that or choose another --run"
         )
     return open_run(store_uri, name)
@@ -170,7 +171,7 @@ def _refuse_other_settings(name: str, begun: dict, settings: dict) -> None:
         if field not in MAY_CHANGE and before.get(field) != value
     ]
     if other:
-        raise ValueError(f"run '{name}' was started with {'; '.join(other)}; set it so again or choose another --run")
+        raise UserError(f"run '{name}' was started with {'; '.join(other)}; set it so again or choose another --run")
 
 
 def _folder(uri: str, step: int) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from naturaltone.pipeline.errors import RunFailed
 from naturaltone.pipeline.stream import Batch
 from naturaltone.training import losses
 from naturaltone.training.config import TrainConfig
@@ -24,7 +25,7 @@ NETWORKS = ("generator", "discriminator", "inverse")
 _EMA_RAMP = 0.05  # of the photos seen so far: else a short run's average would be its initial weights
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(RunFailed):
     """A loss or a gradient is no longer a finite number; the network it is of has not been updated with it."""
 
 

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from naturaltone.pipeline.errors import UserError
+
 Metric = tuple[str, float, int, int]  # name, value, milliseconds, step
 
 MODEL_NAME = "naturaltone"
@@ -41,7 +43,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 
 
-class TrackingError(ValueError):
+class TrackingError(UserError):
     """The tracking server or a registered model is not there as asked."""
 
 

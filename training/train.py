@@ -24,7 +24,7 @@ from ray.train.torch import TorchTrainer
 
 from naturaltone.pipeline import storage, stream
 from naturaltone.pipeline.dataset import shards
-from naturaltone.pipeline.errors import cause
+from naturaltone.pipeline.errors import RunFailed, UserError, cause
 from naturaltone.pipeline.photo.stored import decode_rgb
 from naturaltone.pipeline.progress import Progress
 from naturaltone.training import allocator, checkpoint, runs, tracking
@@ -48,7 +48,7 @@ _WORKER_CPUS = 2
 _NIQE_PHOTOS = 300
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(RunFailed):
     """The run stopped before its end; the same command with the same run name goes on from its last checkpoint."""
 
 
@@ -152,9 +152,9 @@ def check(
     store = shards.open_store(storage.absolute(store_uri))
     most = workers if isinstance(workers, int) else workers[1]
     if config.batch < most:
-        raise ValueError(f"batch={config.batch} cannot be shared by {most} workers; set batch to at least {most}")
+        raise UserError(f"batch={config.batch} cannot be shared by {most} workers; set batch to at least {most}")
     if config.crop > store.long_side:
-        raise ValueError(
+        raise UserError(
             f"crop={config.crop}: the photos of '{store_uri}' have at most {store.long_side} pixels a side; "
             "set a smaller crop, or ingest with a larger --long-side"
         )

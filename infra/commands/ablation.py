@@ -9,6 +9,7 @@ from pathlib import Path
 
 from naturaltone.infra.commands.shared import add_natural
 from naturaltone.infra.exit_codes import OK, SOME_FAILED
+from naturaltone.pipeline.errors import UserError
 
 HELP = "what each of the three losses adds: the four panels of the document's Fig. 6, and the numbers"
 EXAMPLE = """example: naturaltone ablation first --sheet fig6.html
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     plan = ablation.given(options.models) if options.models else ablation.make_plan(options.run, models=Path("models"))
     source = options.photos or plan.store
     if source is None:
-        raise ValueError(f"'{plan.models[-1]}' does not name the store it was trained on; give --photos")
+        raise UserError(f"'{plan.models[-1]}' does not name the store it was trained on; give --photos")
     total = len(photo_names(source))
     if plan.missing:
         _train_missing(plan, options.workers)

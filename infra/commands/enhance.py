@@ -8,6 +8,7 @@ import sys
 
 from naturaltone.infra.commands.shared import MODEL_HELP
 from naturaltone.infra.exit_codes import OK, SOME_FAILED
+from naturaltone.pipeline.errors import UserError
 
 HELP = "enhance one photo, or a whole tree into a parallel one; originals stay untouched"
 EXAMPLE = """example: naturaltone enhance photo.jpg better.jpg
@@ -89,7 +90,7 @@ def _photo(options: argparse.Namespace) -> int:
 
     for name in _FOLDER_ONLY:
         if getattr(options, name):
-            raise ValueError(
+            raise UserError(
                 f"--{name.replace('_', '-')} is for a folder, and '{options.source}' is a photo; leave it out"
             )
     enhanced, version = enhance_photo(
@@ -115,7 +116,7 @@ def _archive(options: argparse.Namespace, chosen) -> int:  # type: ignore[no-unt
     from naturaltone.serving.registry import default_model
 
     if options.exact:
-        raise ValueError("--exact is for one photo, to compare; leave it out for a folder")
+        raise UserError("--exact is for one photo, to compare; leave it out for a folder")
     source, target = check(options.source, options.target)
     storage.check_file_writable(options.sheet)
     enhancer = Enhancer.load(options.model or default_model())

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from naturaltone.infra.exit_codes import OK
+from naturaltone.pipeline.errors import UserError
 
 HELP = "train a model on a store and register it"
 EXAMPLE = "example: naturaltone train STORE --recipe small --set steps=2000 --run first"
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     config = make_config(options.recipe, options.set)
     bundle = options.out or f"models/{options.run}"
     if "://" in bundle:
-        raise ValueError(f"--out '{bundle}': a folder of this machine; the registry keeps the model for the others")
+        raise UserError(f"--out '{bundle}': a folder of this machine; the registry keeps the model for the others")
     storage.check_writable(bundle)
     workers = launch.parse_workers(options.workers) if options.workers else launch.default_workers()
     run = launch.TrainingRun(name=options.run, config=config, bundle=Path(bundle), intermediates=options.intermediates)

@@ -24,6 +24,7 @@ import ray
 from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import ledger, shards
 from naturaltone.pipeline.dataset.tables import blocks, from_ipc, to_ipc
+from naturaltone.pipeline.errors import UserError
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.find import FOUND_SUFFIXES, check_photos, list_photos
 from naturaltone.pipeline.photo.formats import refuse_raw
@@ -115,13 +116,13 @@ def open_or_new(
         ("intermediates", intermediates, shards.INTERMEDIATES),
     ):
         if value not in allowed:
-            raise ValueError(f"{name} '{value}'; use one of {', '.join(allowed)}")
+            raise UserError(f"{name} '{value}'; use one of {', '.join(allowed)}")
     if long_side < shards.MIN_LONG_SIDE:
-        raise ValueError(
+        raise UserError(
             f"--long-side {long_side}: photos that small teach nothing; use at least {shards.MIN_LONG_SIDE}"
         )
     if long_side > shards.MAX_LONG_SIDE:
-        raise ValueError(f"--long-side {long_side}: a JPEG cannot hold that; use at most {shards.MAX_LONG_SIDE}")
+        raise UserError(f"--long-side {long_side}: a JPEG cannot hold that; use at most {shards.MAX_LONG_SIDE}")
     storage.check_writable(store)
     wanted = shards.empty_store(
         store,

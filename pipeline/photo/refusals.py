@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from naturaltone.pipeline.errors import UserError
 from naturaltone.pipeline.reasons import Reason
 
 MAX_PIXELS = 200_000_000
@@ -11,7 +12,7 @@ MAX_BYTES = 2**30
 MIN_SIDE = 16
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """A photo that cannot be used: its reason, and what to do about it in `detail`."""
 
     def __init__(self, reason: Reason, detail: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from naturaltone.serving.room import shared_folder
+from naturaltone.pipeline.private_folder import private_folder
 
 MOST = 8  # a run may be killed several times while it is at the same photo
 
@@ -17,7 +17,7 @@ MOST = 8  # a run may be killed several times while it is at the same photo
 @contextlib.contextmanager
 def attempt(key: str) -> Iterator[int]:
     """Count one more attempt at what `key` names; gives its number, from 1."""
-    path = shared_folder() / f"attempt-{key}"
+    path = private_folder() / f"attempt-{key}"
     with open(path, "ab") as file:
         file.write(b".")
         number = file.tell()

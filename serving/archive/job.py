@@ -17,6 +17,7 @@ import ray
 import torch
 
 from naturaltone.pipeline import handover, lease, storage
+from naturaltone.pipeline.errors import RunFailed
 from naturaltone.pipeline.progress import Progress
 from naturaltone.pipeline.reasons import Reason
 from naturaltone.serving.archive.file import FULL, Job, do, not_read
@@ -36,7 +37,7 @@ _GPU_SHARE = 1 / 8  # of a GPU for each worker: the network is the smaller part 
 _KEPT_BLOCK, _KEPT_TOTAL = 2**28, 2**29
 
 
-class ArchiveStopped(RuntimeError):
+class ArchiveStopped(RunFailed):
     """The run stopped before its end; the same command goes on where it was."""
 
 
@@ -121,7 +122,7 @@ def run(plan: Plan, report: Report, enhancer: Enhancer) -> Summary:
                 if entry.status == FAILED:
                     failures.append(entry)
                 rate = megapixels / (time.perf_counter() - started)
-                progress.advance(note=f"{rate:.1f} MP/s, {done_bytes / 1e9:.1f} of {total / 1e9:.1f} GB")
+                progress.advance(note=f"{rate:.1f} MP/s, {done_bytes / 1e6:.1f} of {total / 1e6:.1f} MB")
             report.finish()
         except OSError as error:
             raise _stopped(plan.target, "the report", error) from None

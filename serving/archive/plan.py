@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from naturaltone.pipeline import storage
+from naturaltone.pipeline.errors import UserError
 from naturaltone.pipeline.photo.formats import HAS_HEIF, REFUSED_SUFFIXES, SUFFIXES
 from naturaltone.pipeline.reasons import Reason
 from naturaltone.serving.archive.report import (
@@ -71,11 +72,11 @@ class Options:
     def __post_init__(self) -> None:
         check_strength(self.strength)
         if self.quality is not None and not 1 <= self.quality <= 100:
-            raise ValueError(
+            raise UserError(
                 f"--quality {self.quality}: must be between 1 and 100; leave it out to keep each photo's own"
             )
         if self.limit is not None and self.limit < 1:
-            raise ValueError(f"--limit {self.limit}: must be at least 1")
+            raise UserError(f"--limit {self.limit}: must be at least 1")
 
     @property
     def of_enhanced(self) -> str:
@@ -251,7 +252,7 @@ def refuse_nesting(source: str, target: str) -> None:
     # By what they are, not how they are called: disks may have several names for a folder.
     own = [place if kinds[0] else _identity(place) for place in places]
     if places[0] == places[1] or own[0] in above[1] or own[1] in above[0]:
-        raise ValueError(
+        raise UserError(
             f"'{target}' and '{source}' lie in each other; originals stay untouched: choose a folder elsewhere"
         )
 

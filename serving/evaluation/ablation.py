@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from naturaltone.pipeline.errors import UserError
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation.evaluate import Evaluation, Stage, score
 from naturaltone.serving.evaluation.measures import MEASURES
@@ -76,14 +77,14 @@ def make_plan(run: str, *, models: Path) -> Plan:
         try:
             whole = tracking.model_of_run(run)
         except tracking.TrackingError as error:
-            raise ValueError(
+            raise UserError(
                 f"'{models / run}' is no model, and {error}; give --models M1 M2 M3, or train it with "
                 f"`naturaltone train STORE --run {run}`"
             ) from None
     description = Enhancer.load(whole).bundle.description
     config, store = _config_of(description), _store_of(description)
     if config is None or store is None:
-        raise ValueError(f"'{whole}' does not say how it was trained; give --models M1 M2 M3")
+        raise UserError(f"'{whole}' does not say how it was trained; give --models M1 M2 M3")
     parts = {
         name: Training(run_name=f"{run}-{suffix}", config=part, bundle=models / f"{run}-{suffix}")
         for (name, suffix), part in zip(
@@ -102,7 +103,7 @@ def without_losses(config: TrainConfig) -> tuple[TrainConfig, TrainConfig]:
     """The configurations with λ1 only, and with λ1 and λ2, of one that has all three; `ValueError` if it has not."""
     for name in ("lambda_color", "lambda_natural", "lambda_artifact"):
         if getattr(config, name) == 0:
-            raise ValueError(f"{name}=0: Fig. 6 needs a run with all three losses; give another RUN, or --models")
+            raise UserError(f"{name}=0: Fig. 6 needs a run with all three losses; give another RUN, or --models")
     natural = dataclasses.replace(config, lambda_artifact=0.0)
     return dataclasses.replace(natural, lambda_natural=0.0), natural
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from naturaltone.pipeline import tone
+from naturaltone.pipeline.errors import UserError
 from naturaltone.pipeline.progress import track
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation.measures import MEASURES, Scores, measure_picture
@@ -133,7 +134,7 @@ def score(
         scores[name] = {stage: measure_picture(picture, photo, judge) for stage, picture in pictures.items()}
         gallery.add(name, pictures, scores[name])
     if not scores:
-        raise ValueError("none of the photos can be read; give others")
+        raise UserError("none of the photos can be read; give others")
     _, *made = stages
     identity: dict[str, list[float]] = {}
     for photo in track(natural, "natural photos"):
@@ -186,7 +187,7 @@ def run_of(bundle: Bundle) -> str:
     """The id of the tracked run that trained the model; `ValueError` if it names none."""
     run_id = bundle.description.get("lineage", {}).get("mlflow_run_id")
     if not run_id:
-        raise ValueError("the model does not name the run that trained it")
+        raise UserError("the model does not name the run that trained it")
     return str(run_id)
 
 

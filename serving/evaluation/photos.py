@@ -12,6 +12,7 @@ import numpy as np
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.dataset import shards
 from naturaltone.pipeline.dataset.shards import LONG_SIDE
+from naturaltone.pipeline.errors import UserError
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.find import find_photos
 from naturaltone.pipeline.photo.pixels import shrink, training_pixels
@@ -79,11 +80,11 @@ def find_references(folder: str, names: list[str]) -> dict[str, str]:
     for uri in find_photos(folder):
         stem = PurePosixPath(_name(uri)).stem
         if stem in found:
-            raise ValueError(f"--references: both '{found[stem]}' and '{uri}' are named '{stem}'; leave one of them")
+            raise UserError(f"--references: both '{found[stem]}' and '{uri}' are named '{stem}'; leave one of them")
         if stem in wanted:
             found[stem] = uri
     if not found:
-        raise ValueError(
+        raise UserError(
             f"--references '{folder}': no photo there is named as one of those to evaluate (such as "
             f"'{names[0]}'; the suffix may differ); give the folder of their references"
         )

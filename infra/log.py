@@ -1,0 +1,104 @@
+"""What a command says on the terminal is naturaltone's own; what Ray, MLflow and others say goes into its log file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from naturaltone.pipeline.private_folder import private_folder
+
+_KEPT = 20  # log files of earlier commands
+_OTHERS = ("ray", "mlflow", "alembic", "py.warnings")
+
+
+@contextlib.contextmanager
+def command_log(command: str) -> Iterator[Path]:
+    """Log to a file while a command runs; gives the file. Warnings of naturaltone itself go to the terminal too."""
+    path = private_folder("logs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{command}-{os.getpid()}.log"
+    to_file = logging.FileHandler(path, delay=True)
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_terminal = logging.StreamHandler()
+    to_terminal.setFormatter(logging.Formatter("naturaltone: %(message)s"))
+    to_terminal.setLevel(logging.WARNING)
+    root, ours = logging.getLogger(), logging.getLogger("naturaltone")
+    level = root.level
+    root.setLevel(logging.INFO)
+    root.addHandler(to_file)
+    ours.addHandler(to_terminal)
+    logging.captureWarnings(True)
+    try:
+        with _without_ray_on(path):
+            yield path
+    finally:
+        logging.captureWarnings(False)
+        root.setLevel(level)
+        root.removeHandler(to_file)
+        ours.removeHandler(to_terminal)
+        to_file.close()
+        _remove_old(path.parent)
+
+
+def quiet_others() -> None:
+    """Send what other packages' loggers print on the terminal to the log file instead; again after each that starts."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] in _OTHERS:
+            logger = logging.getLogger(name)
+            for handler in [each for each in logger.handlers if _is_terminal(each)]:
+                logger.removeHandler(handler)
+                logger.propagate = True
+
+
+def _is_terminal(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
+
+
+@contextlib.contextmanager
+def _without_ray_on(path: Path) -> Iterator[None]:
+    """Ray's threads in this process print on stdout and stderr, whatever the log level: let them print to the log file."""
+    before = sys.stdout, sys.stderr
+    with open(path, "a") as log:
+        sys.stdout, sys.stderr = (_ByThread(stream, log) for stream in before)
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
+
+
+class _ByThread(io.TextIOBase):
+    """A text stream that passes on what our threads write, and diverts what Ray's threads do."""
+
+    def __init__(self, ours: TextIO, rays: TextIO) -> None:
+        self._ours, self._rays = ours, rays
+
+    def write(self, text: str) -> int:
+        return self._chosen().write(text)
+
+    def flush(self) -> None:
+        self._chosen().flush()
+
+    def isatty(self) -> bool:
+        return not self._ours.closed and self._ours.isatty()  # asked at the exit of the process too
+
+    def fileno(self) -> int:
+        return self._ours.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._ours.encoding
+
+    def _chosen(self) -> TextIO:
+        return self._rays if threading.current_thread().name.startswith("ray_") else self._ours
+
+
+def _remove_old(folder: Path) -> None:
+    logs = sorted(folder.glob("*.log"))
+    for path in logs[:-_KEPT]:
+        path.unlink(missing_ok=True)
