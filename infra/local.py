@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from naturaltone.infra.log import quiet_others
+from naturaltone.pipeline import lease
 from naturaltone.pipeline.errors import RunFailed, UserError
 
 _PR_SET_PDEATHSIG = 1
@@ -56,7 +57,7 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
         preexec_fn=_die_with_parent() if sys.platform == "linux" else None,
     )
     try:
-        _wait_for_port(port, process)
+        wait_for_port(port, process)
         yield ObjectStore(
             uri=f"s3://{BUCKET}",
             environment={
@@ -67,6 +68,7 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
                 "AWS_EC2_METADATA_DISABLED": "true",
                 # rclone answers a multipart upload with checksums in its trailer with 411.
                 "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+                lease.PRIVATE_SERVER_VARIABLE: "1",
             },
         )
     finally:
@@ -243,14 +245,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a server that was started with stderr as a pipe listens; `RunFailed` if it ends before, or takes too long."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
             assert process.stderr is not None  # opened as a pipe
-            raise RunFailed(f"the embedded object store stopped: {process.stderr.read().decode().strip()}")
+            raise RunFailed(f"the server on port {port} stopped: {process.stderr.read().decode().strip()}")
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise RunFailed(f"the embedded object store did not start within {_START_SECONDS:.0f} s")
+    raise RunFailed(f"the server on port {port} did not start within {_START_SECONDS:.0f} s")

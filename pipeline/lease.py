@@ -1,10 +1,19 @@
-"""One process at a time for a folder: the second is refused, and told who the first is."""
+"""The one lock: a folder, a store's role or a run belongs to one process at a time.
+
+The second process is refused and told who the first is. A process that lost its lock, because its machine slept or its
+network was away for too long, is told before it writes anything else that counts.
+
+On a disk the lock is a locked file, which the system unlocks when the process ends. On S3 it is an object that its holder
+renews. Nobody compares the clocks of two machines: a holder is dead if its object has not changed for 90 seconds of our own
+clock, or if it ran on this machine and is gone.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import socket
 import threading
@@ -12,26 +21,48 @@ import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
 
 from naturaltone.pipeline import s3, storage
+from naturaltone.pipeline.errors import RunFailed
 
-_RENEW_SECONDS = 20.0
-_EXPIRE_SECONDS = 90.0  # without a renewal: its owner is dead
+# Set where an S3 server serves one process alone: it needs no warning about what its server cannot promise to several.
+PRIVATE_SERVER_VARIABLE = "NATURALTONE_PRIVATE_S3"
+
+_RENEW_SECONDS = 10.0
+_EXPIRE_SECONDS = 90.0
+_WATCH_SECONDS = 2.0
+_SAME_START_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class LeaseLost(RunFailed):
+    """Another process took the lock over; going on beside it would mix what the two write."""
+
+
+class Lease:
+    """A lock that is held. `check()` belongs before every write that others build on."""
+
+    def check(self) -> None:
+        """`LeaseLost` if the lock is no longer ours."""
 
 
 @contextlib.contextmanager
-def hold(uri: str) -> Iterator[None]:
-    """Hold the lock file `uri` until the context or the process ends; `StorageError` naming who holds it already.
+def hold(uri: str, *, what: str) -> Iterator[Lease]:
+    """Hold the lock `uri` until the context or the process ends.
 
-    On a disk the system drops a dead process's lock at once. On S3 the lock is an object that its owner renews, and that
-    counts for nothing 90 seconds after it last did.
+    what: what is locked, for the message. `StorageError` names the process that holds it already.
     """
-    with _hold_object(uri) if storage.is_s3(uri) else _hold_file(uri):
-        yield
+    with _hold_object(uri, what) if storage.is_s3(uri) else _hold_file(uri, what) as lease:
+        yield lease
 
 
 @contextlib.contextmanager
-def _hold_file(uri: str) -> Iterator[None]:
+def _hold_file(uri: str, what: str) -> Iterator[Lease]:
     path = storage.resolve(uri)[1]
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "a+") as file:
@@ -39,73 +70,201 @@ def _hold_file(uri: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise storage.StorageError(_refusal(uri, file.read())) from None
+            raise _refusal(what, _read(file.read())) from None
         file.truncate(0)
-        file.write(_owner("", _now()))
+        file.write(json.dumps(_owner()))
         file.flush()
-        yield
+        yield Lease()
         file.truncate(0)
 
 
 @contextlib.contextmanager
-def _hold_object(uri: str) -> Iterator[None]:
-    token, since = uuid.uuid4().hex, _now()
-    _take(uri, token, since)
+def _hold_object(uri: str, what: str) -> Iterator[Lease]:
+    lease = _ObjectLease(uri, what)
+    lease.take()
     ended = threading.Event()
 
-    def renew() -> None:
+    def keep() -> None:
         while not ended.wait(_RENEW_SECONDS):
-            with contextlib.suppress(OSError, ValueError):  # a server that fails for a while: the next time will do
-                if _token(uri) == token:  # else somebody took it over while this machine slept
-                    s3.write(uri, _owner(token, since).encode())
+            lease.renew()
 
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread = threading.Thread(target=keep, name="lease", daemon=True)
     thread.start()
     try:
-        yield
+        yield lease
     finally:
         ended.set()
         thread.join()
-        with contextlib.suppress(OSError, ValueError):
-            if _token(uri) == token:
-                s3.delete(uri)
+        lease.give_back()
 
 
-def _take(uri: str, token: str, since: str) -> None:
+class _ObjectLease(Lease):
+    """A lock that is an object on an S3 server."""
+
+    def __init__(self, uri: str, what: str) -> None:
+        self._uri, self._what = uri, what
+        self._owner = {**_owner(), "token": uuid.uuid4().hex}
+        self._renewed = _now()
+        self._renewing = threading.Lock()
+        self._taken_by: dict[str, Any] | None = None
+
+    def take(self) -> None:
+        """Write our object, once there is none of a living holder."""
+        watched: tuple[str, float] | None = None  # an ETag, and since when it has been the same
+        while True:
+            try:
+                content, etag = s3.read_with_etag(self._uri)
+            except FileNotFoundError:
+                content, etag = b"", None
+            if etag is not None:
+                holder = _read(content.decode(errors="replace"))
+                if watched is None:
+                    if _is_alive_here(holder):
+                        raise _refusal(self._what, holder)
+                    watched = etag, _now()
+                    if not _is_dead_here(holder):
+                        log.warning("%s is locked by %s: looking whether it lives", self._what, _name(holder))
+                elif watched[0] != etag:
+                    raise _refusal(self._what, holder)
+                if not _is_dead_here(holder) and _now() - watched[1] < _EXPIRE_SECONDS:
+                    time.sleep(_WATCH_SECONDS)
+                    continue
+            try:
+                s3.write_if(self._uri, self._content(), etag=etag)
+            except s3.Changed:  # somebody else was faster: look again, and see it live
+                continue
+            # A server without conditional writes keeps the last of two: read what it has.
+            found = _read(s3.read(self._uri).decode(errors="replace"))
+            if found.get("token") != self._owner["token"]:
+                raise _refusal(self._what, found)
+            self._renewed = _now()
+            _say_once_what_the_server_cannot_do(self)
+            return
+
+    def renew(self) -> None:
+        """Show that we live; or find that somebody else has the lock."""
+        with self._renewing, contextlib.suppress(OSError):  # a server that fails for a while: the next time will do
+            if self._taken_by is not None:
+                return
+            try:
+                content, etag = s3.read_with_etag(self._uri)
+                holder = _read(content.decode(errors="replace"))
+                if holder.get("token") != self._owner["token"]:
+                    self._taken_by = holder
+                    return
+                s3.write_if(self._uri, self._content(), etag=etag)
+                self._renewed = _now()
+            except (FileNotFoundError, s3.Changed):  # removed, or taken between reading and writing
+                self._taken_by = {}
+
+    def check(self) -> None:
+        if self._taken_by is None and _now() - self._renewed > _EXPIRE_SECONDS:
+            self.renew()  # this machine slept, or the server was away: others may think that we are dead
+        overdue = _now() - self._renewed > _EXPIRE_SECONDS
+        if self._taken_by is not None or overdue:
+            by = (
+                "the server did not answer for too long"
+                if self._taken_by is None
+                else f"now {_name(self._taken_by)} has it"
+            )
+            raise LeaseLost(
+                f"{self._what}: this run lost its lock ({by}) and stopped; give the same command again when the other has ended"
+            )
+
+    def give_back(self) -> None:
+        # Reading and deleting are two steps, as few servers delete under a condition. Nobody else writes between them
+        # unless we have been silent for 90 seconds.
+        with contextlib.suppress(OSError):
+            if _read(s3.read(self._uri).decode(errors="replace")).get("token") == self._owner["token"]:
+                s3.delete(self._uri)
+
+    def has_conditions(self) -> bool:
+        """Whether the server refuses to write where something is already."""
+        try:
+            s3.write_if(self._uri, self._content(), etag=None)
+        except s3.Changed:
+            return True
+        return False
+
+    def _content(self) -> bytes:
+        return json.dumps({**self._owner, "renewal": uuid.uuid4().hex}).encode()  # another content has another ETag
+
+
+def _say_once_what_the_server_cannot_do(lease: _ObjectLease) -> None:
+    endpoint = os.environ.get(s3.ENDPOINT_VARIABLE, "AWS")
+    if endpoint in _looked_at or os.environ.get(PRIVATE_SERVER_VARIABLE):
+        return
+    _looked_at.add(endpoint)
+    if not lease.has_conditions():
+        log.warning(
+            "the S3 server at %s knows no conditional writes: two runs on one folder that start in the same second can both "
+            "go on; start them one after the other",
+            endpoint,
+        )
+
+
+_looked_at: set[str] = set()  # servers
+
+
+def _owner() -> dict[str, Any]:
+    process = psutil.Process()
+    return {
+        "process": process.pid,
+        "started": process.create_time(),
+        "machine": _machine(),
+        "host": socket.gethostname(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _machine() -> str:
+    """What processes that see each other's numbers have in common: one boot of one kernel, and one container."""
     try:
-        before, etag = s3.read_with_etag(uri)
-    except FileNotFoundError:
-        before, etag = b"", None
-    if before and time.time() - json.loads(before)["renewed"] < _EXPIRE_SECONDS:
-        raise storage.StorageError(_refusal(uri, before.decode()))
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux
+        return ""
+
+
+def _is_alive_here(owner: dict[str, Any]) -> bool:
+    return _is_here(owner) and _runs(owner)
+
+
+def _is_dead_here(owner: dict[str, Any]) -> bool:
+    return _is_here(owner) and not _runs(owner)
+
+
+def _is_here(owner: dict[str, Any]) -> bool:
+    return bool(_machine()) and owner.get("machine") == _machine()
+
+
+def _runs(owner: dict[str, Any]) -> bool:
     try:
-        s3.write_if(uri, _owner(token, since).encode(), etag=etag)
-    except s3.Changed:
-        raise storage.StorageError(_refusal(uri, s3.read(uri).decode())) from None
-    # Read again: a server without conditional writes keeps the last of two.
-    found = s3.read(uri).decode()
-    if json.loads(found)["token"] != token:
-        raise storage.StorageError(_refusal(uri, found))
+        # Within seconds: the start is reckoned from that of the system, which moves when the clock is set.
+        return abs(psutil.Process(owner["process"]).create_time() - owner["started"]) < _SAME_START_SECONDS
+    except (psutil.Error, KeyError, TypeError, ValueError):
+        return False
 
 
-def _token(uri: str) -> str:
-    return str(json.loads(s3.read(uri))["token"])
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _owner(token: str, since: str) -> str:
-    who = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
-    return json.dumps(who | {"renewed": time.time(), "token": token})
-
-
-def _refusal(uri: str, content: str) -> str:
-    folder = uri.rpartition("/")[0].rpartition("/")[0]
+def _read(content: str) -> dict[str, Any]:
     try:
-        owner = json.loads(content)
-        who = f"process {owner['process']} on {owner['host']}, since {owner['since']}"
-    except (ValueError, KeyError):  # just taken, not yet written
-        who = "another process"
-    return f"'{folder}': {who}, is writing there; wait until it has ended, or choose another folder"
+        return dict(json.loads(content))
+    except (ValueError, TypeError):  # just taken, and not written yet
+        return {}
+
+
+def _name(owner: dict[str, Any]) -> str:
+    try:
+        return f"process {owner['process']} on {owner['host']}, since {owner['since']}"
+    except KeyError:
+        return "another process"
+
+
+def _refusal(what: str, owner: dict[str, Any]) -> storage.StorageError:
+    return storage.StorageError(
+        f"{what}: {_name(owner)}, is writing there; wait until it has ended, or choose another place"
+    )
+
+
+def _now() -> float:
+    # Unlike the monotonic clock, this one goes on while the machine sleeps.
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -1,7 +1,7 @@
 """Objects of an S3 server through boto3: listed with their ETag, read and written whole, tried again when the network fails.
 
-pyarrow's own S3 filesystem, which reads row groups, neither lists ETags nor writes under a condition, and its uploads in
-parts leave the parts of a killed process behind.
+pyarrow's own S3 filesystem, which reads row groups, neither lists ETags nor writes under a condition. Its uploads in parts
+leave the parts of a killed process behind.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def list_objects(uri: str) -> Iterator[dict[str, Any]]:
-    """The objects below the prefix `uri` in the order of their keys, as boto3 describes them, a page in memory at a time."""
+    """The objects below the prefix `uri`, in the order of their keys, as boto3 describes them; one page in memory at a time."""
     bucket, key = split(uri)
     query = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
     while True:
@@ -73,17 +73,25 @@ def write(uri: str, data: bytes) -> None:
     retry(uri, lambda: client().put_object(Bucket=bucket, Key=key, Body=data))
 
 
-def write_if(uri: str, data: bytes, *, etag: str | None) -> None:
-    """Write only if the object still has this ETag (None: if there is none); `Changed` otherwise.
+def write_if(uri: str, data: bytes, *, etag: str | None) -> str:
+    """Write only if the object still has this ETag (None: if there is no object), and return the new ETag; else `Changed`.
 
     A server that knows no conditional writes (rclone's) writes always.
     """
     bucket, key = split(uri)
     condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
     try:
-        retry(uri, lambda: client().put_object(Bucket=bucket, Key=key, Body=data, **condition))
-    except FileExistsError:
-        raise Changed(uri) from None
+        answer = retry(uri, lambda: client().put_object(Bucket=bucket, Key=key, Body=data, **condition))
+    except (FileExistsError, FileNotFoundError):
+        # The answer to our own write may have been lost, and its repetition refused: then the object holds what we wrote.
+        try:
+            found, new_etag = read_with_etag(uri)
+        except FileNotFoundError:
+            raise Changed(uri) from None
+        if found != data:
+            raise Changed(uri) from None
+        return new_etag
+    return str(answer["ETag"])
 
 
 def delete(uri: str) -> None:
@@ -94,7 +102,7 @@ def delete(uri: str) -> None:
 def retry(uri: str, attempt: Callable[[], T]) -> T:
     """What `attempt` returns, tried again while the cause may pass; else `OSError` of the fitting kind, naming `uri`.
 
-    boto3 itself repeats requests that were refused, not those whose answer broke off.
+    boto3 itself repeats requests that were refused, but not those whose answer broke off.
     """
     for number in range(ATTEMPTS):
         try:
@@ -126,9 +134,9 @@ def _client(endpoint: str | None, keys: tuple[str | None, ...], attempts: int) -
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=32,
     )
-    # A session of its own: the default one keeps the first keys it saw.
+    # A session of its own: the default one keeps the first keys that it saw.
     return boto3.Session().client("s3", endpoint_url=endpoint, config=config)
 
 
-# Forked processes that share a connection read each other's answers.
+# Forked processes that share a connection would read each other's answers.
 os.register_at_fork(after_in_child=_client.cache_clear)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.listing import list_files
 from naturaltone.pipeline.photo.stored import encode_jpeg
 
 LONG_SIDE = 96
@@ -28,8 +29,9 @@ def names(store: Path, role: str = "natural") -> list[str]:
 
 
 def content(store: Path | str) -> dict[str, bytes]:
-    """Every file of a store, by its name below it."""
-    return {file.relative: storage.read_bytes(file.uri) for file in storage.list_files(str(store))}
+    """Every file of a store but its locks, by its name below it."""
+    files = [file for file in list_files(str(store)) if not file.relative.startswith("locks/")]
+    return {file.relative: storage.read_bytes(file.uri) for file in files}
 
 
 def windows(photo: np.ndarray, role: str, first: int, count: int) -> pa.Table:

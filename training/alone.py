@@ -30,31 +30,35 @@ def train_alone(store_uri: str, config: TrainConfig, *, run_name: str, device: t
     A run may be begun here and resumed by `train.train`, or the other way round. Nothing goes to a tracking server.
     """
     allocator.keep_freed_memory()
-    run = runs.begin(store_uri, run_name, config)
-    plan = stream.make_plan(run.store, batch=config.batch, crop=config.crop, seed=config.seed)
-    gan = GanStep(config, device=device)
-    first_step = max(runs.list_checkpoints(run.uri), default=0)
-    if first_step:
-        checkpoint.restore(runs.read_checkpoint(run.uri, first_step), gan)
-    samples = Samples.of(run.store)
-    writer = runs.CheckpointWriter(run.uri, judge=lambda snapshot: samples.enhance(snapshot.generator()).naturalness)
-
-    def save(steps_done: int) -> None:
-        writer.put(checkpoint.take_snapshot(gan, step=steps_done))
-
-    with Progress("train", total=config.steps - first_step, unit="step") as progress:
-
-        def show(step: int, metrics: Metrics) -> None:
-            if (step + 1 - first_step) % _SHOWN_STEPS == 0:
-                progress.advance(_SHOWN_STEPS, note="  ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
-
-        report = fit(
-            gan, _batches(plan, first_step, config.steps), first_step=first_step, on_step=show, on_checkpoint=save
+    with runs.hold(store_uri, run_name) as lease:
+        run = runs.begin(store_uri, run_name, config)
+        plan = stream.make_plan(run.store, batch=config.batch, crop=config.crop, seed=config.seed)
+        gan = GanStep(config, device=device)
+        first_step = max(runs.list_checkpoints(run.uri), default=0)
+        if first_step:
+            checkpoint.restore(runs.read_checkpoint(run.uri, first_step), gan)
+        samples = Samples.of(run.store)
+        writer = runs.CheckpointWriter(
+            run.uri, judge=lambda snapshot: samples.enhance(snapshot.generator()).naturalness
         )
-    if report.steps:
-        save(config.steps)
-    writer.close()
-    return runs.read_checkpoint(run.uri, config.steps)
+
+        def save(steps_done: int) -> None:
+            lease.check()
+            writer.put(checkpoint.take_snapshot(gan, step=steps_done))
+
+        with Progress("train", total=config.steps - first_step, unit="step") as progress:
+
+            def show(step: int, metrics: Metrics) -> None:
+                if (step + 1 - first_step) % _SHOWN_STEPS == 0:
+                    note = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+                    progress.advance(_SHOWN_STEPS, note=note)
+
+            batches = _batches(plan, first_step, config.steps)
+            report = fit(gan, batches, first_step=first_step, on_step=show, on_checkpoint=save)
+        if report.steps:
+            save(config.steps)
+        writer.close()
+        return runs.read_checkpoint(run.uri, config.steps)
 
 
 def _batches(plan: stream.Plan, first_step: int, last_step: int) -> Iterator[stream.Batch]:

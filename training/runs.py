@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from naturaltone.pipeline import storage
+from naturaltone.pipeline import lease, storage
 from naturaltone.pipeline.dataset import shards
 from naturaltone.pipeline.errors import RunFailed, UserError
+from naturaltone.pipeline.listing import list_files
 from naturaltone.training import checkpoint
 from naturaltone.training.checkpoint import CHECKPOINT_JSON, CHECKPOINT_TENSORS, Snapshot
 from naturaltone.training.config import TrainConfig
@@ -47,23 +48,23 @@ class Run:
     store: shards.Store
 
 
+def hold(store_uri: str, name: str) -> contextlib.AbstractContextManager[lease.Lease]:
+    """Hold the run `name` of a store: one process trains it at a time."""
+    return lease.hold(storage.join(_run_uri(store_uri, name), "running.json"), what=f"run '{name}' of '{store_uri}'")
+
+
 def begin(store_uri: str, name: str, config: TrainConfig, *, beside: str | None = None) -> Run:
-    """Begin the run `name` on a store, or open it again as it was begun; `ValueError` if it was begun with other settings.
+    """Begin the run `name` on a store, or open it again as it was begun; `UserError` if it was begun with other settings.
 
     beside: a run of the same store whose photos are to be taken, however the store has grown since.
     """
-    if not _RUN_NAME.fullmatch(name):
-        raise UserError(f"run name '{name}': use letters, digits, '.', '_' and '-'")
+    uri = _run_uri(store_uri, name)
     store = shards.open_store(store_uri)
-    uri = storage.join(store_uri, "runs", name)
     settings = {"config": dataclasses.asdict(config), "algorithm": store.algorithm}
     try:
         begun = json.loads(storage.read_bytes(storage.join(uri, RUN_JSON)))
     except FileNotFoundError:
-        source = store_uri if beside is None else storage.join(store_uri, "runs", beside)
-        storage.write_bytes(
-            storage.join(uri, shards.MANIFEST), storage.read_bytes(storage.join(source, shards.MANIFEST))
-        )
+        _freeze_manifest(store_uri if beside is None else _run_uri(store_uri, beside), uri)
         storage.write_bytes(storage.join(uri, RUN_JSON), json.dumps(settings, indent=1).encode())
         return open_run(store_uri, name)
     _refuse_other_settings(name, begun, settings)
@@ -79,15 +80,36 @@ def begin(store_uri: str, name: str, config: TrainConfig, *, beside: str | None 
 
 def open_run(store_uri: str, name: str) -> Run:
     """A run that has begun, with the store as it was then."""
-    uri = storage.join(store_uri, "runs", name)
+    uri = _run_uri(store_uri, name)
     return Run(uri=uri, store=shards.open_store(store_uri, manifest=storage.join(uri, shards.MANIFEST)))
+
+
+def _run_uri(store_uri: str, name: str) -> str:
+    if not _RUN_NAME.fullmatch(name):
+        raise UserError(f"run name '{name}': use letters, digits, '.', '_' and '-'")
+    return storage.join(store_uri, shards.RUNS, name)
+
+
+def _freeze_manifest(source: str, uri: str) -> None:
+    """Copy the manifest into the run's folder, until the copy is in place before the store changes.
+
+    A forget deletes what no manifest names: it changes the store's first, then looks at the runs' copies.
+    """
+    manifest, copy = storage.join(source, shards.MANIFEST), storage.join(uri, shards.MANIFEST)
+    content = storage.read_bytes(manifest)
+    while True:
+        storage.write_bytes(copy, content)
+        newest = storage.read_bytes(manifest)
+        if newest == content:
+            return
+        content = newest
 
 
 def list_checkpoints(uri: str) -> list[int]:
     """The steps of a run's whole checkpoints, ascending."""
     folder = storage.join(uri, "checkpoints")
     with contextlib.suppress(FileNotFoundError):
-        found = (_STEP_FOLDER.fullmatch(file.relative) for file in storage.list_files(folder))
+        found = (_STEP_FOLDER.fullmatch(file.relative) for file in list_files(folder))
         return sorted(int(match[1]) for match in found if match)
     return []
 

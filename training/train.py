@@ -25,8 +25,10 @@ from ray.train.torch import TorchTrainer
 from naturaltone.pipeline import storage, stream
 from naturaltone.pipeline.dataset import shards
 from naturaltone.pipeline.errors import RunFailed, UserError, cause
+from naturaltone.pipeline.lease import Lease
 from naturaltone.pipeline.photo.stored import decode_rgb
 from naturaltone.pipeline.progress import Progress
+from naturaltone.pipeline.s3_filesystem import without_directories
 from naturaltone.training import allocator, checkpoint, runs, tracking
 from naturaltone.training.board import Board
 from naturaltone.training.checkpoint import Snapshot
@@ -87,22 +89,18 @@ def train(
     """
     store_uri = storage.absolute(store_uri)
     check(store_uri, config, workers=workers, intermediates=intermediates)
-    run = runs.begin(store_uri, run_name, config, beside=beside)
-    run_id = tracking.start_run(
-        run_name=run_name,
-        params=dataclasses.asdict(config),
-        tags={"store": store_uri, "algorithm": run.store.algorithm},
-        dataset=storage.join(run.uri, shards.MANIFEST),
-    )
-    filesystem, path = storage.resolve(storage.join(store_uri, "runs"))
-    if storage.is_s3(store_uri):
-        filesystem = storage.without_directories(filesystem)
-    # Beside this process, as Train's controller: what lies on another node is lost with it.
-    beside_driver = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-    board = ray.remote(num_cpus=0, label_selector=beside_driver)(Board).remote()
-    trainer = TorchTrainer(
-        _train_worker,
-        train_loop_config={
+    with runs.hold(store_uri, run_name) as lease:
+        run = runs.begin(store_uri, run_name, config, beside=beside)
+        run_id = tracking.start_run(
+            run_name=run_name,
+            params=dataclasses.asdict(config),
+            tags={"store": store_uri, "algorithm": run.store.algorithm},
+            dataset=storage.join(run.uri, shards.MANIFEST),
+        )
+        # Beside this process, as Train's controller: what lies on another node is lost with it.
+        beside_driver = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+        board = ray.remote(num_cpus=0, label_selector=beside_driver)(Board).remote()
+        job = {
             "store": store_uri,
             "run": run_name,
             "config": dataclasses.asdict(config),
@@ -110,30 +108,22 @@ def train(
             "run_id": run_id,
             "tracking_uri": tracking.tracking_uri(),
             "board": board,
-        },
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, use_gpu=use_gpu, resources_per_worker=None if use_gpu else {"CPU": _WORKER_CPUS}
-        ),
-        run_config=ray.train.RunConfig(
-            name=run_name,
-            storage_path=path,
-            storage_filesystem=filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
-            worker_runtime_env={"env_vars": allocator.ENVIRONMENT},
-        ),
-    )
-    with tracking.running(run_id):
-        try:
-            outcome = _fit_with_progress(trainer, board, config).return_value  # rank 0's
-        except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
-            raise TrainingFailed(
-                f"run '{run_name}' stopped: {cause(error)}; resume it with --run {run_name}"
-            ) from error
-        if "untracked" in outcome:
-            log.warning("run '%s': %s", run_name, outcome["untracked"])
-        if "stopped" in outcome:
-            raise TrainingFailed(f"run '{run_name}' stopped: {outcome['stopped']}; resume it with --run {run_name}")
-    write_bundle(bundle, runs.read_checkpoint(run.uri, config.steps), run.store, run=run_name, mlflow_run_id=run_id)
+        }
+        trainer = _trainer(job, workers=workers, use_gpu=use_gpu)
+        with tracking.running(run_id):
+            try:
+                outcome = _fit_with_progress(trainer, board, config, lease).return_value  # rank 0's
+            except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
+                raise TrainingFailed(
+                    f"run '{run_name}' stopped: {cause(error)}; resume it with --run {run_name}"
+                ) from error
+            if "untracked" in outcome:
+                log.warning("run '%s': %s", run_name, outcome["untracked"])
+            if "stopped" in outcome:
+                raise TrainingFailed(f"run '{run_name}' stopped: {outcome['stopped']}; resume it with --run {run_name}")
+        lease.check()
+        snapshot = runs.read_checkpoint(run.uri, config.steps)
+        write_bundle(bundle, snapshot, run.store, run=run_name, mlflow_run_id=run_id)
     return TrainResult(
         bundle=bundle,
         run_id=run_id,
@@ -142,6 +132,27 @@ def train(
         images_per_second=outcome["images_per_second"],
         losses_first=outcome["losses_first"],
         losses_last=outcome["losses_last"],
+    )
+
+
+def _trainer(job: dict[str, Any], *, workers: int | tuple[int, int], use_gpu: bool) -> TorchTrainer:
+    """Ray Train's trainer of a job; it keeps its own state in the run's folder."""
+    filesystem, path = storage.resolve(storage.join(job["store"], shards.RUNS))
+    if storage.is_s3(job["store"]):
+        filesystem = without_directories(filesystem)
+    return TorchTrainer(
+        _train_worker,
+        train_loop_config=job,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers, use_gpu=use_gpu, resources_per_worker=None if use_gpu else {"CPU": _WORKER_CPUS}
+        ),
+        run_config=ray.train.RunConfig(
+            name=job["run"],
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
+            worker_runtime_env={"env_vars": allocator.ENVIRONMENT},
+        ),
     )
 
 
@@ -185,7 +196,9 @@ def write_bundle(folder: Path, snapshot: Snapshot, store: shards.Store, **lineag
     )
 
 
-def _fit_with_progress(trainer: TorchTrainer, board: ActorHandle, config: TrainConfig) -> ray.train.Result:
+def _fit_with_progress(
+    trainer: TorchTrainer, board: ActorHandle, config: TrainConfig, lease: Lease
+) -> ray.train.Result:
     """`trainer.fit()` in a thread, its progress shown from this one, which thereby stays open to Ctrl-C.
 
     In the main thread, Train would take over SIGINT and end the process in its own way.
@@ -206,6 +219,7 @@ def _fit_with_progress(trainer: TorchTrainer, board: ActorHandle, config: TrainC
                 result = outcome.get(timeout=_PROGRESS_SECONDS)
                 break
             except queue.Empty:
+                lease.check()
                 steps, metrics = ray.get(board.read.remote())
                 if steps > shown:
                     progress.advance(steps - shown, note=_note(metrics))

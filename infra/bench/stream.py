@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from naturaltone.infra import local
 from naturaltone.pipeline import storage, stream
 from naturaltone.pipeline.dataset import ingest, shards
+from naturaltone.pipeline.listing import list_files
 from naturaltone.pipeline.photo.stored import decode_rgb
 
 _PLACES = ("local", "s3")
@@ -153,7 +154,7 @@ def _export(uri: str) -> None:
 
 
 def _names(uri: str, name: str) -> Iterable[str]:
-    return (file.uri for file in storage.list_files(storage.join(uri, name)))
+    return (file.uri for file in list_files(storage.join(uri, name)))
 
 
 def _time(open_batches: Any, batch: int, seconds: float) -> Timing:

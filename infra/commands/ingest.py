@@ -39,8 +39,14 @@ def run(options: argparse.Namespace) -> int:
     if options.forget:
         shards.open_store(options.to)
         with ray_session():
-            gone = forget.forget(options.source, role=options.role, store=options.to)
-        print(f"{gone} photos taken out of {options.to}")
+            forgotten = forget.forget(options.source, role=options.role, store=options.to)
+        print(f"{forgotten.photos} photos taken out of {options.to}")
+        for run, count in forgotten.kept_for_runs.items():
+            print(
+                f"{count} shards with them stay for the run '{run}', which was begun with them; remove "
+                f"{options.to}/runs/{run} and give this command or an ingest again to have them deleted",
+                file=sys.stderr,
+            )
         return OK
     how = {name: getattr(options, name) for name in ("role", "long_side", "algorithm", "intermediates")}
     # What can be refused is, before Ray starts.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -14,16 +14,26 @@ from naturaltone.pipeline.dataset import ledger, shards
 from naturaltone.pipeline.dataset.tables import blocks, from_ipc, to_ipc
 
 
-def forget(source: str, *, role: str, store: str) -> int:
-    """Take out of the store every `role` photo that came from below the folder `source` alone; returns how many.
+@dataclass(frozen=True, kw_only=True)
+class Forgotten:
+    """What a forget did: the photos that are out of the store, and the shards with them that runs still need, by run."""
 
-    A photo whose content another known folder holds too stays, under that name.
+    photos: int
+    kept_for_runs: dict[str, int]
+
+
+def forget(source: str, *, role: str, store: str) -> Forgotten:
+    """Take out of the store every `role` photo that came from below the folder `source` alone.
+
+    A photo whose content another known folder holds too stays, under that folder's name. A shard that a run was begun with
+    stays for that run, though the store no longer names it: else the run could never be resumed. An ingest or a forget
+    deletes it once the run's folder is gone.
     """
     source, store = storage.absolute(source), storage.absolute(store)
     prefix = storage.join(source, "")
     storage.check_writable(store)
     shards.open_store(store)
-    with storage.locked(storage.join(store, role), wait=False):
+    with ledger.hold(store, role) as lease:
         opened = shards.open_store(store)
         ledger.remove_orphans(opened, role)
         listed = [shards.read_columns(store, file, shards.SOURCES.names) for file in opened.sources[role]]
@@ -54,12 +64,18 @@ def forget(source: str, *, role: str, store: str) -> int:
                 | {role: tuple(o for o in newest.origins[role] if not storage.join(o, "").startswith(prefix))},
             )
 
+        lease.check()
         changed = shards.update_manifest(opened, change)
         # A shard all of whose photos are known elsewhere keeps its name.
-        for file in (set(opened.sources[role]) | set(rewritten)) - ledger.named_files(changed, role):
+        old = (set(opened.sources[role]) | set(rewritten)) - ledger.named_files(changed, role)
+        frozen = {run: old & named for run, named in ledger.files_of_runs(store).items()}
+        for file in old - set().union(*frozen.values()):
             storage.delete(storage.join(store, file))
         ledger.save_rejects(changed, role, ledger.Known.load(changed, role))
-        return opened.count(role) - changed.count(role)
+        return Forgotten(
+            photos=opened.count(role) - changed.count(role),
+            kept_for_runs={run: len(named) for run, named in frozen.items() if named},
+        )
 
 
 def _rewrite_shards(store: shards.Store, role: str, prefix: str, elsewhere: dict[str, str]) -> dict[str, pa.Table]:

@@ -25,6 +25,7 @@ from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import ledger, shards
 from naturaltone.pipeline.dataset.tables import blocks, from_ipc, to_ipc
 from naturaltone.pipeline.errors import UserError
+from naturaltone.pipeline.listing import File, list_files
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.find import FOUND_SUFFIXES, check_photos, list_photos
 from naturaltone.pipeline.photo.formats import refuse_raw
@@ -78,7 +79,7 @@ def ingest(
     }  # fmt: skip
     open_or_new(store, **made_with)
     tally = _Tally()
-    with storage.locked(storage.join(store, role), wait=False), Progress(f"ingest {role}", unit="photo") as progress:
+    with ledger.hold(store, role) as lease, Progress(f"ingest {role}", unit="photo") as progress:
         opened = open_or_new(store, **made_with)
         ledger.remove_orphans(opened, role)
         known = ledger.Known.load(opened, role)
@@ -87,6 +88,7 @@ def ingest(
             progress.advance(len(wave) - len(fresh))
             if fresh:
                 row_groups, outcomes = _ingest_wave(fresh, known, role=role, store=opened, progress=progress)
+                lease.check()
                 opened = _commit(opened, role, source, row_groups, known.new_rows(outcomes))
                 tally.count(outcomes, known)
                 known.add(outcomes)
@@ -176,7 +178,7 @@ def _leave_out_known(wave: list[dict[str, Any]], known: ledger.Known, tally: _Ta
 
 def _waves(source: str, tally: _Tally, progress: Progress) -> Iterator[list[dict[str, Any]]]:
     """The photos below `source`, up to `WAVE_PHOTOS` at a time, as rows with the digest that each is known by."""
-    photos = _only_photos(storage.list_files(source), tally)
+    photos = _only_photos(list_files(source), tally)
     while wave := list(islice(photos, WAVE_PHOTOS)):
         is_first, tally.found = not tally.found, tally.found + len(wave)
         if len(wave) < WAVE_PHOTOS:
@@ -189,7 +191,7 @@ def _waves(source: str, tally: _Tally, progress: Progress) -> Iterator[list[dict
         ]
 
 
-def _only_photos(files: Iterable[storage.File], tally: _Tally) -> Iterator[storage.File]:
+def _only_photos(files: Iterable[File], tally: _Tally) -> Iterator[File]:
     for file in files:
         if file.relative.lower().endswith(FOUND_SUFFIXES):
             yield file

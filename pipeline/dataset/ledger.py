@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from naturaltone.pipeline import storage
+from naturaltone.pipeline import lease, storage
 from naturaltone.pipeline.dataset import shards
 from naturaltone.pipeline.dataset.tables import from_parquet, to_parquet
+from naturaltone.pipeline.listing import File, list_files
 from naturaltone.pipeline.reasons import Reason
 
 _PASSING = [reason for reason in Reason if not reason.lasts]
@@ -80,12 +84,12 @@ class Known:
         self.rejected |= {row["source"]: row for row in ledger.filter(pc.field("reason").is_valid()).to_pylist()}
 
 
-def key_of(file: storage.File) -> bytes:
+def key_of(file: File) -> bytes:
     """The digest by which a file is known: another size or version makes it another file."""
     return hashlib.blake2b(f"{source_of(file)}\0{file.size}\0{file.version}".encode(), digest_size=16).digest()
 
 
-def source_of(file: storage.File) -> str:
+def source_of(file: File) -> str:
     """The file's URI; a name that is no UTF-8, which Parquet cannot hold, with question marks."""
     return file.uri.encode(errors="replace").decode()
 
@@ -130,21 +134,50 @@ def save_rejects(store: shards.Store, role: str, known: Known) -> None:
     storage.update(storage.join(store.uri, shards.REJECTS), change)
 
 
-def remove_orphans(store: shards.Store, role: str) -> None:
-    """Delete what a killed ingest of this role left: files that the manifest does not name, and half-written ones.
+def hold(store: str, role: str) -> contextlib.AbstractContextManager[lease.Lease]:
+    """Hold one role of a store: of the jobs that add photos or take them out, one at a time."""
+    return lease.hold(storage.join(store, "locks", f"{role}.json"), what=f"'{store}' ({role} photos)")
 
-    Locally nobody else writes there while the role is locked. On S3 an ingest under way cannot be told from a killed one:
-    there files stay for a day.
+
+def remove_orphans(store: shards.Store, role: str) -> None:
+    """Delete what a killed ingest of this role left: files that no manifest names, and half-written ones.
+
+    The role is held, so nobody else writes there. On S3 files stay for a day all the same: some servers cannot keep the lock
+    from two jobs that start in the same second.
     """
     newest = shards.open_store(store.uri) if storage.exists(storage.join(store.uri, shards.MANIFEST)) else store
     named = named_files(newest, role)
     before = time.time() - (_ORPHAN_SECONDS if storage.is_s3(store.uri) else 0)
-    with storage.locked(store.uri):
-        for file in storage.list_files(store.uri):
-            ours = file.relative.startswith((f"{role}/", f"sources/{role}-"))
-            half_written = "/" not in file.relative and file.relative.endswith(storage.TEMPORARY_SUFFIX)
-            if (half_written or (ours and file.relative not in named)) and file.modified <= before:
-                storage.delete(file.uri)
+    storage.delete_half_written(store.uri, older_than=before)
+    orphans = [
+        file
+        for file in list_files(store.uri)
+        if file.relative.startswith((f"{role}/", f"sources/{role}-"))
+        and file.relative not in named
+        and file.modified <= before
+    ]
+    if not orphans:
+        return
+    frozen = set().union(*files_of_runs(store.uri).values())
+    for file in orphans:
+        if file.relative not in frozen:
+            storage.delete(file.uri)
+
+
+def files_of_runs(store: str) -> dict[str, set[str]]:
+    """The shards that each run was begun with, by the run's name: its batches need them, whatever the store is today."""
+    folder = storage.join(store, shards.RUNS)
+    if not storage.is_s3(store) and not os.path.isdir(storage.resolve(folder)[1]):
+        return {}
+    manifests = list_files(folder, suffixes=(f"/{shards.MANIFEST}",))
+    return {file.relative.removesuffix(f"/{shards.MANIFEST}"): _shards_in(file.uri) for file in manifests}
+
+
+def _shards_in(manifest: str) -> set[str]:
+    files = storage.read_with(
+        manifest, lambda source: pq.read_table(source, columns=["file"], read_dictionary=["file"])
+    )
+    return set(shards.names_in(files["file"]).to_pylist())
 
 
 def _digests(keys: pa.ChunkedArray) -> np.ndarray:

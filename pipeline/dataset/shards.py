@@ -30,6 +30,7 @@ LONG_SIDE, MIN_LONG_SIDE, MAX_LONG_SIDE = 1024, 64, 65_500  # of stored photos: 
 ROLES = ("input", "natural")
 INTERMEDIATES = ("cached", "stream")
 MANIFEST = "manifest.parquet"
+RUNS = "runs"  # the folder of the runs that were trained on the store, each with a copy of the manifest
 REJECTS = "rejects.parquet"
 
 PHOTOS = pa.schema(

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from naturaltone.pipeline import storage
+from naturaltone.pipeline.listing import File, list_files
 from naturaltone.pipeline.photo.formats import REFUSED_SUFFIXES, SUFFIXES
 
 FOUND_SUFFIXES = SUFFIXES + REFUSED_SUFFIXES
 
 
-def list_photos(source: str) -> Iterator[storage.File]:
+def list_photos(source: str) -> Iterator[File]:
     """All files below `source` that are photos by name, readable or not, in the order of their listing."""
-    return storage.list_files(source, suffixes=FOUND_SUFFIXES)
+    return list_files(source, suffixes=FOUND_SUFFIXES)
 
 
 def check_photos(source: str) -> None:

@@ -86,7 +86,7 @@ def planned(
     written, so the target need not be free.
     """
     source, target = check(source, target)
-    with contextlib.nullcontext() if dry_run else lease.hold(storage.join(target, FOLDER, LOCK)):
+    with contextlib.nullcontext() if dry_run else lease.hold(storage.join(target, FOLDER, LOCK), what=f"'{target}'"):
         report = Report(target)
         yield make_plan(source, target, report, model=model, options=options, is_held=not dry_run), report
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.errors import UserError
+from naturaltone.pipeline.listing import Problem, list_files
 from naturaltone.pipeline.photo.formats import HAS_HEIF, REFUSED_SUFFIXES, SUFFIXES
 from naturaltone.pipeline.reasons import Reason
 from naturaltone.serving.archive.report import (
@@ -182,15 +183,16 @@ def make_plan(source: str, target: str, report: Report, *, model: str, options: 
 def _list(source: str, options: Options) -> pa.Table:
     """Every file of the source that is asked for, with its kind."""
     columns: dict[str, list[Any]] = {name: [] for name in _WANTED.names}
-    for file in storage.list_files(source, stay=True):
+    for file in list_files(source, stay=True):
         text = to_text(file.relative)
         if not options.takes(file.relative):
             continue
         lowered, problem = file.relative.lower(), file.problem
         if file.relative.startswith(f"{FOLDER}/"):
-            problem = "not_followed: the report of an archive that was enhanced before"
+            problem = Problem(Reason.NOT_FOLLOWED, "the report of an archive that was enhanced before")
         elif not problem and {"", ".", ".."} & set(file.relative.split("/")):
-            problem = "unsafe_name: a key that is no path below the source"  # objects may be called anything
+            # Objects may be called anything.
+            problem = Problem(Reason.UNSAFE_NAME, "a key that is no path below the source")
         if problem:
             kind = PROBLEM
         elif os.path.basename(lowered).startswith("._"):
@@ -202,7 +204,8 @@ def _list(source: str, options: Options) -> pa.Table:
         else:
             kind = SIDECAR if lowered.endswith(_SIDECAR_SUFFIX) else OTHER
         values = (text, f"{file.size}-{file.version}", os.fsencode(file.relative), kind, file.size, file.modified)
-        for name, value in zip(columns, (*values, problem), strict=True):
+        text = f"{problem.reason}: {problem.detail}" if problem else ""
+        for name, value in zip(columns, (*values, text), strict=True):
             columns[name].append(value)
     return pa.table(columns, schema=_WANTED)
 
@@ -211,7 +214,7 @@ def _outputs(target: str, *, is_held: bool) -> pa.Array:
     """What the target holds, as text."""
     names = []
     if storage.is_s3(target) or os.path.isdir(target):
-        for file in storage.list_files(target, stay=True):
+        for file in list_files(target, stay=True):
             if not _LEFTOVER.search(file.relative):
                 names.append(to_text(file.relative))
             elif is_held:

@@ -19,6 +19,7 @@ import pyarrow.json
 
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.dataset.tables import from_parquet, to_parquet
+from naturaltone.pipeline.listing import list_files
 
 FOLDER = "naturaltone-report"
 PARQUET, JSON_LINES, LOCK = "report.parquet", "report.jsonl", "running.json"
@@ -60,7 +61,7 @@ class Report:
     def __init__(self, target: str) -> None:
         self._folder = storage.join(target, FOLDER)
         self._parts = (
-            [file.uri for file in storage.list_files(storage.join(self._folder, _PARTS)) if file.uri.endswith(".jsonl")]
+            [file.uri for file in list_files(storage.join(self._folder, _PARTS)) if file.uri.endswith(".jsonl")]
             if _is_there(storage.join(self._folder, _PARTS))
             else []
         )

@@ -1,54 +1,181 @@
-"""One process at a time for a folder, and the second is told who the first is."""
+"""One process at a time: the second is told who the first is, a dead one does not block, and who lost the lock is told."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from naturaltone.infra import local
 from naturaltone.pipeline import lease, s3, storage
+from tests.fault_proxy import Faults, fault_proxy
 
 _HOLDER = """
 import sys, time
 from naturaltone.pipeline import lease
-with lease.hold(sys.argv[1]):
+with lease.hold(sys.argv[1], what="the folder"):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
-def test_the_second_is_refused_and_told_who_the_first_is_until_that_one_dies(tmp_path: Path) -> None:
-    uri = str(tmp_path / "photos" / "report" / "running.json")
+def start_holder(uri: str) -> subprocess.Popen[str]:
     process = subprocess.Popen([sys.executable, "-c", _HOLDER, uri], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
-    with pytest.raises(storage.StorageError, match=rf"'{tmp_path}/photos': process {process.pid} on .*, since 20"):
-        with lease.hold(uri):
+    return process
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tenths of seconds for seconds."""
+    monkeypatch.setattr(lease, "_RENEW_SECONDS", 0.3)
+    monkeypatch.setattr(lease, "_EXPIRE_SECONDS", 2.0)
+    monkeypatch.setattr(lease, "_WATCH_SECONDS", 0.1)
+
+
+@pytest.fixture(params=["disk", "S3"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A lock on a disk, and one on a server with conditional writes."""
+    folder = str(tmp_path) if request.param == "disk" else request.getfixturevalue("conditional_s3")
+    return storage.join(folder, "photos", "lock.json")
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The holders that were there before this look like those of another machine."""
+    monkeypatch.setattr(lease, "_machine", lambda: "another machine")
+    yield
+
+
+def test_the_second_is_refused_at_once_and_told_who_the_first_is_until_that_one_dies(uri: str) -> None:
+    process = start_holder(uri)
+    started = time.monotonic()
+    with pytest.raises(
+        storage.StorageError, match=rf"the folder: process {process.pid} on .*, since 20.*writing there"
+    ):
+        with lease.hold(uri, what="the folder"):
             pass
+    assert time.monotonic() - started < lease._WATCH_SECONDS
     process.kill()
     process.wait()
-    process.stdout.close()
-    with lease.hold(uri):
-        assert json.loads(Path(uri).read_text())["process"] == os.getpid()
-    with lease.hold(uri):
+    with lease.hold(uri, what="the folder") as held:
+        assert json.loads(storage.read_bytes(uri))["process"] == os.getpid()
+        held.check()
+    with lease.hold(uri, what="the folder"):
         pass
 
 
-def test_an_objects_lease_is_refused_while_it_is_renewed_and_taken_over_when_it_is_not(
-    object_store: local.ObjectStore,
+def test_a_holder_on_another_machine_is_watched_and_refuses_if_it_lives(
+    conditional_s3: str, quick: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uri = storage.join(object_store.uri, "leased/report/running.json")
-    with lease.hold(uri):
-        with pytest.raises(storage.StorageError, match=rf"leased': process {os.getpid()} on .*, is writing there"):
-            with lease.hold(uri):
+    uri = storage.join(conditional_s3, "lock.json")
+    with lease.hold(uri, what="the folder"):
+        monkeypatch.setattr(lease, "_machine", lambda: "another machine")
+        with caplog.at_level(logging.WARNING), pytest.raises(storage.StorageError, match="is writing there"):
+            with lease.hold(uri, what="the folder"):
                 pass
-    assert not storage.exists(uri)
-    s3.write(
-        uri, json.dumps({"process": 1, "host": "dead", "since": "long ago", "renewed": 0.0, "token": "t"}).encode()
-    )
-    with lease.hold(uri):
+    assert "looking whether it lives" in caplog.text
+
+
+def test_a_holder_on_another_machine_that_is_silent_loses_the_lock_whatever_its_clock_says(
+    conditional_s3: str, quick: None, elsewhere: None
+) -> None:
+    uri = storage.join(conditional_s3, "lock.json")
+    s3.write(uri, json.dumps({"process": 1, "host": "dead", "since": "3026", "token": "t"}).encode())
+    started = time.monotonic()
+    with lease.hold(uri, what="the folder"):
         assert json.loads(s3.read(uri))["process"] == os.getpid()
+    assert time.monotonic() - started >= lease._EXPIRE_SECONDS
+
+
+def test_who_lost_the_lock_is_told_and_leaves_it_to_the_other(conditional_s3: str, quick: None) -> None:
+    uri = storage.join(conditional_s3, "lock.json")
+    with lease.hold(uri, what="the folder") as held:
+        held.check()
+        other = json.dumps({"process": 7, "host": "other", "since": "now", "token": "other"}).encode()
+        s3.write(uri, other)
+        deadline = time.monotonic() + 10
+        with pytest.raises(lease.LeaseLost, match=r"the folder: this run lost its lock \(now process 7 on other"):
+            while time.monotonic() < deadline:
+                held.check()
+                time.sleep(0.05)
+    assert s3.read(uri) == other, "not deleted: it is the other's"
+
+
+def test_who_was_asleep_looks_before_it_writes(
+    conditional_s3: str, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that renews sleeps with the machine: the first check after it must not trust what it knew."""
+    uri = storage.join(conditional_s3, "lock.json")
+    monkeypatch.setattr(lease, "_RENEW_SECONDS", 60.0)
+    with lease.hold(uri, what="the folder") as held:
+        time.sleep(lease._EXPIRE_SECONDS + 0.2)
+        held.check()  # nobody took it: it goes on
+        s3.write(uri, json.dumps({"token": "other"}).encode())
+        time.sleep(lease._EXPIRE_SECONDS + 0.2)
+        with pytest.raises(lease.LeaseLost):
+            held.check()
+
+
+def test_a_lost_answer_does_not_make_a_process_refuse_itself(conditional_s3: str) -> None:
+    upstream = os.environ["AWS_ENDPOINT_URL"]
+    with fault_proxy(upstream, Faults(share=0.3, kinds=("truncate",), seed=1)) as proxy:
+        with local.environment({"AWS_ENDPOINT_URL": proxy.url}):
+            for number in range(12):
+                with lease.hold(storage.join(conditional_s3, f"lock-{number}.json"), what="it") as held:
+                    held.check()
+    assert proxy.injected["truncate"] > 5
+
+
+def test_only_one_of_many_that_start_at_once_gets_the_lock(conditional_s3: str) -> None:
+    uri, held, refused = storage.join(conditional_s3, "lock.json"), [], []
+    together, done = threading.Barrier(6), threading.Event()
+
+    def take() -> None:
+        together.wait()
+        try:
+            with lease.hold(uri, what="it"):
+                held.append(1)
+                done.wait(30)
+        except storage.StorageError:
+            refused.append(1)
+
+    threads = [threading.Thread(target=take) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    while len(held) + len(refused) < 6:
+        time.sleep(0.05)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert (len(held), len(refused)) == (1, 5)
+
+
+def test_a_server_without_conditional_writes_is_named_once(
+    object_store: local.ObjectStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_looked_at", set())
+    uri = storage.join(object_store.uri, "leased/lock.json")
+    with local.environment({lease.PRIVATE_SERVER_VARIABLE: None}), caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            with lease.hold(uri, what="it"):
+                pass
+    assert caplog.text.count("knows no conditional writes") == 1
+    assert not storage.exists(uri)
+
+
+def test_a_server_with_conditional_writes_needs_no_warning(
+    conditional_s3: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_looked_at", set())
+    with caplog.at_level(logging.WARNING), lease.hold(storage.join(conditional_s3, "lock.json"), what="it"):
+        pass
+    assert not caplog.text

@@ -9,6 +9,7 @@ import pytest
 from naturaltone import cli
 from naturaltone.infra import exit_codes, local
 from naturaltone.pipeline import storage
+from naturaltone.pipeline.listing import list_files
 from tests.fault_proxy import Faults, fault_proxy
 
 
@@ -31,7 +32,7 @@ def test_a_busy_server_does_not_look_like_a_wrong_place(object_store: local.Obje
         with local.environment({"AWS_ENDPOINT_URL": proxy.url}):
             for _ in range(8):
                 storage.check_reachable(uri)
-                assert [file.relative for file in storage.list_files(uri.rpartition("/")[0])] == ["object"]
+                assert [file.relative for file in list_files(uri.rpartition("/")[0])] == ["object"]
                 assert storage.exists(uri) and not storage.exists(uri + "s")
                 assert storage.read_bytes(uri) == b"content"
     assert sum(proxy.injected.values()) > 3

@@ -18,6 +18,7 @@ import ray
 
 from naturaltone.infra import local
 from naturaltone.pipeline import storage
+from naturaltone.pipeline.listing import list_files
 from naturaltone.pipeline.photo.formats import SUFFIXES
 from naturaltone.serving.archive.job import enhance_archive
 from naturaltone.serving.enhancer import Enhancer
@@ -131,7 +132,7 @@ def test_a_network_that_fails_changes_no_byte_of_an_archive(
     assert "{'enhanced': 24}" in process.stdout and sum(proxy.injected.values()) >= 3
 
     def photos(uri: str) -> dict[str, bytes]:
-        found = storage.list_files(uri, suffixes=SUFFIXES)
+        found = list_files(uri, suffixes=SUFFIXES)
         return {file.relative: storage.read_bytes(file.uri) for file in found}
 
     assert photos(rough) == photos(calm)

@@ -70,6 +70,29 @@ def test_a_run_that_was_killed_while_it_began_begins_again(
     assert json.loads(Path(uri, runs.RUN_JSON).read_text())["config"]["seed"] == 9
 
 
+def test_a_run_is_frozen_as_the_store_is_when_its_copy_is_in_place(
+    store: str, config: TrainConfig, astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forget looks at the runs' copies after it has changed the manifest: a copy of the old one must not come later."""
+    write_bytes = storage.write_bytes
+
+    def change_first(uri: str, data: bytes, **options: float) -> None:
+        if uri.endswith(f"first/{shards.MANIFEST}"):
+            monkeypatch.setattr(storage, "write_bytes", write_bytes)
+            add(shards.open_store(store), astronaut, "input", 14, 9)
+        write_bytes(uri, data, **options)
+
+    monkeypatch.setattr(storage, "write_bytes", change_first)
+    assert runs.begin(store, "first", config).store.count("input", "train") == 21
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(store: str) -> None:
+    with runs.hold(store, "first"), runs.hold(store, "second"):
+        with pytest.raises(storage.StorageError, match=r"run 'first' of '.*': process \d+ on .*is writing there"):
+            with runs.hold(store, "first"):
+                pass
+
+
 def test_a_run_goes_on_with_more_steps_or_other_checkpoints_and_nothing_else_changed(
     store: str, config: TrainConfig
 ) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from naturaltone.pipeline import storage
+from naturaltone.pipeline.listing import list_files
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.train import TrainResult, train
 
@@ -14,7 +15,7 @@ from naturaltone.training.train import TrainResult, train
 def test_the_same_run_name_goes_on_where_it_stopped(trained: TrainResult, config: TrainConfig, store: str) -> None:
     assert trained.report.steps == config.steps - config.steps // 2
     assert trained.losses_last["loss_color"] > 0
-    checkpoints = list(storage.list_files(storage.join(store, "runs/resumed"), suffixes=(".safetensors",)))
+    checkpoints = list(list_files(storage.join(store, "runs/resumed"), suffixes=(".safetensors",)))
     assert checkpoints, "checkpoints lie beside the store on S3"
 
 

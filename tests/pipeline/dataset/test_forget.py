@@ -27,7 +27,7 @@ def test_several_ingests_add_up_and_a_forgotten_source_is_gone(folder: Path, tmp
     (folder / "text.jpg").write_text("no photo")
     run(folder, store)
     assert len(names(store)) == 24
-    assert forget.forget(str(folder), role="natural", store=str(store)) == 21
+    assert forget.forget(str(folder), role="natural", store=str(store)).photos == 21
     assert names(store) == ["05.jpg", "also 01.jpg", "also 02.jpg"]
     opened = shards.open_store(str(store))
     assert opened.origins["natural"] == (str(second),)
@@ -43,7 +43,48 @@ def test_forgetting_one_of_two_copies_keeps_every_photo(folder: Path, tmp_path: 
     store, copy = tmp_path / "store", Path(shutil.copytree(folder, tmp_path / "copy"))
     run(folder, store)
     run(copy, store)
-    assert forget.forget(str(folder), role="natural", store=str(store)) == 0
+    assert forget.forget(str(folder), role="natural", store=str(store)).photos == 0
     opened = shards.open_store(str(store))
     rows = [row for split in ("train", "test") for row in opened.photos("natural", split)]
     assert len(rows) == 24 and all(row["source"].startswith(str(copy)) for row in rows)
+
+
+def freeze(store: Path, run_name: str) -> set[str]:
+    """Begin a run as training does: with a copy of the manifest. Returns the shards that it needs."""
+    copy = store / shards.RUNS / run_name / shards.MANIFEST
+    copy.parent.mkdir(parents=True)
+    shutil.copy(store / shards.MANIFEST, copy)
+    return set(shards.open_store(str(store)).row_groups["file"].to_pylist())
+
+
+def test_a_run_keeps_the_shards_that_it_was_begun_with_until_it_is_gone(
+    folder: Path, tmp_path: Path, small_waves: None
+) -> None:
+    store, second = tmp_path / "store", tmp_path / "second"
+    second.mkdir()
+    shutil.move(folder / "05.jpg", second / "05.jpg")
+    run(folder, store)
+    run(second, store)
+    frozen = freeze(store, "first")
+    forgotten = forget.forget(str(folder), role="natural", store=str(store))
+    assert forgotten.photos == 23 and names(store) == ["05.jpg"]
+    assert set(forgotten.kept_for_runs) == {"first"} and forgotten.kept_for_runs["first"] > 0
+    assert frozen <= set(content(store)), "the run can still read every batch"
+    assert run(second, store).unchanged == 1 and frozen <= set(content(store)), "nor does an ingest delete them"
+    shutil.rmtree(store / shards.RUNS)
+    run(second, store)
+    assert not (frozen - set(shards.open_store(str(store)).row_groups["file"].to_pylist())) & set(content(store))
+
+
+def test_a_forgotten_photo_is_added_again_however_close_an_ingest_comes(
+    conditional_s3: str, photo_folder: Path
+) -> None:
+    """While one forgets, an ingest would take the photos for duplicates of what is being deleted: it has to wait."""
+    from naturaltone.pipeline.dataset import ingest, ledger
+
+    store = storage.join(conditional_s3, "store")
+    with ledger.hold(store, "natural"):
+        with pytest.raises(storage.StorageError, match="is writing there"):
+            ingest.ingest(str(photo_folder), role="natural", store=store)
+        with pytest.raises(storage.StorageError, match="no store here"):
+            forget.forget(str(photo_folder), role="natural", store=store)

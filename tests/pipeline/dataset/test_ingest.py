@@ -18,7 +18,8 @@ from PIL import Image
 
 from naturaltone.infra import local
 from naturaltone.pipeline import storage, stream, tone
-from naturaltone.pipeline.dataset import ingest, shards
+from naturaltone.pipeline.dataset import ingest, ledger, shards
+from naturaltone.pipeline.listing import File, list_files
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.pixels import shrink
 from naturaltone.pipeline.photo.stored import decode_rgb, encode_jpeg
@@ -119,19 +120,19 @@ def test_a_retried_file_is_not_known_before_its_photo_is_in_the_store(
     assert len(shards.open_store(str(store)).sources["natural"]) == 2, "the same outcome again adds no list"
     with monkeypatch.context() as patched:
         patched.setattr(shards, "update_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        patched.setattr(storage, "list_files", _with_version_of(storage.list_files, "link.jpg"))
+        patched.setattr(ingest, "list_files", _with_version_of(list_files, "link.jpg"))
         target.write_bytes((folder / "01.jpg").read_bytes() + b"\0")
         with pytest.raises(KeyboardInterrupt):
             run(folder, store)
-    monkeypatch.setattr(storage, "list_files", _with_version_of(storage.list_files, "link.jpg"))
+    monkeypatch.setattr(ingest, "list_files", _with_version_of(list_files, "link.jpg"))
     assert run(folder, store).added == 1
     assert len(names(store)) == 25
 
 
-def _with_version_of(list_files: Callable[..., Iterator[storage.File]], name: str) -> Callable[..., object]:
+def _with_version_of(list_files: Callable[..., Iterator[File]], name: str) -> Callable[..., object]:
     """The listing in which one file keeps the size and version of the broken link it was."""
 
-    def listed(*arguments: object, **options: object) -> Iterator[storage.File]:
+    def listed(*arguments: object, **options: object) -> Iterator[File]:
         for file in list_files(*arguments, **options):
             same = Path(file.uri).lstat()
             is_it = file.relative == name
@@ -202,8 +203,8 @@ def test_both_roles_can_be_ingested_at_once_and_one_role_only_once(folder: Path,
     for thread in threads:
         thread.join()
     assert len(names(store, "input")) == len(names(store, "natural")) == 24
-    with storage.locked(str(store / "natural")):
-        with pytest.raises(storage.StorageError, match="another process is writing there"):
+    with ledger.hold(str(store), "natural"):
+        with pytest.raises(storage.StorageError, match=r"store' \(natural photos\): process .* is writing there"):
             run(folder, store)
 
 

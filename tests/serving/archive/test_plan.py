@@ -14,7 +14,7 @@ import pytest
 
 from naturaltone import cli
 from naturaltone.infra import exit_codes
-from naturaltone.pipeline import storage
+from naturaltone.pipeline.listing import list_files
 from naturaltone.serving.archive import plan as archive_plan
 from naturaltone.serving.archive import preview
 from naturaltone.serving.archive.job import enhance_archive
@@ -33,7 +33,7 @@ def test_two_runs_at_once_on_one_target_are_one_too_many(
     from naturaltone.pipeline import lease
 
     target = tmp_path / "enhanced"
-    with lease.hold(str(target / FOLDER / LOCK)):
+    with lease.hold(str(target / FOLDER / LOCK), what="it"):
         command = ["enhance", str(photo_folder), str(target), "--model", str(bundle_folder)]
         assert cli.main(command) == exit_codes.WRONG_USAGE
     line = capsys.readouterr().err.splitlines()[-1]
@@ -127,18 +127,21 @@ def test_a_folder_that_cannot_be_read_is_named_and_the_rest_goes_on(photo_folder
         reading, writing = os.pipe()
         child = os.fork()
         if not child:
-            if os.getuid() == 0:
-                os.setuid(65534)  # root reads everything
-            found = {file.relative: file.problem for file in storage.list_files(str(source), stay=True)}
-            os.write(writing, json.dumps(found).encode())
-            os._exit(0)
+            try:  # whatever happens: a child that went on would run the rest of the tests too
+                if os.getuid() == 0:
+                    os.setuid(65534)  # root reads everything
+                files = list_files(str(source), stay=True)
+                found = {file.relative: file.problem and [file.problem.reason, file.problem.detail] for file in files}
+                os.write(writing, json.dumps(found).encode())
+            finally:
+                os._exit(0)
         os.close(writing)
         with os.fdopen(reading) as pipe:
             found = json.load(pipe)
         os.waitpid(child, 0)
         for name in ("below", "closed"):
             (source / name).chmod(0o755)
-    assert found.pop("pipe.jpg").startswith("not_followed: a pipe")
-    assert found.pop("closed/a.jpg").startswith("unreadable: it cannot be looked at (permission denied)")
-    assert found.pop("below").startswith("unreadable: the folder cannot be listed (permission denied)")
+    assert found.pop("pipe.jpg") == ["not_followed", "a pipe, socket or device"]
+    assert found.pop("closed/a.jpg") == ["unreadable", "it cannot be looked at (permission denied); allow it"]
+    assert found.pop("below") == ["unreadable", "the folder cannot be listed (permission denied); allow it"]
     assert len(found) == 22 and not any(found.values())
