@@ -36,7 +36,6 @@ from naturaltone.serving.evaluation import report as evaluation_report
 from naturaltone.serving.evaluation.evaluate import Evaluation, Stage
 from naturaltone.serving.evaluation.measures import Scores
 from naturaltone.serving.evaluation.photos import EvaluationPhoto, folder_photos
-from naturaltone.serving.sheet import sheet
 from naturaltone.training import runs
 from naturaltone.training.alone import train_alone
 from naturaltone.training.checkpoint import load_bundle, save_bundle
@@ -117,7 +116,7 @@ def measure(bundle: Path, work: Path) -> dict[str, Evaluation]:
             judge=enhancer.bundle,
         )
         print(f"\n{kind}: {evaluation.photos} held-out photos\n{evaluation_report.format_table(evaluation)}")
-        page = sheet.page(f"default model on held-out {kind}", evaluation_report.sheet_parts(evaluation))
+        page = evaluation_report.evaluation_page(f"default model on held-out {kind}", evaluation)
         (work / f"{kind}.html").write_text(page)
     return evaluations
 

@@ -25,14 +25,15 @@ from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.find import find_photos
 from naturaltone.serving import registry
 from naturaltone.serving.archive import job as archive
-from naturaltone.serving.archive import plan as archive_plan
 from naturaltone.serving.archive import report as archive_report
+from naturaltone.serving.archive.plan import refuse_nesting
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation import evaluate
 from naturaltone.serving.evaluation import report as evaluation_report
 from naturaltone.serving.evaluation.photos import folder_photos
 from naturaltone.serving.service import app
-from naturaltone.serving.sheet import sheet
+from naturaltone.serving.sheet.parts import make_table
+from naturaltone.serving.sheet.render import render
 from naturaltone.training import tracking, train
 from naturaltone.training.config import TrainConfig, make_config
 
@@ -71,7 +72,7 @@ def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) 
         if folder is not None:
             if storage.is_s3(folder):
                 raise UserError(f"'{folder}': the demo takes folders of this machine; `naturaltone ingest` takes s3://")
-            archive_plan.refuse_nesting(folder, str(out))
+            refuse_nesting(folder, str(out))
             find_photos(folder)
     _clear(out)
     gpus = local.num_gpus()
@@ -115,7 +116,7 @@ def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) 
             tracking.log_evaluation(
                 result.run_id,
                 evaluation_report.to_metrics(evaluation),
-                sheet.page("naturaltone evaluation", evaluation_report.sheet_parts(evaluation)),
+                evaluation_report.evaluation_page("naturaltone evaluation", evaluation),
             )
 
         with _stage("enhance", seconds, f"the input photos as an archive, to {out / 'enhanced'}"):
@@ -298,35 +299,23 @@ def _next(out: Path) -> list[str]:
 
 def _report(summary: dict[str, Any], evaluation: evaluate.Evaluation, config: TrainConfig, out: Path) -> str:
     losses = summary["train"]["losses"]
-    names = list(losses["last"])
-    return sheet.page(
-        "naturaltone demo",
-        [
-            sheet.heading("Before, intermediate, after"),
-            *evaluation_report.sheet_parts(evaluation),
-            sheet.heading("What was done"),
-            sheet.table(["", ""], [[name, text] for name, text in _rows(summary) if name], numbers=False),
-            sheet.heading(f"Training: first and last fifth of {config.steps} steps"),
-            sheet.table(
-                ["", "first", "last"],
-                [
-                    [name, *(f"{losses[part].get(name, float('nan')):.4f}" for part in ("first", "last"))]
-                    for name in names
-                ],
-            ),
-            *(
-                [
-                    sheet.heading("Rejected"),
-                    sheet.table(
-                        ["photo", "reason", "detail"],
-                        [[row["source"], row["reason"], row["detail"]] for row in summary["photos"]["rejects"]],
-                        numbers=False,
-                    ),
-                ]
-                if summary["photos"]["rejects"]
-                else []
-            ),
-            sheet.heading("Next"),
-            sheet.commands(_next(out)),
-        ],
+    return render(
+        "demo.html",
+        title="naturaltone demo",
+        view=evaluation_report.make_view(evaluation),
+        done=make_table(["", ""], [[name, text] for name, text in _rows(summary) if name], numbers=False),
+        steps=config.steps,
+        losses=make_table(
+            ["", "first", "last"],
+            [
+                [name, *(f"{losses[part].get(name, float('nan')):.4f}" for part in ("first", "last"))]
+                for name in losses["last"]
+            ],
+        ),
+        rejects=make_table(
+            ["photo", "reason", "detail"],
+            [[row["source"], row["reason"], row["detail"]] for row in summary["photos"]["rejects"]],
+            numbers=False,
+        ),
+        commands="\n".join(_next(out)),
     )

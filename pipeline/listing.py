@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from naturaltone.pipeline import s3
 from naturaltone.pipeline.reasons import Reason
@@ -46,10 +46,11 @@ def list_files(uri: str, *, suffixes: tuple[str, ...] = ("",), stay: bool = Fals
     else:
         path = resolve(uri)[1]
         root = os.stat(path)
-        files = _list_folder(path, "", ((root.st_dev, root.st_ino),), os.path.realpath(path) if stay else None)
+        inside = os.path.realpath(path) if stay else None
+        files = _list_folder(path, join(uri, ""), "", ((root.st_dev, root.st_ino),), inside)
     for file in files:
         if file.problem or file.relative.lower().endswith(suffixes):
-            yield file if is_s3(uri) else replace(file, uri=join(uri, file.relative))
+            yield file
 
 
 def _list_s3(uri: str) -> Iterator[File]:
@@ -61,15 +62,17 @@ def _list_s3(uri: str) -> Iterator[File]:
             yield File(f"s3://{bucket}/{found['Key']}", relative, found["Size"], modified, found["ETag"].strip('"'))
 
 
-def _list_folder(path: str, relative: str, above: tuple[tuple[int, int], ...], inside: str | None) -> Iterator[File]:
-    """inside: the real path that no link may lead out of; None if links are followed anywhere."""
+def _list_folder(
+    path: str, uri: str, relative: str, above: tuple[tuple[int, int], ...], inside: str | None
+) -> Iterator[File]:
+    """uri: before the relative names. inside: the real path that no link may lead out of; None if links are followed."""
     try:
         with os.scandir(path) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         if inside is not None and relative:
             what = f"the folder cannot be listed ({(error.strerror or str(error)).lower()}); allow it"
-            yield _unread(relative.rstrip("/"), Reason.UNREADABLE, what)
+            yield _unread(uri, relative.rstrip("/"), Reason.UNREADABLE, what)
             return
         if not isinstance(error, PermissionError):
             raise
@@ -82,27 +85,27 @@ def _list_folder(path: str, relative: str, above: tuple[tuple[int, int], ...], i
             os.lstat(entry.path)
             why = _why_not_followed(entry, inside)
             if why:
-                yield _unread(name, Reason.NOT_FOLLOWED, why)
+                yield _unread(uri, name, Reason.NOT_FOLLOWED, why)
             elif entry.is_dir():
                 stat = entry.stat()
                 identity = (stat.st_dev, stat.st_ino)
                 if identity not in above:  # a link to a folder above would go round for ever
-                    yield from _list_folder(entry.path, f"{name}/", (*above, identity), inside)
+                    yield from _list_folder(entry.path, uri, f"{name}/", (*above, identity), inside)
                 elif inside is not None:
-                    yield _unread(name, Reason.NOT_FOLLOWED, "a link to a folder that it lies in")
+                    yield _unread(uri, name, Reason.NOT_FOLLOWED, "a link to a folder that it lies in")
             elif entry.is_file() or entry.is_symlink():  # a link to nothing is listed too: reading it says so
                 stat = entry.stat(follow_symlinks=entry.is_file())
-                yield File("", name, stat.st_size, stat.st_mtime, str(stat.st_mtime_ns))
+                yield File(f"{uri}{name}", name, stat.st_size, stat.st_mtime, str(stat.st_mtime_ns))
         except FileNotFoundError:  # deleted since
             continue
         except PermissionError:
             if inside is None:
                 raise StorageError(f"'{entry.path}': cannot be looked at (permission denied); allow it") from None
-            yield _unread(name, Reason.UNREADABLE, "it cannot be looked at (permission denied); allow it")
+            yield _unread(uri, name, Reason.UNREADABLE, "it cannot be looked at (permission denied); allow it")
 
 
-def _unread(relative: str, reason: Reason, detail: str) -> File:
-    return File("", relative, 0, 0.0, "", Problem(reason, detail))
+def _unread(uri: str, relative: str, reason: Reason, detail: str) -> File:
+    return File(f"{uri}{relative}", relative, 0, 0.0, "", Problem(reason, detail))
 
 
 def _why_not_followed(entry: os.DirEntry[str], inside: str | None) -> str | None:

@@ -73,6 +73,17 @@ def write(uri: str, data: bytes) -> None:
     retry(uri, lambda: client().put_object(Bucket=bucket, Key=key, Body=data))
 
 
+def write_file(uri: str, path: str) -> None:
+    """As `write`, with the content of a local file, which is not read into memory; up to 5 GiB."""
+    bucket, key = split(uri)
+
+    def put() -> None:
+        with open(path, "rb") as file:
+            client().put_object(Bucket=bucket, Key=key, Body=file)
+
+    retry(uri, put)
+
+
 def write_if(uri: str, data: bytes, *, etag: str | None) -> str:
     """Write only if the object still has this ETag (None: if there is no object), and return the new ETag; else `Changed`.
 

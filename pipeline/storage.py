@@ -87,6 +87,14 @@ def write_bytes(uri: str, data: bytes, *, modified: float | None = None) -> None
         file.write(data)
 
 
+def write_file(uri: str, path: str) -> None:
+    """Write `uri` as `write_bytes` does, with the content of the local file `path`, of which only a part is in memory."""
+    if is_s3(uri):
+        s3.write_file(uri, path)
+    else:
+        copy(path, uri)
+
+
 def copy(source: str, target: str, *, modified: float | None = None) -> None:
     """Copy a file as `write_bytes` writes; between disks a block at a time, whatever its size."""
     if is_s3(source) or is_s3(target):

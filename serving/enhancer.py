@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 
@@ -18,8 +17,8 @@ from naturaltone.pipeline.photo.colour import from_srgb, to_srgb
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.encode import encode, refuse_to_rewrite
 from naturaltone.pipeline.photo.graphic import is_graphic
-from naturaltone.pipeline.photo.pixels import to_8bit
-from naturaltone.pipeline.photo.refusals import MIN_SIDE, ImageError
+from naturaltone.pipeline.photo.pixels import shrink, to_8bit
+from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.pipeline.photo.xmp import Stamp
 from naturaltone.pipeline.reasons import Reason
 from naturaltone.serving.apply import add_change, affine_models, apply_models
@@ -100,7 +99,7 @@ class Enhancer:
         check_strength(strength)
         if strength == 0:
             return pixels.copy()
-        before = pixels if exact else _to_working_size(pixels, self.bundle.working_resolution)
+        before = pixels if exact else shrink(pixels, self.bundle.working_resolution)
         before = np.ascontiguousarray(to_8bit(before[..., :3]))
         after = from_srgb(self.correct(to_srgb(before, icc_profile)), icc_profile)
         if exact:
@@ -115,13 +114,3 @@ class Enhancer:
 def check_strength(strength: float) -> None:
     if not 0 <= strength <= MAX_STRENGTH:
         raise UserError(f"strength {strength}: must be between 0 (unchanged) and {MAX_STRENGTH}; 1 is the model's own")
-
-
-def _to_working_size(pixels: np.ndarray, long_side: int) -> np.ndarray:
-    height, width = pixels.shape[:2]
-    scale = min(1.0, long_side / max(height, width))
-    if scale == 1:
-        return pixels
-    # A very long panorama is squeezed rather than made thinner than G can see.
-    size = [max(MIN_SIDE, round(side * scale)) for side in (width, height)]
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from naturaltone.serving.archive.report import FOLDER, Report
+from naturaltone.serving.archive.report import FOLDER, Entry, Report
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
@@ -16,4 +16,10 @@ def outputs(folder: Path) -> dict[str, bytes]:
 
 
 def statuses(target: Path) -> dict[str, tuple[str, str]]:
-    return {row["source"]: (row["status"], row["reason"]) for row in Report(str(target)).table.to_pylist()}
+    return {entry.source: (entry.status, entry.reason) for entry in rows(target)}
+
+
+def rows(target: Path) -> list[Entry]:
+    """The report, as the next run reads it."""
+    with Report(str(target)) as report:
+        return list(report.rows())

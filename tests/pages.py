@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from naturaltone.serving.evaluation.evaluate import Evaluation
-from naturaltone.serving.evaluation.report import sheet_parts
-from naturaltone.serving.sheet import sheet
+from naturaltone.serving.evaluation.report import evaluation_page
 
 
 def page_of(evaluation: Evaluation) -> str:
-    return sheet.page("t", sheet_parts(evaluation))
+    return evaluation_page("t", evaluation)

@@ -21,8 +21,9 @@ from naturaltone.pipeline.photo.find import find_photos
 from naturaltone.pipeline.photo.pixels import training_pixels
 from naturaltone.pipeline.photo.stored import encode_jpeg
 from naturaltone.serving.archive import job as archive
-from naturaltone.serving.archive import plan as archive_plan
 from naturaltone.serving.archive import report as archive_report
+from naturaltone.serving.archive.options import ArchiveOptions
+from naturaltone.serving.archive.plan import plan_archive
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.training import allocator
 
@@ -112,31 +113,30 @@ def _enhance(source: str, target: str) -> None:
 def _rescan_seconds(folder: Path) -> float:
     """A second run over files that are all done: listing both trees, reading the report, comparing."""
     source, target = folder / "many", folder / "many-done"
-    options = archive_plan.Options()
+    options = ArchiveOptions()
     for place in (source, target):
         for number in range(_KNOWN // 1000):
             (place / f"{number:03}").mkdir(parents=True)
-    known = archive_report.Report(str(target))
-    for number in range(_KNOWN):
-        name = f"{number // 1000:03}/{number % 1000:03}.jpg"
-        (source / name).touch()
-        (target / name).touch()
-        modified = (source / name).stat().st_mtime_ns
-        known.add(
-            archive_report.Entry(
-                source=name,
-                fingerprint=f"0-{modified}",
-                model="model",
-                settings=options.of_enhanced,
-                output=name,
-                status=archive_report.ENHANCED,
+    with archive_report.Report(str(target)) as known:
+        for number in range(_KNOWN):
+            name = f"{number // 1000:03}/{number % 1000:03}.jpg"
+            (source / name).touch()
+            (target / name).touch()
+            modified = (source / name).stat().st_mtime_ns
+            known.add(
+                archive_report.Entry(
+                    source=name,
+                    fingerprint=f"0-{modified}",
+                    model="model",
+                    settings=options.of_enhanced,
+                    output=name,
+                    status=archive_report.ENHANCED,
+                )
             )
-        )
-    known.finish()
+        known.finish()
     started = time.perf_counter()
-    plan = archive_plan.make_plan(
-        str(source), str(target), archive_report.Report(str(target)), model="model", options=options
-    )
+    with archive_report.Report(str(target)) as report:
+        plan = plan_archive(str(source), str(target), report, model="model", options=options)
     seconds = time.perf_counter() - started
-    assert plan.todo.num_rows == 0 and plan.done == _KNOWN
+    assert plan.num_files == 0 and plan.done == _KNOWN
     return seconds

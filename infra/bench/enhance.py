@@ -23,6 +23,7 @@ from naturaltone.pipeline.photo.encode import recode
 from naturaltone.pipeline.photo.find import find_photos
 from naturaltone.pipeline.photo.pixels import training_pixels
 from naturaltone.pipeline.photo.stored import encode_jpeg
+from naturaltone.pipeline.spread import spread
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.training.measures import metrics
 from naturaltone.training.step import to_tensor
@@ -119,7 +120,7 @@ def _large_photo(photos: str, megapixels: float) -> bytes:
     """A JPEG of that size: photos, spread over the folder and enlarged, side by side, with a camera's grain."""
     height = round((megapixels * 1e6 / 1.5) ** 0.5 / _TILES)
     width = round(height * 1.5)
-    tiles = [_read(uri, (width, height)) for uri in _spread(photos, _TILES**2)]
+    tiles = [_read(uri, (width, height)) for uri in spread(find_photos(photos), _TILES**2)]
     rows = [
         np.hstack([tiles[(row * _TILES + column) % len(tiles)] for column in range(_TILES)]) for row in range(_TILES)
     ]
@@ -135,7 +136,7 @@ def _large_photo(photos: str, megapixels: float) -> bytes:
 def _resolution_psnr(enhancer: Enhancer, photos: str) -> float:
     """Mean PSNR between a photo enhanced at 24 megapixels and then shrunk to 1, and one shrunk first."""
     values = []
-    for uri in _spread(photos, _RESOLUTION_PHOTOS):
+    for uri in spread(find_photos(photos), _RESOLUTION_PHOTOS):
         large = _read(uri, (6000, 4000))
         small = cv2.resize(large, (1224, 816), interpolation=cv2.INTER_AREA)
         shrunk = cv2.resize(enhancer.enhance(large), (1224, 816), interpolation=cv2.INTER_AREA)
@@ -164,11 +165,6 @@ def _peak_mib(model: str, photo: Path) -> float:
         [sys.executable, "-c", _MEASURE_MEMORY, model, str(photo)], capture_output=True, text=True, check=True
     )
     return int(re.sub(r"\D", "", finished.stdout)) / 1024
-
-
-def _spread(photos: str, count: int) -> list[str]:
-    uris = find_photos(photos)
-    return uris[:: max(1, len(uris) // count)][:count]
 
 
 def _read(uri: str, size: tuple[int, int]) -> np.ndarray:

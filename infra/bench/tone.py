@@ -16,6 +16,7 @@ from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.find import find_photos
 from naturaltone.pipeline.photo.pixels import training_pixels
+from naturaltone.pipeline.spread import spread
 
 MEGAPIXELS = 2.0
 _MEMORY_MEGAPIXELS = 12.0
@@ -42,7 +43,10 @@ print((status("VmHWM") - before) / (photo.size / 3 * 4))
 def bench_tone(photos: str) -> dict[str, Any]:
     """Time each algorithm on photos of `photos` at 2 megapixels, one core, warm; a dict of figures."""
     cv2.setNumThreads(1)
-    pixels = [_at_2_megapixels(training_pixels(decode(storage.read_bytes(uri)))) for uri in _spread(photos)]
+    pixels = [
+        _at_2_megapixels(training_pixels(decode(storage.read_bytes(uri))))
+        for uri in spread(find_photos(photos), _PHOTOS)
+    ]
     figures: dict[str, Any] = {"photos": len(pixels), "megapixels": MEGAPIXELS}
     for name, algorithm in tone.ALGORITHMS.items():
         tone.intermediate(pixels[0], algorithm)
@@ -63,11 +67,6 @@ def format_figures(figures: dict[str, Any]) -> str:
     for name in tone.ALGORITHMS:
         lines.append(f"{name:18}{figures[f'{name}_mp_per_s']:>8.1f}{figures[f'{name}_peak_planes']:>14.1f}")
     return "\n".join(lines)
-
-
-def _spread(photos: str) -> list[str]:
-    uris = find_photos(photos)
-    return uris[:: max(1, len(uris) // _PHOTOS)][:_PHOTOS]
 
 
 def _at_2_megapixels(pixels: np.ndarray) -> np.ndarray:

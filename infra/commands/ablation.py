@@ -39,7 +39,9 @@ def run(options: argparse.Namespace) -> int:
     from naturaltone.serving.evaluation.report import format_table, to_json
 
     storage.check_file_writable(options.sheet)
-    plan = ablation.given(options.models) if options.models else ablation.make_plan(options.run, models=Path("models"))
+    plan = (
+        ablation.given(options.models) if options.models else ablation.plan_ablation(options.run, models=Path("models"))
+    )
     source = options.photos or plan.store
     if source is None:
         raise UserError(f"'{plan.models[-1]}' does not name the store it was trained on; give --photos")
@@ -53,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     evaluation = ablation.ablate(enhancers, photos, natural=natural, held_out=held_out, total=total)
     expected = ablation.expectations(evaluation)
     if options.sheet:
-        storage.write_bytes(options.sheet, ablation.page(options.run, evaluation).encode())
+        storage.write_bytes(options.sheet, ablation.ablation_page(options.run, evaluation).encode())
     if options.json:
         versions = dict(zip(ablation.MODELS, (enhancer.version for enhancer in enhancers), strict=True))
         figures = {"models": versions, **to_json(evaluation), "expectations": ablation.to_json(expected)}

@@ -64,12 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from naturaltone.pipeline import storage
-    from naturaltone.serving.archive.plan import Options
+    from naturaltone.serving.archive.options import ArchiveOptions
     from naturaltone.serving.enhancer import check_strength
 
     check_strength(options.strength)
     storage.check_reachable(options.source)
-    chosen = Options(
+    chosen = ArchiveOptions(
         strength=options.strength,
         quality=options.quality,
         drop_hdr=options.hdr == "drop",
@@ -120,15 +120,19 @@ def _archive(options: argparse.Namespace, chosen) -> int:  # type: ignore[no-unt
     source, target = check(options.source, options.target)
     storage.check_file_writable(options.sheet)
     enhancer = Enhancer.load(options.model or default_model())
-    with job.planned(source, target, enhancer.version, chosen, dry_run=options.dry_run) as (plan, report):
+    with job.prepared(source, target, enhancer.version, chosen, dry_run=options.dry_run) as run:
         if options.dry_run:
-            print(preview.describe(plan, preview.estimate(plan, enhancer, cores=cores()), cores=cores()))
+            guess = preview.estimate(run.plan, enhancer, cores=cores())
+            print(preview.describe(run.plan, guess, cores=cores()))
+            if options.sheet:
+                preview.write_dry_sheet(options.sheet, run.plan, enhancer)
+                print(f"some of them as they would come out: {options.sheet}")
             return OK
         # Starting Ray takes longer than finding nothing to do.
-        with ray_session() if plan.todo.num_rows else contextlib.nullcontext():
-            summary = job.run(plan, report, enhancer)
+        with ray_session() if run.plan.num_worked else contextlib.nullcontext():
+            summary = job.run_archive(run, enhancer)
         if options.sheet:
-            storage.write_bytes(options.sheet, preview.contact_sheet(source, target, report).encode())
+            preview.write_contact_sheet(options.sheet, source, target, run.report)
     for line in job.describe_failures(summary):
         print(line, file=sys.stderr)
     print(f"{job.describe(summary)} by {enhancer.version}")

@@ -32,8 +32,7 @@ def run(options: argparse.Namespace) -> int:
     from naturaltone.serving.enhancer import Enhancer
     from naturaltone.serving.evaluation import photos as evaluation_photos
     from naturaltone.serving.evaluation.evaluate import evaluate, run_of
-    from naturaltone.serving.evaluation.report import format_table, sheet_parts, to_json, to_metrics
-    from naturaltone.serving.sheet import sheet
+    from naturaltone.serving.evaluation.report import evaluation_page, format_table, to_json, to_metrics
     from naturaltone.training import tracking
 
     storage.check_file_writable(options.sheet)
@@ -48,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     enhancer = Enhancer.load(options.model)
     against = Enhancer.load(options.against) if options.against else None
     evaluation = evaluate(enhancer, photos, natural=natural, held_out=held_out, against=against, total=len(names))
-    page = sheet.page(f"naturaltone evaluation of {enhancer.version}", sheet_parts(evaluation))
+    page = evaluation_page(f"naturaltone evaluation of {enhancer.version}", evaluation)
     if options.sheet:
         storage.write_bytes(options.sheet, page.encode())
     if options.json:

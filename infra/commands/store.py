@@ -27,9 +27,9 @@ def run(options: argparse.Namespace) -> int:
 
     store = shards.open_store(options.store)
     if options.sheet:
-        from naturaltone.serving.sheet.store import page
+        from naturaltone.serving.sheet.store import store_page
 
-        storage.write_bytes(options.sheet, page(store, pairs=options.pairs, seed=options.seed).encode())
+        storage.write_bytes(options.sheet, store_page(store, pairs=options.pairs, seed=options.seed).encode())
     numbers = summary.summarize(store)
     print(json.dumps(numbers) if options.json else summary.format_summary(numbers))
     return OK

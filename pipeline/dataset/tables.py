@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 _ROW_GROUP = 2**18
+_ARROW_TYPES = {"str": pa.string(), "bytes": pa.binary(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 
 
 def blocks(rows: list[dict[str, Any]], size: int) -> list[pa.Table]:
@@ -54,3 +56,8 @@ def from_parquet(data: bytes, schema: pa.Schema) -> pa.Table:
     groups = [file.read_row_group(number, use_threads=False).cast(schema) for number in range(file.num_row_groups)]
     pa.default_memory_pool().release_unused()  # what the row groups took before their cast
     return pa.concat_tables([schema.empty_table(), *groups])
+
+
+def schema_of(row: type) -> pa.Schema:
+    """The schema of tables whose rows are this dataclass: str, bytes, int, float and bool."""
+    return pa.schema([(field.name, _ARROW_TYPES[str(field.type)]) for field in dataclasses.fields(row)])

@@ -1,4 +1,4 @@
-"""Arrays of pixels: to 8 bits, over white, turned upright and back."""
+"""Arrays of pixels: smaller, to 8 bits, over white, turned upright and back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy as np
 
 from naturaltone.pipeline.photo.colour import to_srgb
 from naturaltone.pipeline.photo.photo import Photo
+from naturaltone.pipeline.photo.refusals import MIN_SIDE
 
 
 def training_pixels(photo: Photo) -> np.ndarray:
@@ -47,9 +48,11 @@ def as_stored(values: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def shrink(pixels: np.ndarray, long_side: int) -> np.ndarray:
-    """The photo with its long side at most `long_side`, averaged down; the same array if it is no larger."""
-    scale = long_side / max(pixels.shape[:2])
-    if scale >= 1:
-        return pixels
-    size = [max(1, round(side * scale)) for side in (pixels.shape[1], pixels.shape[0])]
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    """The photo with its long side at most `long_side`, averaged down, and no side below `MIN_SIDE`.
+
+    A very long strip is squeezed rather than made thinner than the networks can see. The same array if nothing is to be done.
+    """
+    height, width = pixels.shape[:2]
+    scale = min(1.0, long_side / max(height, width))
+    size = max(MIN_SIDE, round(width * scale)), max(MIN_SIDE, round(height * scale))
+    return pixels if size == (width, height) else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.photo.formats import refuse_raw
@@ -15,40 +13,41 @@ from naturaltone.pipeline.photo.header import size
 from naturaltone.pipeline.photo.refusals import ImageError, check_bytes
 from naturaltone.pipeline.reasons import Reason
 from naturaltone.serving.archive.attempts import MOST, attempt
-from naturaltone.serving.archive.plan import PHOTO, PROBLEM, REFUSED, SIDECAR, Options
+from naturaltone.serving.archive.options import ArchiveOptions
 from naturaltone.serving.archive.report import COPIED, ENHANCED, FAILED, SKIPPED, Entry
+from naturaltone.serving.archive.task import FileTask, Kind
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.outputs import read_output, refuse_foreign
 from naturaltone.serving.room import room_for
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, or of somebody's part of it
+FULL = (errno.ENOSPC, errno.EDQUOT)  # no space on the disk, or none left of the user's share of it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What every task of a run knows."""
+    """What every task of a run knows. model: its version."""
 
     source: str
     target: str
-    version: str
-    options: Options
+    model: str
+    options: ArchiveOptions
 
 
-def do(row: dict[str, Any], job: Job, enhancer: Enhancer) -> Entry:
-    """Do one file, whatever becomes of it."""
+def process_file(task: FileTask, job: Job, enhancer: Enhancer) -> Entry:
+    """Enhance, copy or leave alone one file; never raises."""
     started = time.perf_counter()
-    entry = _entry(row, job)
+    entry = _entry(task, job)
     try:
-        if row["kind"] == PHOTO:
+        if task.kind == Kind.PHOTO:
             with attempt(_key(entry)) as number:
                 if number > MOST:
                     raise ImageError(Reason.CRASHES, f"{MOST} workers died on it; report this, with the file")
-                done = _enhance(row, job, enhancer, entry)
+                done = _enhance(task, job, enhancer, entry)
         else:
-            listed = entry if row["kind"] == SIDECAR else not_read(row, job)
-            done = replace(_copy(row, job, entry), reason=listed.reason, detail=listed.detail)
+            listed = entry if task.kind == Kind.SIDECAR else unread_entry(task, job)
+            done = replace(_copy(task, job, entry), reason=listed.reason, detail=listed.detail)
     except ImageError as error:
-        done = _refused(row, job, entry, error)
+        done = _refused(task, job, entry, error)
     except OSError as error:
         full = error.errno in FULL
         done = replace(entry, status=FAILED, reason=Reason.DISK_FULL if full else Reason.UNREADABLE, detail=str(error))
@@ -59,19 +58,35 @@ def do(row: dict[str, Any], job: Job, enhancer: Enhancer) -> Entry:
     return replace(done, seconds=time.perf_counter() - started)
 
 
-def _enhance(row: dict[str, Any], job: Job, enhancer: Enhancer, entry: Entry) -> Entry:
-    check_bytes(row["bytes"])
-    options, target = job.options, _place(job.target, row)
-    key = _key(entry)
+def unread_entry(task: FileTask, job: Job) -> Entry:
+    """The entry of a file that is only listed."""
+    entry = replace(_entry(task, job), status=SKIPPED, settings=job.options.of_skipped)
+    if task.kind == Kind.PROBLEM:
+        status = SKIPPED if Reason[task.reason.upper()].left_alone else FAILED
+        return replace(entry, status=status, reason=task.reason, detail=task.detail)
+    if task.kind == Kind.REFUSED:
+        try:
+            refuse_raw(task.source)
+        except ImageError as error:
+            return replace(entry, reason=error.reason, detail=error.detail)
+        return replace(
+            entry, reason=Reason.UNSUPPORTED_FORMAT, detail="a format that is not enhanced; --copy-others copies it"
+        )
+    return replace(entry, reason=Reason.NOT_A_PHOTO, detail="--copy-others copies it")
+
+
+def _enhance(task: FileTask, job: Job, enhancer: Enhancer, entry: Entry) -> Entry:
+    check_bytes(task.size)
+    options, target, key = job.options, task.uri(job.target), _key(entry)
     output = read_output(target)
     if output is not None and output.stamp is not None and output.stamp.source == key:
         # Done by a run, or a worker, that was killed before it could say so.
         width, height = size(output.data)
         return replace(entry, megapixels=width * height / 1e6)
-    data = storage.read_bytes(_place(job.source, row))
+    data = storage.read_bytes(task.uri(job.source))
     if output is not None and (output.data != data or options.strength > 0):
         stamped = output.stamp.source if output.stamp else ""
-        if not row["ours"] and stamped.partition("-")[0] != key.partition("-")[0]:
+        if not task.is_ours and stamped.partition("-")[0] != key.partition("-")[0]:
             refuse_foreign(target)
     width, height = size(data)
     with room_for(width * height / 1e6):
@@ -83,22 +98,22 @@ def _enhance(row: dict[str, Any], job: Job, enhancer: Enhancer, entry: Entry) ->
             photos_only=options.photos_only,
             source=key,
         )
-    storage.write_bytes(target, enhanced.data, modified=row["modified"] if options.keep_mtime else None)
+    storage.write_bytes(target, enhanced.data, modified=task.modified if options.keep_mtime else None)
     return replace(entry, megapixels=enhanced.megapixels)
 
 
-def _copy(row: dict[str, Any], job: Job, entry: Entry) -> Entry:
+def _copy(task: FileTask, job: Job, entry: Entry) -> Entry:
     """Copy a file as it is. What lies there already and is the same counts as copied."""
-    source, target = _place(job.source, row), _place(job.target, row)
+    source, target = task.uri(job.source), task.uri(job.target)
     is_there = storage.exists(target)
     if not (is_there and storage.same_content(source, target)):
-        if is_there and not row["ours"]:
+        if is_there and not task.is_ours:
             refuse_foreign(target)
-        storage.copy(source, target, modified=row["modified"] if job.options.keep_mtime else None)
+        storage.copy(source, target, modified=task.modified if job.options.keep_mtime else None)
     return replace(entry, status=COPIED, settings=job.options.of_skipped)
 
 
-def _refused(row: dict[str, Any], job: Job, entry: Entry, error: ImageError) -> Entry:
+def _refused(task: FileTask, job: Job, entry: Entry, error: ImageError) -> Entry:
     """A photo that is not enhanced: left alone, or copied if asked for, or failed."""
     refused = replace(entry, status=FAILED, settings=job.options.of_skipped, reason=error.reason, detail=error.detail)
     if not error.reason.left_alone:
@@ -107,46 +122,25 @@ def _refused(row: dict[str, Any], job: Job, entry: Entry, error: ImageError) -> 
     if not job.options.copy_others:
         return skipped
     try:
-        return replace(skipped, status=_copy(row, job, entry).status)
+        return replace(skipped, status=_copy(task, job, entry).status)
     except (ImageError, OSError) as problem:
         return replace(refused, reason=Reason.UNCOPIED, detail=str(problem))
 
 
-def not_read(row: dict[str, Any], job: Job) -> Entry:
-    """The entry of a file that is only listed."""
-    entry = replace(_entry(row, job), status=SKIPPED, settings=job.options.of_skipped)
-    if row["kind"] == PROBLEM:
-        reason, _, detail = row["problem"].partition(": ")
-        return replace(entry, status=SKIPPED if reason == Reason.NOT_FOLLOWED else FAILED, reason=reason, detail=detail)
-    if row["kind"] == REFUSED:
-        try:
-            refuse_raw(row["source"])
-        except ImageError as error:
-            return replace(entry, reason=error.reason, detail=error.detail)
-        return replace(
-            entry, reason=Reason.UNSUPPORTED_FORMAT, detail="a format that is not enhanced; --copy-others copies it"
-        )
-    return replace(entry, reason=Reason.NOT_A_PHOTO, detail="--copy-others copies it")
-
-
-def _entry(row: dict[str, Any], job: Job) -> Entry:
+def _entry(task: FileTask, job: Job) -> Entry:
     return Entry(
-        source=row["source"],
-        fingerprint=row["fingerprint"],
-        model=job.version,
+        source=task.source,
+        fingerprint=task.fingerprint,
+        model=job.model,
         settings=job.options.of_enhanced,
-        output=row["source"],
+        output=task.source,
         status=ENHANCED,
-        bytes=row["bytes"],
+        bytes=task.size,
     )
 
 
 def _key(entry: Entry) -> str:
-    """What an output carries: a digest of its source's name, by which it is ours, and one of all that it was made from."""
+    """What an output carries: a digest of its source's name, which makes it ours, and one of all that it was made from."""
     parts = (entry.source, entry.fingerprint, entry.model, entry.settings)
     name, whole = (hashlib.blake2b("\0".join(of).encode(), digest_size=12).hexdigest() for of in (parts[:1], parts))
     return f"{name}-{whole}"
-
-
-def _place(folder: str, row: dict[str, Any]) -> str:
-    return storage.join(folder, os.fsdecode(row["name"]))

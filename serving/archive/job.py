@@ -12,17 +12,29 @@ from dataclasses import dataclass, field
 
 import cv2
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 import torch
 
-from naturaltone.pipeline import handover, lease, storage
+from naturaltone.pipeline import handover, storage
 from naturaltone.pipeline.errors import RunFailed
+from naturaltone.pipeline.lease import Lease, hold
 from naturaltone.pipeline.progress import Progress
 from naturaltone.pipeline.reasons import Reason
-from naturaltone.serving.archive.file import FULL, Job, do, not_read
-from naturaltone.serving.archive.plan import OTHER, PHOTO, REFUSED, SIDECAR, Options, Plan, check, make_plan
-from naturaltone.serving.archive.report import COPIED, ENHANCED, FAILED, FOLDER, LOCK, SKIPPED, Entry, Report, to_table
+from naturaltone.serving.archive.file import FULL, Job, process_file, unread_entry
+from naturaltone.serving.archive.options import ArchiveOptions
+from naturaltone.serving.archive.plan import ArchivePlan, check, plan_archive
+from naturaltone.serving.archive.report import (
+    COPIED,
+    ENHANCED,
+    FAILED,
+    FOLDER,
+    LOCK,
+    SKIPPED,
+    Entry,
+    Report,
+    to_table,
+)
+from naturaltone.serving.archive.task import TASKS, FileTask
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.training import allocator
 from naturaltone.training.checkpoint import Bundle
@@ -30,7 +42,6 @@ from naturaltone.training.checkpoint import Bundle
 _SHOWN_FAILURES = 20
 _CHUNK_PHOTOS = 64  # that one Ray task does
 _HAND_OVER_SECONDS = 1.0  # each time costs Ray 30 ms
-_SEGMENT_PHOTOS = 8192  # that one Ray dataset plans
 _CPU_SHARE = 0.65  # three workers on two cores: one works while another waits for Ray or for the disk
 _GPU_SHARE = 1 / 8  # of a GPU for each worker: the network is the smaller part of a photo's work
 # Bytes that a worker keeps: photos of up to 64 megapixels find their memory where the last one had it.
@@ -43,7 +54,10 @@ class ArchiveStopped(RunFailed):
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What one run did. counts: by status; reasons: of skipped and failed files; unchanged: done before."""
+    """What one run did. counts: by status; reasons: of skipped and failed files; unchanged: done before.
+
+    failures: the first ones; the report has them all.
+    """
 
     unchanged: int
     counts: dict[str, int] = field(default_factory=dict)
@@ -70,47 +84,60 @@ def describe(summary: Summary) -> str:
 
 def describe_failures(summary: Summary) -> Iterator[str]:
     """A line each of the first failures, and how many more there are."""
-    for entry in summary.failures[:_SHOWN_FAILURES]:
+    for entry in summary.failures:
         yield f"failed {entry.source}: {entry.reason}: {entry.detail}"
-    if len(summary.failures) > _SHOWN_FAILURES:
-        yield f"and {len(summary.failures) - _SHOWN_FAILURES} more failures, all in the report"
+    more = summary.counts.get(FAILED, 0) - len(summary.failures)
+    if more:
+        yield f"and {more} more failures, all in the report"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A run that can begin: its plan, the report to write, and the lock on the target (None for a dry run)."""
+
+    plan: ArchivePlan
+    report: Report
+    lease: Lease | None
 
 
 @contextlib.contextmanager
-def planned(
-    source: str, target: str, model: str, options: Options, *, dry_run: bool = False
-) -> Iterator[tuple[Plan, Report]]:
-    """What is to be done from `source` to `target`, and the report to write, while this process has the target for itself.
+def prepared(
+    source: str, target: str, model: str, options: ArchiveOptions, *, dry_run: bool = False
+) -> Iterator[Prepared]:
+    """Plan a run from `source` to `target`, while this process has the target for itself.
 
-    `ValueError` before any work for folders that lie in each other, cannot be used, or are in use. dry_run: nothing is to be
-    written, so the target need not be free.
+    `UserError` before any work for folders that lie in each other, cannot be used, or are in use. dry_run: nothing is to be
+    written, so another process may be at the target.
     """
     source, target = check(source, target)
-    with contextlib.nullcontext() if dry_run else lease.hold(storage.join(target, FOLDER, LOCK), what=f"'{target}'"):
-        report = Report(target)
-        yield make_plan(source, target, report, model=model, options=options, is_held=not dry_run), report
+    lock = hold(storage.join(target, FOLDER, LOCK), what=f"'{target}'")
+    with contextlib.nullcontext() if dry_run else lock as lease, Report(target) as report:
+        plan = plan_archive(source, target, report, model=model, options=options, is_held=not dry_run)
+        yield Prepared(plan=plan, report=report, lease=lease)
 
 
-def enhance_archive(source: str, target: str, enhancer: Enhancer, options: Options | None = None) -> Summary:
-    """Do everything below the folder `source` that is not done yet into the same places below `target`; see `Options`.
+def enhance_archive(source: str, target: str, enhancer: Enhancer, options: ArchiveOptions | None = None) -> Summary:
+    """Do everything below the folder `source` that is not done yet, into the same names below `target`.
 
-    `source` is only read. `ValueError` as `planned`; `ArchiveStopped` if `target` is full. Needs Ray.
+    `source` is only read. `UserError` as `prepared`; `ArchiveStopped` if `target` is full. Needs Ray.
     """
-    with planned(source, target, enhancer.version, options or Options()) as (plan, report):
-        return run(plan, report, enhancer)
+    with prepared(source, target, enhancer.version, options or ArchiveOptions()) as run:
+        return run_archive(run, enhancer)
 
 
-def run(plan: Plan, report: Report, enhancer: Enhancer) -> Summary:
+def run_archive(run: Prepared, enhancer: Enhancer) -> Summary:
     """Do what the plan says, and write the report."""
+    plan, report = run.plan, run.report
     started = time.perf_counter()
-    failures = list(plan.broken)
-    counts: Counter[str] = Counter({FAILED: len(failures)} if failures else {})
-    reasons = Counter(entry.reason for entry in failures)
-    megapixels = 0.0
-    total, done_bytes = pc.sum(plan.todo["bytes"]).as_py() or 0, 0
-    with Progress("enhance", total=plan.todo.num_rows, unit="file") as progress:
+    failures = list(plan.first_broken)
+    reasons = Counter(plan.broken)
+    counts: Counter[str] = Counter({FAILED: reasons.total()} if reasons else {})
+    megapixels, done_bytes = 0.0, 0
+    with Progress("enhance", total=plan.num_files, unit="file") as progress:
         try:
-            for entry in _run(plan, enhancer) if plan.todo.num_rows else ():
+            for entry in _entries(plan, enhancer):
+                if run.lease:
+                    run.lease.check()
                 if entry.reason == Reason.DISK_FULL:
                     raise _stopped(plan.target, entry.source, OSError(FULL[0], ""))
                 report.add(entry)
@@ -119,15 +146,18 @@ def run(plan: Plan, report: Report, enhancer: Enhancer) -> Summary:
                 done_bytes += entry.bytes
                 if entry.reason:
                     reasons[entry.reason] += 1
-                if entry.status == FAILED:
+                if entry.status == FAILED and len(failures) < _SHOWN_FAILURES:
                     failures.append(entry)
                 rate = megapixels / (time.perf_counter() - started)
-                progress.advance(note=f"{rate:.1f} MP/s, {done_bytes / 1e6:.1f} of {total / 1e6:.1f} MB")
+                note = f"{rate:.1f} MP/s, {done_bytes / 1e6:.1f} of {plan.num_bytes / 1e6:.1f} MB"
+                progress.advance(note=note)
             report.finish()
         except OSError as error:
             raise _stopped(plan.target, "the report", error) from None
         finally:  # also where it ends early; what cannot be written then is found again in the photos
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, RunFailed):
+                if run.lease:
+                    run.lease.check()
                 report.finish()
     return Summary(
         counts=dict(counts),
@@ -145,38 +175,32 @@ def _stopped(target: str, what: str, error: OSError) -> ArchiveStopped:
     return ArchiveStopped(f"'{target}': {what} cannot be written ({error}); mend that and give the same command again")
 
 
-def _run(plan: Plan, enhancer: Enhancer) -> Iterator[Entry]:
-    """An entry for each row of the plan, as it is done."""
-    # What needs no work needs no task.
-    todo, job = plan.todo, Job(source=plan.source, target=plan.target, version=plan.model, options=plan.options)
-    needs_work = pc.is_in(
-        todo["kind"], value_set=pa.array([PHOTO, SIDECAR, *([OTHER, REFUSED] if job.options.copy_others else [])])
-    )
-    for row in todo.filter(pc.invert(needs_work)).to_pylist():
-        yield not_read(row, job)
-    todo = todo.filter(needs_work)
-    if not todo.num_rows:
-        return
-    bundle = ray.put(enhancer.bundle)
-    for start in range(0, todo.num_rows, _SEGMENT_PHOTOS):
-        yield from _run_segment(todo.slice(start, _SEGMENT_PHOTOS), job, bundle)
+def _entries(plan: ArchivePlan, enhancer: Enhancer) -> Iterator[Entry]:
+    """An entry for each file of the plan, as it is done."""
+    job = Job(source=plan.source, target=plan.target, model=plan.model, options=plan.options)
+    for tasks in plan.segments(worked=False):  # what needs no work needs no Ray task
+        for task in tasks:
+            yield unread_entry(task, job)
+    bundle = ray.put(enhancer.bundle) if plan.num_worked else None
+    for tasks in plan.segments(worked=True):
+        yield from _run_segment(tasks, job, bundle)
 
 
-def _run_segment(todo: pa.Table, job: Job, bundle: ray.ObjectRef) -> Iterator[Entry]:
+def _run_segment(tasks: list[FileTask], job: Job, bundle: ray.ObjectRef) -> Iterator[Entry]:
     resources = ray.cluster_resources()
     limit = ray.data.DataContext.get_current().execution_options.resource_limits.cpu
     workers = max(1, int(min(resources.get("CPU", 1), limit or math.inf) / _CPU_SHARE))
-    todo = todo.combine_chunks()
+    table = pa.Table.from_pylist([vars(task) for task in tasks], schema=TASKS)
     blocks, start = [], 0
-    while start < todo.num_rows:
-        # Guided self-scheduling (Polychronopoulos & Kuck 1987): Ray needs a third of a second from one task to the next, so
-        # they are long, and short towards the end, for all workers to end together.
-        size = max(2, min(_CHUNK_PHOTOS, -(-(todo.num_rows - start) // (2 * workers))))
-        blocks.append(todo.slice(start, size))
+    while start < table.num_rows:
+        # Guided self-scheduling (Polychronopoulos & Kuck 1987). Ray needs a third of a second between two tasks of a worker,
+        # so tasks are long. They shrink towards the end, so that all workers finish together.
+        size = max(2, min(_CHUNK_PHOTOS, -(-(table.num_rows - start) // (2 * workers))))
+        blocks.append(table.slice(start, size))
         start += size
     # Tasks, not actors: what is lost with a worker is run again by itself, and the model stays loaded in its process.
     dataset = ray.data.from_arrow(blocks).map_batches(
-        _do_chunk,
+        _process_chunk,
         fn_kwargs={"job": job, "bundle": bundle},
         batch_size=None,
         batch_format="pyarrow",
@@ -188,14 +212,14 @@ def _run_segment(todo: pa.Table, job: Job, bundle: ray.ObjectRef) -> Iterator[En
             yield Entry(**row)
 
 
-def _do_chunk(chunk: pa.Table, *, job: Job, bundle: ray.ObjectRef) -> Iterator[pa.Table]:
+def _process_chunk(chunk: pa.Table, *, job: Job, bundle: ray.ObjectRef) -> Iterator[pa.Table]:
     cv2.setNumThreads(1)  # Ray runs one task a core
     torch.set_num_threads(1)
-    enhancer = _enhancer(bundle, job.version)
+    enhancer = _enhancer(bundle, job.model)
     done: list[Entry] = []
     handed_over = time.monotonic()
     for row in chunk.to_pylist():
-        done.append(do(row, job, enhancer))
+        done.append(process_file(FileTask(**row), job, enhancer))
         if time.monotonic() - handed_over > _HAND_OVER_SECONDS:
             yield to_table(done)
             done, handed_over = [], time.monotonic()

@@ -2,124 +2,88 @@
 
 from __future__ import annotations
 
-import fnmatch
-import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any
+from itertools import islice
 
+import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.errors import UserError
-from naturaltone.pipeline.listing import Problem, list_files
-from naturaltone.pipeline.photo.formats import HAS_HEIF, REFUSED_SUFFIXES, SUFFIXES
+from naturaltone.pipeline.listing import File, Problem, list_files
+from naturaltone.pipeline.photo.formats import REFUSED_SUFFIXES, SUFFIXES
 from naturaltone.pipeline.reasons import Reason
-from naturaltone.serving.archive.report import (
-    COPIED,
-    ENHANCED,
-    FAILED,
-    FOLDER,
-    LOCK,
-    SCHEMA,
-    SKIPPED,
-    Entry,
-    Report,
-    to_text,
-)
-from naturaltone.serving.enhancer import check_strength
+from naturaltone.serving.archive.names import to_text
+from naturaltone.serving.archive.options import ArchiveOptions
+from naturaltone.serving.archive.report import COPIED, ENHANCED, FAILED, FOLDER, LOCK, SKIPPED, Entry, Report
+from naturaltone.serving.archive.task import TASKS, FileTask, Kind
 
-PHOTO, REFUSED, SIDECAR, OTHER, PROBLEM = "photo", "refused", "sidecar", "other", "problem"
+SEGMENT = 8192  # files that are in memory at a time
+SHOWN_BROKEN = 20
 
 _SIDECAR_SUFFIX = ".xmp"
-_BROKEN = [reason for reason in Reason if reason.lasts and not reason.left_alone]
 _LEFTOVER = re.compile(rf"(^|/)\.[0-9a-f]{{8}}{re.escape(storage.TEMPORARY_SUFFIX)}$")
-_WANTED = pa.schema(
-    [
-        ("source", pa.string()),
-        ("fingerprint", pa.string()),
-        ("name", pa.binary()),  # as the disk has it, which need not be text
-        ("kind", pa.string()),
-        ("bytes", pa.int64()),
-        ("modified", pa.float64()),
-        ("problem", pa.string()),
-    ]
-)
+_BROKEN = [reason for reason in Reason if reason.lasts and not reason.left_alone]
+_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.binary(): "BLOB",
+    pa.int64(): "BIGINT",
+    pa.float64(): "DOUBLE",
+    pa.bool_(): "BOOLEAN",
+}
+_TASK = ", ".join(TASKS.names)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """How an archive is enhanced.
+class ArchivePlan:
+    """What a run has to do, from `source` to `target`: the table `todo` of the report's database, numbered in its order.
 
-    strength: 0 to 1.5. quality: of JPEG, WebP and AVIF; None: at least the photo's own. drop_hdr: write photos that hold HDR
-    gain maps or motion videos without these, instead of skipping them. photos_only: skip screenshots and graphics.
-    copy_others: copy what is not enhanced, videos too. keep_mtime: outputs have their source's time of change. limit: at most
-    so many files this time. include, exclude: globs for names below the source.
-    """
-
-    strength: float = 1.0
-    quality: int | None = None
-    drop_hdr: bool = False
-    photos_only: bool = False
-    copy_others: bool = False
-    keep_mtime: bool = True
-    limit: int | None = None
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_strength(self.strength)
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise UserError(
-                f"--quality {self.quality}: must be between 1 and 100; leave it out to keep each photo's own"
-            )
-        if self.limit is not None and self.limit < 1:
-            raise UserError(f"--limit {self.limit}: must be at least 1")
-
-    @property
-    def of_enhanced(self) -> str:
-        """What decides how an enhanced photo looks, for its key."""
-        return json.dumps({"strength": self.strength, "quality": self.quality})
-
-    @property
-    def of_skipped(self) -> str:
-        """What decides whether a file is skipped, copied or refused, for its key: another version may read more formats."""
-        chosen = {"hdr": self.drop_hdr, "photos_only": self.photos_only, "copy": self.copy_others}
-        return json.dumps(chosen | {"version": version("naturaltone"), "heif": HAS_HEIF})
-
-    def takes(self, name: str) -> bool:
-        """Whether a file is asked for at all."""
-        included = not self.include or any(fnmatch.fnmatchcase(name, pattern) for pattern in self.include)
-        return included and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.exclude)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a run has to do. todo: schema `_WANTED` and `ours` (the target has an output of ours there).
-
-    done: files that were done before. broken: entries of photos that were found broken before, and are the same today.
+    num_files, num_bytes: to be done, of which the last `num_worked` files take more than an entry in the report. done: files
+    that were done before. broken: photos that were found broken before and are the same today, counted by reason;
+    first_broken: some of them.
     """
 
     source: str
     target: str
-    todo: pa.Table
-    done: int
-    broken: list[Entry]
     model: str
-    options: Options
+    options: ArchiveOptions
+    database: duckdb.DuckDBPyConnection
+    num_files: int
+    num_worked: int
+    num_bytes: int
+    done: int
+    broken: dict[str, int]
+    first_broken: list[Entry]
+
+    def segments(self, *, worked: bool) -> Iterator[list[FileTask]]:
+        """The files that take work, or those that do not, up to `SEGMENT` at a time."""
+        first = self.num_files - self.num_worked
+        start, end = (first, self.num_files) if worked else (0, first)
+        for begin in range(start, end, SEGMENT):
+            yield self._tasks(f"number >= {begin} AND number < {min(begin + SEGMENT, end)} ORDER BY number")
+
+    def spread_photos(self, count: int) -> list[FileTask]:
+        """About `count` of the photos to be enhanced, spread evenly over them."""
+        photos = self.kinds.get(Kind.PHOTO, (0, 0))[0]
+        chosen = "QUALIFY (row_number() OVER (ORDER BY number) - 1) % $1 = 0 ORDER BY number LIMIT $2"
+        return self._tasks(f"kind = '{Kind.PHOTO}' {chosen}", [max(1, photos // count), count])
 
     @property
     def kinds(self) -> dict[str, tuple[int, int]]:
-        """Files and bytes to do by kind."""
-        counted = self.todo.group_by("kind").aggregate([("bytes", "count"), ("bytes", "sum")]).to_pylist()
-        return {row["kind"]: (row["bytes_count"], row["bytes_sum"]) for row in counted}
+        """Files and bytes to be done, by kind."""
+        counted = self.database.execute("SELECT kind, count(*), sum(size) FROM todo GROUP BY kind").fetchall()
+        return {kind: (count, int(size)) for kind, count, size in counted}
+
+    def _tasks(self, condition: str, parameters: list[int] | None = None) -> list[FileTask]:
+        found = self.database.execute(f"SELECT {_TASK} FROM todo WHERE {condition}", parameters).fetchall()
+        return [FileTask(**dict(zip(TASKS.names, row, strict=True))) for row in found]
 
 
 def check(source: str, target: str) -> tuple[str, str]:
-    """The two places as absolute URIs; refuses, before any work, what would touch originals or cannot be read or written."""
+    """The two folders as absolute URIs; refuses, before any work, what would touch originals or cannot be read or written."""
     source, target = storage.absolute(source), storage.absolute(target)
     refuse_nesting(source, target)
     storage.check_folder(source)
@@ -127,114 +91,144 @@ def check(source: str, target: str) -> tuple[str, str]:
     return source, target
 
 
-def make_plan(source: str, target: str, report: Report, *, model: str, options: Options, is_held: bool = True) -> Plan:
-    """List `source` and leave out what the report has as done and `target` still holds.
+def plan_archive(
+    source: str, target: str, report: Report, *, model: str, options: ArchiveOptions, is_held: bool = True
+) -> ArchivePlan:
+    """List `source`, and leave out what the report has as done and `target` still holds.
 
-    is_held: nobody else writes to the target; what a killed run left half-written there is removed. `StorageError` if nothing
-    is asked for.
+    is_held: nobody else writes to the target; what a killed run left half-written there is removed. `StorageError` if there is
+    nothing to look at.
     """
-    wanted = _list(source, options)
-    if not wanted.num_rows:
+    database = report.database
+    _fill(database, "listed", TASKS, _list(source, options))
+    if not _count(database, "listed"):
         chosen = " that --include and --exclude leave" if options.include or options.exclude else ""
         raise storage.StorageError(f"'{source}': no files{chosen}; check the path")
-    # By name, and among all files, not those to be done today: the first of two has the name for good.
-    wanted = _without_collisions(wanted.take(pc.sort_indices(wanted["source"])), target)
-    there = _outputs(target, is_held=is_held)
-    known = report.table.rename_columns([name if name == "source" else f"known_{name}" for name in SCHEMA.names])
-    rows = wanted.join(known, "source", join_type="left outer").combine_chunks()
-    is_there = pc.is_in(rows["source"], value_set=there)
-    status = rows["known_status"]
-
-    def was(wanted_status: str, settings: str) -> pa.ChunkedArray:
-        same = pc.and_(pc.equal(status, wanted_status), pc.equal(rows["known_settings"], settings))
-        return pc.fill_null(pc.and_(same, pc.equal(rows["fingerprint"], rows["known_fingerprint"])), False)
-
-    was_enhanced = pc.and_(
-        was(ENHANCED, options.of_enhanced), pc.fill_null(pc.equal(rows["known_model"], model), False)
+    _fill(database, "there", pa.schema([("source", pa.string())]), _outputs(target, is_held=is_held))
+    if not storage.is_s3(target) and _folds_case(target):
+        _name_collisions(database)
+    _compare(database, model, options)
+    worked = [Kind.PHOTO, Kind.SIDECAR, *((Kind.OTHER, Kind.REFUSED) if options.copy_others else ())]
+    # Of the files that count: photos, and those first that did not fail before.
+    chosen = "ORDER BY (kind <> 'photo')::INT + has_failed::INT, source LIMIT $limit" if options.limit else ""
+    database.execute(
+        f"""
+        CREATE OR REPLACE TABLE todo AS
+        WITH chosen AS (SELECT {_TASK}, kind IN $worked AS is_worked FROM compared WHERE NOT is_done AND NOT is_broken {chosen})
+        SELECT * EXCLUDE is_worked, row_number() OVER (ORDER BY is_worked, source) - 1 AS number, is_worked FROM chosen
+        """,
+        {"worked": worked} | ({"limit": options.limit} if options.limit else {}),
     )
-    done = pc.or_(
-        pc.and_(pc.or_(was_enhanced, was(COPIED, options.of_skipped)), is_there), was(SKIPPED, options.of_skipped)
-    )
-    is_lasting = pc.is_in(rows["known_reason"], value_set=pa.array(_BROKEN, pa.string()))
-    is_broken = pc.and_(was(FAILED, options.of_skipped), is_lasting)
-    ours = pc.and_(is_there, pc.is_in(status, value_set=pa.array([ENHANCED, COPIED])))
-    failed = pc.fill_null(pc.equal(status, FAILED), False)
-    todo = rows.select(_WANTED.names).append_column("ours", ours).append_column("failed", failed)
-    todo = todo.filter(pc.invert(pc.or_(done, is_broken)))
-    if options.limit is None:
-        todo = todo.take(pc.sort_indices(todo["source"]))
-    else:  # of the files that count: photos, and those first that did not fail before
-        later = pc.add(pc.cast(pc.not_equal(todo["kind"], PHOTO), "int8"), pc.cast(todo["failed"], "int8"))
-        keys = [("later", "ascending"), ("source", "ascending")]
-        todo = todo.take(pc.sort_indices(todo.append_column("later", later), keys)).slice(0, options.limit)
-    todo = todo.drop_columns("failed")
-    broken = rows.filter(is_broken).select(["source", *(f"known_{name}" for name in SCHEMA.names[1:])])
-    return Plan(
+    [(files, worked_files, size)] = database.execute(
+        "SELECT count(*), count(*) FILTER (is_worked), coalesce(sum(size), 0) FROM todo"
+    ).fetchall()
+    broken = database.execute(
+        "SELECT known_reason, count(*) FROM compared WHERE is_broken GROUP BY known_reason"
+    ).fetchall()
+    return ArchivePlan(
         source=source,
         target=target,
-        todo=todo,
-        done=pc.sum(done).as_py() or 0,
-        broken=[Entry(**row) for row in broken.rename_columns(SCHEMA.names).to_pylist()],
         model=model,
         options=options,
+        database=database,
+        num_files=files,
+        num_worked=worked_files,
+        num_bytes=int(size),
+        done=_count(database, "compared WHERE is_done"),
+        broken=dict(broken),
+        first_broken=report.spread_rows("source IN (SELECT source FROM compared WHERE is_broken)", SHOWN_BROKEN),
     )
 
 
-def _list(source: str, options: Options) -> pa.Table:
-    """Every file of the source that is asked for, with its kind."""
-    columns: dict[str, list[Any]] = {name: [] for name in _WANTED.names}
+def _compare(database: duckdb.DuckDBPyConnection, model: str, options: ArchiveOptions) -> None:
+    """What the report says of each listed file: done, broken for good, failed before, or an output of ours in the target."""
+    database.execute(
+        f"""
+        CREATE OR REPLACE TABLE compared AS
+        WITH joined AS (
+            SELECT listed.* EXCLUDE is_ours, newest.status, newest.settings, newest.model, newest.reason AS known_reason,
+                there.source IS NOT NULL AS is_there,
+                coalesce(listed.fingerprint = newest.fingerprint, FALSE) AS is_same
+            FROM listed LEFT JOIN newest USING (source) LEFT JOIN there USING (source)
+        )
+        SELECT * EXCLUDE (status, settings, model, is_there, is_same),
+            coalesce(is_there AND status IN ('{ENHANCED}', '{COPIED}'), FALSE) AS is_ours,
+            coalesce(status = '{FAILED}', FALSE) AS has_failed,
+            coalesce(is_same AND CASE status
+                WHEN '{ENHANCED}' THEN is_there AND settings = $enhanced AND model = $model
+                WHEN '{COPIED}' THEN is_there AND settings = $skipped
+                WHEN '{SKIPPED}' THEN settings = $skipped
+            END, FALSE) AS is_done,
+            coalesce(is_same AND status = '{FAILED}' AND settings = $skipped AND known_reason IN $broken, FALSE) AS is_broken
+        FROM joined
+        """,
+        {"enhanced": options.of_enhanced, "skipped": options.of_skipped, "model": model, "broken": _BROKEN},
+    )
+
+
+def _list(source: str, options: ArchiveOptions) -> Iterator[dict[str, object]]:
+    """Every file of the source that is asked for, as a row of `TASKS`."""
     for file in list_files(source, stay=True):
-        text = to_text(file.relative)
-        if not options.takes(file.relative):
-            continue
-        lowered, problem = file.relative.lower(), file.problem
-        if file.relative.startswith(f"{FOLDER}/"):
-            problem = Problem(Reason.NOT_FOLLOWED, "the report of an archive that was enhanced before")
-        elif not problem and {"", ".", ".."} & set(file.relative.split("/")):
-            # Objects may be called anything.
-            problem = Problem(Reason.UNSAFE_NAME, "a key that is no path below the source")
-        if problem:
-            kind = PROBLEM
-        elif os.path.basename(lowered).startswith("._"):
-            kind = OTHER  # macOS' second half of a file, on disks that have no place for it
-        elif lowered.endswith(SUFFIXES):
-            kind = PHOTO
-        elif lowered.endswith(REFUSED_SUFFIXES):
-            kind = REFUSED
-        else:
-            kind = SIDECAR if lowered.endswith(_SIDECAR_SUFFIX) else OTHER
-        values = (text, f"{file.size}-{file.version}", os.fsencode(file.relative), kind, file.size, file.modified)
-        text = f"{problem.reason}: {problem.detail}" if problem else ""
-        for name, value in zip(columns, (*values, text), strict=True):
-            columns[name].append(value)
-    return pa.table(columns, schema=_WANTED)
+        if options.takes(file.relative):
+            kind, problem = _kind_of(file)
+            yield vars(
+                FileTask(
+                    source=to_text(file.relative),
+                    fingerprint=f"{file.size}-{file.version}",
+                    name=os.fsencode(file.relative),
+                    kind=kind,
+                    size=file.size,
+                    modified=file.modified,
+                    reason=problem.reason if problem else "",
+                    detail=problem.detail if problem else "",
+                )
+            )
 
 
-def _outputs(target: str, *, is_held: bool) -> pa.Array:
-    """What the target holds, as text."""
-    names = []
+def _kind_of(file: File) -> tuple[Kind, Problem | None]:
+    lowered, problem = file.relative.lower(), file.problem
+    if file.relative.startswith(f"{FOLDER}/"):
+        problem = Problem(Reason.NOT_FOLLOWED, "the report of an archive that was enhanced before")
+    elif not problem and {"", ".", ".."} & set(file.relative.split("/")):  # objects may be called anything
+        problem = Problem(Reason.UNSAFE_NAME, "a key that is no path below the source")
+    if problem:
+        return Kind.PROBLEM, problem
+    if os.path.basename(lowered).startswith("._"):  # macOS' second half of a file, on disks that cannot hold both
+        return Kind.OTHER, None
+    if lowered.endswith(SUFFIXES):
+        return Kind.PHOTO, None
+    if lowered.endswith(REFUSED_SUFFIXES):
+        return Kind.REFUSED, None
+    return Kind.SIDECAR if lowered.endswith(_SIDECAR_SUFFIX) else Kind.OTHER, None
+
+
+def _outputs(target: str, *, is_held: bool) -> Iterator[dict[str, object]]:
+    """The names of the files in the target."""
     if storage.is_s3(target) or os.path.isdir(target):
         for file in list_files(target, stay=True):
             if not _LEFTOVER.search(file.relative):
-                names.append(to_text(file.relative))
+                yield {"source": to_text(file.relative)}
             elif is_held:
                 storage.delete(file.uri)
-    return pa.array(names, pa.string())
 
 
-def _without_collisions(todo: pa.Table, target: str) -> pa.Table:
-    """The same, where files that a disk without upper and lower case takes for one are named as problems."""
-    folded = pc.utf8_lower(todo["source"])
-    numbers = pa.array(range(todo.num_rows), pa.int64())
-    first = pa.table({"folded": folded, "number": numbers}).group_by("folded").aggregate([("number", "min")])
-    if first.num_rows == todo.num_rows or storage.is_s3(target) or not _folds_case(target):
-        return todo
-    is_first = pc.is_in(numbers, value_set=first["number_min"].combine_chunks())
-    text = "name_collision: the target's disk does not tell upper from lower case, and another file has this name there"
-    problem = pc.if_else(is_first, todo["problem"], text)
-    kind = pc.if_else(is_first, todo["kind"], PROBLEM)
-    todo = todo.set_column(todo.schema.get_field_index("problem"), "problem", problem)
-    return todo.set_column(todo.schema.get_field_index("kind"), "kind", kind)
+def _name_collisions(database: duckdb.DuckDBPyConnection) -> None:
+    """Make problems of files whose names the target's disk takes for that of a file before them.
+
+    Among all files, not those to be done today: the first of two has the name for good.
+    """
+    database.execute(
+        """
+        UPDATE listed SET kind = $kind, reason = $reason, detail = $detail WHERE source NOT IN (
+            SELECT min(source) FROM listed GROUP BY lower(source)
+        )
+        """,
+        {
+            "kind": Kind.PROBLEM,
+            "reason": Reason.NAME_COLLISION,
+            "detail": "the target's disk does not tell upper from lower case, and another file has this name there",
+        },
+    )
 
 
 def _folds_case(target: str) -> bool:
@@ -242,37 +236,53 @@ def _folds_case(target: str) -> bool:
     return os.path.exists(os.path.join(lock, LOCK.upper()))
 
 
+def _fill(
+    database: duckdb.DuckDBPyConnection, table: str, schema: pa.Schema, rows: Iterator[dict[str, object]]
+) -> None:
+    """Make a table of rows, of which one segment is in memory at a time."""
+    columns = ", ".join(f"{field.name} {_TYPES[field.type]}" for field in schema)
+    database.execute(f"CREATE OR REPLACE TABLE {table} ({columns})")
+    while batch := list(islice(rows, SEGMENT)):
+        database.register("batch", pa.Table.from_pylist(batch, schema=schema))
+        database.execute(f"INSERT INTO {table} SELECT * FROM batch")
+        database.unregister("batch")
+
+
+def _count(database: duckdb.DuckDBPyConnection, rows: str) -> int:
+    return int(database.execute(f"SELECT count(*) FROM {rows}").fetchall()[0][0])
+
+
 def refuse_nesting(source: str, target: str) -> None:
-    """`ValueError` where writing to one of two folders could touch the other."""
+    """`UserError` where writing to one of two folders could touch the other."""
     kinds = storage.is_s3(source), storage.is_s3(target)
     if kinds[0] != kinds[1]:
         return
-    places = [
+    paths = [
         os.path.realpath(path) if not kinds[0] else path
         for path in (storage.resolve(uri)[1] for uri in (source, target))
     ]
-    above = [{place, *_above(place)} for place in places] if kinds[0] else [_identities(place) for place in places]
-    # By what they are, not how they are called: disks may have several names for a folder.
-    own = [place if kinds[0] else _identity(place) for place in places]
-    if places[0] == places[1] or own[0] in above[1] or own[1] in above[0]:
+    above = [{path, *_above(path)} for path in paths] if kinds[0] else [_identities(path) for path in paths]
+    # By what they are, not by their names: disks may have several names for a folder.
+    own = [path if kinds[0] else _identity(path) for path in paths]
+    if paths[0] == paths[1] or own[0] in above[1] or own[1] in above[0]:
         raise UserError(
             f"'{target}' and '{source}' lie in each other; originals stay untouched: choose a folder elsewhere"
         )
 
 
-def _above(place: str) -> list[str]:
+def _above(path: str) -> list[str]:
     """The folders that a path lies in."""
-    parts = place.split("/")
+    parts = path.split("/")
     return ["/".join(parts[:count]) or "/" for count in range(1, len(parts))]
 
 
-def _identity(place: str) -> tuple[int, int] | str:
+def _identity(path: str) -> tuple[int, int] | str:
     try:
-        stat = os.stat(place)
+        stat = os.stat(path)
     except OSError:  # not there yet
-        return place
+        return path
     return stat.st_dev, stat.st_ino
 
 
-def _identities(place: str) -> set[tuple[int, int] | str]:
-    return {_identity(folder) for folder in (place, *_above(place))}
+def _identities(path: str) -> set[tuple[int, int] | str]:
+    return {_identity(folder) for folder in (path, *_above(path))}

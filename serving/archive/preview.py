@@ -1,13 +1,11 @@
-"""What an archive's run would do, and what it did, for people to look at: the estimate and the contact sheet."""
+"""What an archive's run would do, and what it did, for people to look at: the estimate and the contact sheets."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -15,26 +13,32 @@ import numpy as np
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.encode import check_rewritable
-from naturaltone.pipeline.photo.pixels import training_pixels
+from naturaltone.pipeline.photo.pixels import shrink, training_pixels
 from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.pipeline.progress import track
 from naturaltone.pipeline.reasons import Reason
-from naturaltone.serving.archive.plan import OTHER, PHOTO, PROBLEM, REFUSED, SIDECAR, Plan
-from naturaltone.serving.archive.report import ENHANCED, Report, from_text, to_text
+from naturaltone.pipeline.spread import spread
+from naturaltone.serving.archive.names import from_text, to_text
+from naturaltone.serving.archive.plan import ArchivePlan
+from naturaltone.serving.archive.report import ENHANCED, Report
+from naturaltone.serving.archive.task import Kind
 from naturaltone.serving.enhancer import Enhancer
-from naturaltone.serving.sheet import sheet
+from naturaltone.serving.sheet.parts import ComparedPhoto, Comparison, compare
+from naturaltone.serving.sheet.pictures import COMPARED_LONG_SIDE, Beside
+from naturaltone.serving.sheet.render import render
 
 _LOOKED_AT, _TRIED = 200, 6
-_SHEET_PHOTOS, _SHEET_LONG_SIDE = 200, 640  # in one file that a phone can open
-T = TypeVar("T")
+_SHEET_PHOTOS, _DRY_SHEET_PHOTOS = 200, 20
 _KINDS = {
-    PHOTO: "photos to enhance",
-    SIDECAR: "sidecars (.xmp)",
-    REFUSED: "photos of a kind that is not enhanced (RAW and others)",
-    OTHER: "other files, videos among them",
-    PROBLEM: "links that lead out of the source, or folders that cannot be read",
+    Kind.PHOTO: "photos to enhance",
+    Kind.SIDECAR: "sidecars (.xmp)",
+    Kind.REFUSED: "photos of a kind that is not enhanced (RAW and others)",
+    Kind.OTHER: "other files, videos among them",
+    Kind.PROBLEM: "links that lead out of the source, or folders that cannot be read",
 }
 _LABELS = {"before": "before", "after": "after"}
+
+Pair = tuple[str, str, np.ndarray, np.ndarray]  # caption, note, before, after
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +50,11 @@ class Estimate:
     seconds: float
 
 
-def estimate(plan: Plan, enhancer: Enhancer, *, cores: int) -> Estimate:
+def estimate(plan: ArchivePlan, enhancer: Enhancer, *, cores: int) -> Estimate:
     """Read the headers of some of the photos, enhance a few without writing them, and reckon from these."""
-    rows = plan.todo.filter(plan.todo.column("kind").to_numpy() == PHOTO) if plan.todo.num_rows else plan.todo
-    uris = [storage.join(plan.source, os.fsdecode(name)) for name in rows["name"].to_pylist()]
     reasons: Counter[str] = Counter()
     good = []
-    looked_at = _spread(uris, _LOOKED_AT)
+    looked_at = [task.uri(plan.source) for task in plan.spread_photos(_LOOKED_AT)]
     for uri in looked_at:
         try:
             check_rewritable(storage.read_bytes(uri), drop_extras=plan.options.drop_hdr)
@@ -61,7 +63,7 @@ def estimate(plan: Plan, enhancer: Enhancer, *, cores: int) -> Estimate:
             reasons[error.reason] += 1
         except OSError:
             reasons[Reason.UNREADABLE] += 1
-    tried = _spread(good, _TRIED)
+    tried = spread(good, _TRIED)
     enhance_seconds, tried_bytes = 0.0, 0
     for number, uri in enumerate([*tried[:1], *tried]):  # the first one compiles and warms up
         data = storage.read_bytes(uri)
@@ -73,18 +75,20 @@ def estimate(plan: Plan, enhancer: Enhancer, *, cores: int) -> Estimate:
         if number:
             enhance_seconds += time.perf_counter() - started
             tried_bytes += len(data)
-    total = sum(rows["bytes"].to_pylist()) * (len(good) / len(looked_at) if looked_at else 0)
-    seconds = enhance_seconds / tried_bytes * total / cores if tried_bytes else 0.0
+    _, total = plan.kinds.get(Kind.PHOTO, (0, 0))
+    share = len(good) / len(looked_at) if looked_at else 0
+    seconds = enhance_seconds / tried_bytes * total * share / cores if tried_bytes else 0.0
     return Estimate(looked_at=len(looked_at), reasons=dict(reasons), seconds=seconds)
 
 
-def describe(plan: Plan, guess: Estimate, *, cores: int) -> str:
+def describe(plan: ArchivePlan, guess: Estimate, *, cores: int) -> str:
     """What the plan would do, for people."""
+    kinds = plan.kinds
     lines = [f"{'files':>9}"]
     for kind, words in _KINDS.items():
-        if kind in plan.kinds:
-            count, size = plan.kinds[kind]
-            copied = kind in (SIDECAR, *((OTHER, REFUSED) if plan.options.copy_others else ()))
+        if kind in kinds:
+            count, size = kinds[kind]
+            copied = kind in (Kind.SIDECAR, *((Kind.OTHER, Kind.REFUSED) if plan.options.copy_others else ()))
             lines.append(f"{count:>9}  {words}{', to be copied' if copied else ''}: {size / 1e6:.1f} MB")
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(guess.reasons.items())) or "none"
     return "\n".join(
@@ -92,7 +96,7 @@ def describe(plan: Plan, guess: Estimate, *, cores: int) -> str:
             *lines,
             f"{plan.done:>9}  done before",
             f"of {guess.looked_at} photos looked at, would not be enhanced: {reasons}",
-            f"about {_duration(guess.seconds)} on {cores} cores; nothing was written",
+            f"about {_duration(guess.seconds)} on {cores} cores; nothing was written to the target",
         ]
     )
 
@@ -102,35 +106,56 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
 
 
-def contact_sheet(source: str, target: str, report: Report) -> str:
-    """An HTML page with a slider before/after for each enhanced photo, or for 200 spread over the archive if it has more."""
-    enhanced = [row for row in report.table.to_pylist() if row["status"] == ENHANCED]
-    shown = _spread(enhanced, _SHEET_PHOTOS)
-    of = (
-        f"{len(shown)} of its {len(enhanced)} enhanced photos" if len(shown) < len(enhanced) else f"{len(shown)} photos"
-    )
-    words = f"{of}. Move the slider: left of it the photo as it was, right of it enhanced."
+def write_contact_sheet(page: str, source: str, target: str, report: Report) -> None:
+    """Write the HTML page `page`: a slider before/after for each enhanced photo, or for 200 spread over the archive.
 
-    def photos() -> Iterator[tuple[str, str, dict[str, np.ndarray]]]:
-        for row in track(shown, "sheet"):
+    Its pictures lie in a folder beside it, so that a phone opens the page at once, however many they are.
+    """
+    [(total,)] = report.database.execute(f"SELECT count(*) FROM newest WHERE status = '{ENHANCED}'").fetchall()
+    shown = report.spread_rows(f"status = '{ENHANCED}'", _SHEET_PHOTOS)
+
+    def pairs() -> Iterator[Pair]:
+        for entry in track(shown, "sheet", total=len(shown)):
             try:
-                before, after = (_look(storage.join(place, from_text(row["source"]))) for place in (source, target))
+                before, after = (
+                    _look(storage.read_bytes(storage.join(folder, from_text(entry.source))))
+                    for folder in (source, target)
+                )
             except (OSError, ImageError):  # deleted since
                 continue
-            after = cv2.resize(after, before.shape[1::-1], interpolation=cv2.INTER_AREA)
-            yield row["source"], f"{row['megapixels']:.1f} MP", {"before": before, "after": after}
+            yield entry.source, f"{entry.megapixels:.1f} MP", before, after
 
-    parts = [sheet.paragraph(words), sheet.comparison(_LABELS, photos(), left="before", right="after")]
-    return sheet.page(f"Enhanced: {to_text(source)}", parts)
-
-
-def _look(uri: str) -> np.ndarray:
-    pixels = training_pixels(decode(storage.read_bytes(uri)))
-    scale = min(1.0, _SHEET_LONG_SIDE / max(pixels.shape[:2]))
-    size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    which = f"{len(shown)} of its {total} enhanced photos" if len(shown) < total else f"{len(shown)} photos"
+    _write(page, f"Enhanced: {to_text(source)}", which, pairs())
 
 
-def _spread(items: list[T], count: int) -> list[T]:
-    step = max(1.0, len(items) / count)
-    return [items[int(place * step)] for place in range(min(count, len(items)))]
+def write_dry_sheet(page: str, plan: ArchivePlan, enhancer: Enhancer) -> None:
+    """Write the HTML page `page`: twenty of the photos as they would come out, which are not written anywhere else."""
+    tasks = plan.spread_photos(_DRY_SHEET_PHOTOS)
+
+    def pairs() -> Iterator[Pair]:
+        for task in track(tasks, "sheet", total=len(tasks)):
+            try:
+                data = storage.read_bytes(task.uri(plan.source))
+                options = {"strength": plan.options.strength, "quality": plan.options.quality}
+                enhanced = enhancer.enhance_file(data, **options, drop_extras=plan.options.drop_hdr)  # type: ignore[arg-type]
+                yield task.source, f"{enhanced.megapixels:.1f} MP", _look(data), _look(enhanced.data)
+            except (OSError, ImageError):  # the estimate names its kind
+                continue
+
+    which = f"{len(tasks)} of the photos, as they would come out"
+    _write(page, f"Would be enhanced: {to_text(plan.source)}", which, pairs())
+
+
+def _write(page: str, title: str, which: str, pairs: Iterator[Pair]) -> None:
+    pictures = Beside(page)
+    photos: list[ComparedPhoto] = []
+    for caption, note, before, after in pairs:
+        after = cv2.resize(after, before.shape[1::-1], interpolation=cv2.INTER_AREA)
+        photos.append(compare(caption, note, {"before": before, "after": after}, pictures))
+    comparison = Comparison(labels=_LABELS, photos=photos, left="before", right="after")
+    storage.write_bytes(page, render("archive.html", title=title, shown=which, comparison=comparison).encode())
+
+
+def _look(data: bytes) -> np.ndarray:
+    return shrink(training_pixels(decode(data)), COMPARED_LONG_SIDE)

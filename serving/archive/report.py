@@ -2,39 +2,44 @@
 
 It lies in the target as `naturaltone-report/report.parquet` and the same as `report.jsonl`. While a run goes on, each few
 seconds' rows go into a part of their own; a run that ends well, and the next one after one that did not, put them together.
+
+An archive may have ten million files, whose rows do not fit into memory as Python objects. DuckDB keeps them on disk, sorts and
+joins them there, and writes both files.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import re
+import os
+import tempfile
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from types import TracebackType
 
+import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.json
+import pyarrow.parquet as pq
 
 from naturaltone.pipeline import storage
-from naturaltone.pipeline.dataset.tables import from_parquet, to_parquet
+from naturaltone.pipeline.dataset.tables import schema_of
 from naturaltone.pipeline.listing import list_files
 
 FOLDER = "naturaltone-report"
 PARQUET, JSON_LINES, LOCK = "report.parquet", "report.jsonl", "running.json"
 _PARTS = "parts"
 _PART_SECONDS = 5.0
+_MEMORY = "400MB"  # of DuckDB; what needs more goes to disk
 
 ENHANCED, COPIED, SKIPPED, FAILED = "enhanced", "copied", "skipped", "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One file of the source: what was asked (the key), and what came of it.
+    """One file of the source: what was asked for, and what came of it.
 
-    source: its name below the source, as text (`to_text`). fingerprint: changes with its content. settings: what else decides
-    the outcome, as JSON. reason: a stable word for why it was skipped or failed; detail: the same for people.
+    source: its name below the source, as text (`names.to_text`). fingerprint: changes with its content. settings: what else
+    decides the outcome, as JSON. reason: why it was left alone or failed (`Reason`); detail: the same for people.
     """
 
     source: str
@@ -50,30 +55,73 @@ class Entry:
     seconds: float = 0.0
 
 
-_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
-SCHEMA = pa.schema([(field.name, _TYPES[str(field.type)]) for field in fields(Entry)])
-KEY = ("source", "fingerprint", "model", "settings")
+ENTRIES = schema_of(Entry)
+_COLUMNS = ", ".join(ENTRIES.names)
+_TYPES = {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.float64(): "DOUBLE"}
 
 
 class Report:
-    """The rows of earlier runs, and those of this one as they come."""
+    """The rows of earlier runs, and those of this one as they come; a context manager.
+
+    database: holds the view `newest` with the last row of each source. The plan puts its tables beside it.
+    """
 
     def __init__(self, target: str) -> None:
         self._folder = storage.join(target, FOLDER)
-        self._parts = (
-            [file.uri for file in list_files(storage.join(self._folder, _PARTS)) if file.uri.endswith(".jsonl")]
-            if _is_there(storage.join(self._folder, _PARTS))
-            else []
+        self._scratch = tempfile.TemporaryDirectory(prefix="naturaltone-report-")
+        self.database = duckdb.connect(
+            os.path.join(self._scratch.name, "report.duckdb"),
+            config={
+                "memory_limit": _MEMORY,
+                "temp_directory": os.path.join(self._scratch.name, "spilled"),
+            },
         )
-        self.table = _newest([self._load(), *(_from_json_lines(storage.read_bytes(part)) for part in self._parts)])
-        self._new: list[Entry] = []
+        self.database.execute("SET enable_progress_bar = false")
+        columns = ", ".join(f"{field.name} {_TYPES[field.type]}" for field in ENTRIES)
+        self.database.execute(f"CREATE TABLE rows ({columns}, number BIGINT)")  # of two rows the larger number is newer
+        self.database.execute(
+            f"CREATE VIEW newest AS SELECT {_COLUMNS} FROM rows "
+            "QUALIFY row_number() OVER (PARTITION BY source ORDER BY number DESC) = 1"
+        )
+        self._number = 0
+        self._has_file = self._load()
+        parts = storage.join(self._folder, _PARTS)
+        self._parts = [file.uri for file in list_files(parts)] if _is_folder(parts) else []
+        for part in self._parts:
+            self._insert(_from_json_lines(storage.read_bytes(part)))
         self._unsaved: list[Entry] = []
-        self._number = len(self._parts)
         self._saved = time.monotonic()
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.database.close()
+        self._scratch.cleanup()
+
+    def rows(self, condition: str = "TRUE") -> Iterator[Entry]:
+        """The newest row of each source that fulfils an SQL condition, in the order of their names."""
+        found = self.database.cursor().execute(f"SELECT * FROM newest WHERE {condition} ORDER BY source")
+        while batch := found.fetchmany(4096):
+            for row in batch:
+                yield Entry(**dict(zip(ENTRIES.names, row, strict=True)))
+
+    def spread_rows(self, condition: str, count: int) -> list[Entry]:
+        """About `count` of the newest rows that fulfil an SQL condition, spread evenly over their names."""
+        found = self.database.execute(
+            f"""
+            WITH numbered AS (SELECT *, row_number() OVER (ORDER BY source) - 1 AS number FROM newest WHERE {condition})
+            SELECT {_COLUMNS} FROM numbered WHERE number % greatest(1, (SELECT count(*) FROM numbered) // $1) = 0
+            ORDER BY source LIMIT $1
+            """,
+            [count],
+        )
+        return [Entry(**dict(zip(ENTRIES.names, row, strict=True))) for row in found.fetchall()]
 
     def add(self, entry: Entry) -> None:
         """Take one more row; it is in the target a few seconds later."""
-        self._new.append(entry)
         self._unsaved.append(entry)
         if time.monotonic() - self._saved > _PART_SECONDS:
             self.save()
@@ -83,96 +131,84 @@ class Report:
         self._saved = time.monotonic()
         if not self._unsaved:
             return
+        table = to_table(self._unsaved)
         # Named by the time too: what a killed run left must not be overwritten.
-        name = f"{time.time_ns():020}-{self._number:06}.jsonl"
-        part = storage.join(self._folder, _PARTS, name)
-        storage.write_bytes(part, _to_json_lines(to_table(self._unsaved)))
+        part = storage.join(self._folder, _PARTS, f"{time.time_ns():020}-{len(self._parts):06}.jsonl")
+        path = os.path.join(self._scratch.name, "part.jsonl")
+        self.database.register("batch", table)
+        self._write("SELECT * FROM batch", path, "FORMAT json")
+        self.database.unregister("batch")
+        storage.write_file(part, path)
+        self._insert(table)
         self._parts.append(part)
-        self._number += 1
         self._unsaved = []
 
     def finish(self) -> None:
         """Put all rows together into the two files, and remove the parts."""
         self.save()
-        if not self._parts and self.table.num_rows and not self._new:
+        if not self._parts and self._has_file:
             return
-        self.table = _newest([self.table, to_table(self._new)])
-        storage.write_bytes(storage.join(self._folder, PARQUET), to_parquet(self.table))
-        storage.write_bytes(storage.join(self._folder, JSON_LINES), _to_json_lines(self.table))
+        parquet, json_lines = (os.path.join(self._scratch.name, name) for name in (PARQUET, JSON_LINES))
+        self._write("SELECT * FROM newest ORDER BY source", parquet, "FORMAT parquet, COMPRESSION zstd")
+        self._write(f"SELECT * FROM read_parquet('{_quoted(parquet)}')", json_lines, "FORMAT json")
+        for name, path in ((PARQUET, parquet), (JSON_LINES, json_lines)):
+            storage.write_file(storage.join(self._folder, name), path)
         for part in self._parts:
             storage.delete(part)
         storage.delete_empty_folder(storage.join(self._folder, _PARTS))
-        self._parts, self._new = [], []
+        self._parts, self._has_file = [], True
 
-    def _load(self) -> pa.Table:
+    def _load(self) -> bool:
+        """Read what earlier runs wrote; returns whether there is anything."""
         uri = storage.join(self._folder, PARQUET)
         if not storage.exists(uri):
-            return SCHEMA.empty_table()
+            return False
+        path = storage.resolve(uri)[1]
+        if storage.is_s3(uri):
+            path = os.path.join(self._scratch.name, "earlier.parquet")
+            storage.copy(uri, path)
         try:
-            return from_parquet(storage.read_bytes(uri), SCHEMA)
-        except (pa.ArrowException, ValueError, KeyError):
+            if missing := set(ENTRIES.names) - set(pq.read_schema(path).names):
+                raise KeyError(f"without {', '.join(sorted(missing))}")
+            self.database.execute(f"INSERT INTO rows SELECT {_COLUMNS}, 0 FROM read_parquet('{_quoted(path)}')")
+        except (pa.ArrowException, duckdb.Error, ValueError, KeyError) as error:
             raise storage.StorageError(
-                f"'{uri}': the report is damaged, or of another version; remove it: what was done is found again in the photos"
+                f"'{uri}': the report is damaged, or of another version ({str(error).splitlines()[0]}); remove it: what was "
+                "done is found again in the photos"
             ) from None
+        return True
 
+    def _insert(self, table: pa.Table) -> None:
+        # A part may hold two rows of one source: the later one is newer.
+        numbers = pa.array(range(self._number + 1, self._number + 1 + table.num_rows), pa.int64())
+        self._number += table.num_rows
+        self.database.register("batch", table.append_column("number", numbers))
+        self.database.execute(f"INSERT INTO rows SELECT {_COLUMNS}, number FROM batch")
+        self.database.unregister("batch")
 
-def to_text(name: str) -> str:
-    """A file's name as text that every format holds: bytes that are no UTF-8 as \\xff, marked by // before the name.
-
-    No file's relative name begins with //, so that no two names have one text.
-    """
-    try:
-        name.encode()
-        return name
-    except UnicodeEncodeError:
-        return "//" + name.replace("\\", "\\\\").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def from_text(text: str) -> str:
-    """The name that `to_text` made the text of."""
-    if not text.startswith("//"):
-        return text
-    parts = re.sub(rb"\\(\\|x[0-9a-f]{2})", _unescaped, text[2:].encode())
-    return parts.decode("utf-8", "surrogateescape")
-
-
-def _unescaped(match: re.Match[bytes]) -> bytes:
-    return b"\\" if match[1] == b"\\" else bytes([int(match[1][1:], 16)])
-
-
-def _newest(tables: list[pa.Table]) -> pa.Table:
-    """The last row of each source, in the order of their names."""
-    table = pa.concat_tables(tables)
-    if not table.num_rows:
-        return table
-    numbered = table.append_column("row", pa.array(range(table.num_rows), pa.int64()))
-    last = numbered.group_by("source").aggregate([("row", "max")])["row_max"]
-    kept = table.take(last)
-    return kept.take(pc.sort_indices(kept["source"])).combine_chunks()
+    def _write(self, query: str, path: str, format: str) -> None:
+        self.database.execute(f"COPY ({query}) TO '{_quoted(path)}' ({format})")
 
 
 def to_table(entries: Iterable[Entry]) -> pa.Table:
-    """The entries in `SCHEMA`; what is no text in their details (names of files that are not) becomes \\xff."""
+    r"""The entries in schema `ENTRIES`. What is no text in their details (names of files that are not) becomes \xff."""
     rows = [asdict(entry) for entry in entries]
     for row in rows:
         row["detail"] = row["detail"].encode("utf-8", "backslashreplace").decode()
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
-
-
-def _to_json_lines(table: pa.Table) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist()).encode()
+    return pa.Table.from_pylist(rows, schema=ENTRIES)
 
 
 def _from_json_lines(data: bytes) -> pa.Table:
     if not data:
-        return SCHEMA.empty_table()
-    options = pyarrow.json.ParseOptions(explicit_schema=SCHEMA, newlines_in_values=False)
-    return pyarrow.json.read_json(io.BytesIO(data), parse_options=options).select(SCHEMA.names).cast(SCHEMA)
+        return ENTRIES.empty_table()
+    options = pyarrow.json.ParseOptions(explicit_schema=ENTRIES, newlines_in_values=False)
+    return pyarrow.json.read_json(pa.BufferReader(data), parse_options=options).select(ENTRIES.names).cast(ENTRIES)
 
 
-def _is_there(uri: str) -> bool:
-    try:
-        storage.check_folder(uri)
-    except storage.StorageError:
-        return False
-    return True
+def _quoted(text: str) -> str:
+    """For a string in SQL."""
+    return text.replace("'", "''")
+
+
+def _is_folder(uri: str) -> bool:
+    return storage.is_s3(uri) or os.path.isdir(storage.resolve(uri)[1])

@@ -15,8 +15,9 @@ from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation.evaluate import Evaluation, Stage, score
 from naturaltone.serving.evaluation.measures import MEASURES
 from naturaltone.serving.evaluation.photos import EvaluationPhoto
-from naturaltone.serving.evaluation.report import sheet_parts
-from naturaltone.serving.sheet import sheet
+from naturaltone.serving.evaluation.report import make_view
+from naturaltone.serving.sheet.parts import make_table
+from naturaltone.serving.sheet.render import render
 from naturaltone.training import tracking
 from naturaltone.training.checkpoint import BUNDLE_JSON, BundleError, load_bundle
 from naturaltone.training.config import TrainConfig
@@ -37,7 +38,7 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class AblationPlan:
     """Where the three models come from, in the order of `MODELS`.
 
     store: what they were trained on, if they say so. run: that of the last one, whose photos the others are to see too.
@@ -59,13 +60,13 @@ class Expectation:
     holds: bool | None
 
 
-def given(models: Iterable[str]) -> Plan:
+def given(models: Iterable[str]) -> AblationPlan:
     """Three finished models, by their URIs."""
     *parts, whole = models
-    return Plan(models=(*parts, whole), store=_store_of(Enhancer.load(whole).bundle.description))
+    return AblationPlan(models=(*parts, whole), store=_store_of(Enhancer.load(whole).bundle.description))
 
 
-def make_plan(run: str, *, models: Path) -> Plan:
+def plan_ablation(run: str, *, models: Path) -> AblationPlan:
     """The three models of Fig. 6 for the run `run`, which has all losses; its bundle is `models`/`run` or registered.
 
     The other two have its configuration, seed and store, with the weights of the losses that they lack at 0. A bundle of
@@ -91,7 +92,7 @@ def make_plan(run: str, *, models: Path) -> Plan:
             {"lambda1": "color", "lambda12": "natural"}.items(), without_losses(config), strict=True
         )
     }
-    return Plan(
+    return AblationPlan(
         store=store,
         run=description["lineage"].get("run"),
         models=(str(parts["lambda1"].bundle), str(parts["lambda12"].bundle), whole),
@@ -151,26 +152,19 @@ def format_expectations(expected: list[Expectation]) -> str:
     return "\n".join(f"{_verdict(one):8} {one.text}: {one.numbers}" for one in expected)
 
 
-def page(title: str, evaluation: Evaluation) -> str:
+def ablation_page(run: str, evaluation: Evaluation) -> str:
     """An HTML document with the expectations, the table and the four panels of each example."""
     expected = expectations(evaluation)
-    met = sum(one.holds is True for one in expected)
-    return sheet.page(
-        f"naturaltone ablation of {title}",
-        [
-            sheet.paragraph(
-                "Fig. 6: the input, and what models make of it that learned with the colour loss alone (λ1), with the "
-                "naturalness loss too (λ1+λ2), and with the artefact loss too (λ1+λ2+λ3)."
-            ),
-            sheet.heading(f"{met} of {len(expected)} expectations hold on these photos"),
-            sheet.table(
-                ["", "expected", "measured, means over the photos"],
-                [[_verdict(one), one.text, one.numbers] for one in expected],
-                numbers=False,
-            ),
-            sheet.heading("Numbers and panels"),
-            *sheet_parts(evaluation, side_by_side=True),
-        ],
+    return render(
+        "ablation.html",
+        title=f"naturaltone ablation of {run}",
+        num_met=sum(one.holds is True for one in expected),
+        expected=make_table(
+            ["", "expected", "measured, means over the photos"],
+            [[_verdict(one), one.text, one.numbers] for one in expected],
+            numbers=False,
+        ),
+        view=make_view(evaluation, side_by_side=True),
     )
 
 

@@ -12,11 +12,12 @@ import numpy as np
 
 from naturaltone.pipeline import tone
 from naturaltone.pipeline.errors import UserError
+from naturaltone.pipeline.photo.pixels import shrink
 from naturaltone.pipeline.progress import track
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation.measures import MEASURES, Scores, measure_picture
 from naturaltone.serving.evaluation.photos import EvaluationPhoto
-from naturaltone.serving.sheet import sheet
+from naturaltone.serving.sheet.pictures import COMPARED_LONG_SIDE
 from naturaltone.training.checkpoint import Bundle
 from naturaltone.training.measures import metrics
 
@@ -170,7 +171,7 @@ class _Gallery:
                 self._worst[measure] = (harm, name)
         wanted = {*self._shown, *(worst for _, worst in self._worst.values())}
         if name in wanted:
-            self._pictures[name] = {stage: sheet.shrink(picture) for stage, picture in pictures.items()}
+            self._pictures[name] = {stage: shrink(picture, COMPARED_LONG_SIDE) for stage, picture in pictures.items()}
         for gone in self._pictures.keys() - wanted:
             del self._pictures[gone]
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from naturaltone.serving.evaluation.evaluate import Evaluation, Example
 from naturaltone.serving.evaluation.measures import MEASURES, Measure, Scores
-from naturaltone.serving.sheet import sheet
+from naturaltone.serving.sheet.parts import Comparison, Table, compare, make_table
+from naturaltone.serving.sheet.pictures import Inside
+from naturaltone.serving.sheet.render import render
 
 GIVEN = ("input", "reference")  # stages that no algorithm made
 
@@ -56,17 +61,25 @@ def to_metrics(evaluation: Evaluation) -> dict[str, float]:
     }
 
 
-def sheet_parts(evaluation: Evaluation, *, side_by_side: bool = False) -> list[str]:
-    """The table and the examples as parts of an HTML page."""
-    whose = "that training never saw" if evaluation.held_out else "of the training itself (too few to hold any out)"
-    rows = _rows(evaluation)
-    shown = [(example.name, _note(evaluation, example), example.pictures) for example in evaluation.examples]
-    return [
-        sheet.paragraph(
-            f"Means over {evaluation.photos} photos {whose}. Bold: the best of what was made. "
-            "A dash: no photo has anything to measure."
-        ),
-        sheet.table(
+@dataclass(frozen=True, kw_only=True)
+class EvaluationView:
+    """An evaluation as a page shows it. whose: what training knew of the photos. judged: the label of the judged stage."""
+
+    photos: int
+    whose: str
+    table: Table
+    remarks: list[str]
+    judged: str
+    comparison: Comparison
+
+
+def make_view(evaluation: Evaluation, *, side_by_side: bool = False) -> EvaluationView:
+    """The table and the examples, their pictures inside the page."""
+    rows, pictures = _rows(evaluation), Inside()
+    return EvaluationView(
+        photos=evaluation.photos,
+        whose="that training never saw" if evaluation.held_out else "of the training itself (too few to hold any out)",
+        table=make_table(
             ["", *evaluation.labels.values(), ""],
             [[row.measure.label, *(cell for cell, _ in row.cells), row.measure.meaning] for row in rows],
             bold={
@@ -76,19 +89,24 @@ def sheet_parts(evaluation: Evaluation, *, side_by_side: bool = False) -> list[s
                 if best
             },
         ),
-        *(sheet.paragraph(remark) for remark in remarks(evaluation)),
-        sheet.paragraph(
-            f"{len(shown)} of the {evaluation.photos} photos, "
-            f"first those in which a measure of '{evaluation.labels[evaluation.judged]}' got worst:"
-        ),
-        sheet.comparison(
-            evaluation.labels,
-            shown,
+        remarks=remarks(evaluation),
+        judged=evaluation.labels[evaluation.judged],
+        comparison=Comparison(
+            labels=evaluation.labels,
+            photos=[
+                compare(example.name, _note(evaluation, example), _in_order(evaluation, example), pictures)
+                for example in evaluation.examples
+            ],
             left="input",
             right=evaluation.judged,
             side_by_side=side_by_side,
         ),
-    ]
+    )
+
+
+def evaluation_page(title: str, evaluation: Evaluation) -> str:
+    """An HTML document with the table and a slider for each example."""
+    return render("evaluation.html", title=title, view=make_view(evaluation))
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
@@ -129,6 +147,10 @@ def _note(evaluation: Evaluation, example: Example) -> str:
     if "reference" in evaluation.labels and "reference" not in example.pictures:
         lines.append("no reference")
     return "; ".join(lines)
+
+
+def _in_order(evaluation: Evaluation, example: Example) -> dict[str, np.ndarray]:
+    return {stage: example.pictures[stage] for stage in evaluation.labels if stage in example.pictures}
 
 
 def _number(value: float) -> str:

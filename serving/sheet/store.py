@@ -6,20 +6,23 @@ from itertools import zip_longest
 
 from naturaltone.pipeline.dataset import shards, summary
 from naturaltone.pipeline.photo.stored import decode_rgb
-from naturaltone.serving.sheet import sheet
+from naturaltone.serving.sheet.parts import Figure
+from naturaltone.serving.sheet.pictures import Inside
+from naturaltone.serving.sheet.render import render
 
 
-def page(store: shards.Store, *, pairs: int, seed: int) -> str:
+def store_page(store: shards.Store, *, pairs: int, seed: int) -> str:
     """An HTML document with `pairs` random rows of input, intermediate and (another) natural photo."""
+    pictures = Inside(long_side=720, quality=90)
     inputs, natural = (summary.random_photos(store, role, pairs, seed=seed) for role in shards.ROLES)
     rows = []
     for left, right in zip_longest(inputs, natural):
-        pictures = []
+        named = []
         if left:
             name = left["source"].rpartition("/")[2]
-            pictures += [(f"input {name}", left["image"]), ("intermediate", left["intermediate"])]
+            named += [(f"input {name}", left["image"]), ("intermediate", left["intermediate"])]
         if right:
-            pictures.append((f"natural {right['source'].rpartition('/')[2]}", right["image"]))
-        rows.append(sheet.picture_row([(caption, decode_rgb(data)) for caption, data in pictures]))
-    text = summary.format_summary(summary.summarize(store)).splitlines()
-    return sheet.page("naturaltone store", [sheet.commands(text), sheet.heading("Random photos"), *rows])
+            named.append((f"natural {right['source'].rpartition('/')[2]}", right["image"]))
+        rows.append([Figure(caption, pictures.add(decode_rgb(data))[0]) for caption, data in named])
+    text = summary.format_summary(summary.summarize(store))
+    return render("store.html", title="naturaltone store", summary=text, rows=rows)

@@ -16,5 +16,5 @@ def test_a_store_says_and_shows_what_it_holds(stores: dict[str, shards.Store]) -
         for role in shards.ROLES:
             assert sum(split["photos"] for split in numbers["photos"][role].values()) == 24
         assert "local_laplacian/1-" in summary.format_summary(numbers)
-        page = store_page.page(store, pairs=2, seed=0)
-        assert page.count("<img") == 6 and page != store_page.page(store, pairs=2, seed=1)
+        page = store_page.store_page(store, pairs=2, seed=0)
+        assert page.count("<img") == 6 and page != store_page.store_page(store, pairs=2, seed=1)

@@ -14,23 +14,23 @@ from naturaltone.serving.archive import attempts
 _DEADLY = """
 import os, sys
 from naturaltone.serving.archive import attempts
-from naturaltone.serving.archive import file as archive_file
-from naturaltone.serving.archive import plan as archive_plan
+from naturaltone.serving.archive.file import Job, process_file
+from naturaltone.serving.archive.options import ArchiveOptions
+from naturaltone.serving.archive.task import FileTask
 
 class Deadly:
     def enhance_file(self, data, **options):
         os._exit(9)  # what a fault in a decoder, or the system's lack of memory, does to a worker
 
 source, target = sys.argv[1:]
-job = archive_file.Job(source=source, target=target, version="m", options=archive_plan.Options())
-row = {"source": "a.jpg", "name": b"a.jpg", "kind": "photo", "bytes": 1, "modified": 0.0, "fingerprint": "1", "ours": False}
-row["problem"] = ""
+job = Job(source=source, target=target, model="m", options=ArchiveOptions())
+task = FileTask(source="a.jpg", fingerprint="1", name=b"a.jpg", kind="photo", size=1, modified=0.0)
 for _ in range(attempts.MOST):
     child = os.fork()
     if not child:
-        archive_file.do(row, job, Deadly())
+        process_file(task, job, Deadly())
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-print(archive_file.do(row, job, Deadly()).reason)
+print(process_file(task, job, Deadly()).reason)
 """
 
 

@@ -17,12 +17,11 @@ from naturaltone.infra import local
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.serving.archive import job as archive
-from naturaltone.serving.archive import plan as archive_plan
 from naturaltone.serving.archive.job import enhance_archive
-from naturaltone.serving.archive.plan import Options
-from naturaltone.serving.archive.report import FOLDER, JSON_LINES, PARQUET, Report
+from naturaltone.serving.archive.options import ArchiveOptions
+from naturaltone.serving.archive.report import FOLDER, JSON_LINES, PARQUET
 from naturaltone.serving.enhancer import Enhancer
-from tests.archives import outputs
+from tests.archives import outputs, rows
 from tests.mutations import mutations, samples
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -74,7 +73,7 @@ def test_an_archive_goes_on_with_what_is_missing_new_or_asked_otherwise(
     again = archive.enhance_archive(str(archive_folder), str(target), enhancer)
     assert (again.counts, again.unchanged) == ({"enhanced": 2, "failed": 1}, 3)
     first = (target / "new.jpg").read_bytes()
-    softer = archive.enhance_archive(str(archive_folder), str(target), enhancer, archive_plan.Options(strength=0.5))
+    softer = archive.enhance_archive(str(archive_folder), str(target), enhancer, ArchiveOptions(strength=0.5))
     assert (softer.counts["enhanced"], softer.unchanged) == (4, 1) and (target / "new.jpg").read_bytes() != first
     back = archive.enhance_archive(str(archive_folder), str(target), enhancer)
     assert (back.counts["enhanced"], back.unchanged) == (4, 1) and (target / "new.jpg").read_bytes() == first
@@ -119,11 +118,10 @@ def test_a_thousand_damaged_photos_are_each_in_the_report_and_no_worker_is_lost(
         (source / name).write_bytes(data)
     summary = enhance_archive(str(source), str(target), enhancer)
     assert sum(summary.counts.values()) == 1000 and summary.counts["failed"] > 300 and summary.counts["enhanced"] > 100
-    ours = [entry for entry in summary.failures if entry.reason in ("internal", "unreadable")]
-    assert not ours
-    rows = Report(str(target)).table.to_pylist()
-    assert len(rows) == 1000 and all(row["reason"] and row["detail"] for row in rows if row["status"] != "enhanced")
-    assert set(outputs(target)) == {row["source"] for row in rows if row["status"] == "enhanced"}
+    found = rows(target)
+    assert not [row for row in found if row.reason in ("internal", "unreadable")]
+    assert len(found) == 1000 and all(row.reason and row.detail for row in found if row.status != "enhanced")
+    assert set(outputs(target)) == {row.source for row in found if row.status == "enhanced"}
     for data in list(outputs(target).values())[::10]:
         decode(data)
 
@@ -161,4 +159,4 @@ def test_nothing_to_do_is_said_not_passed_over(photo_folder: Path, enhancer: Enh
     with pytest.raises(storage.StorageError, match="no files; check the path"):
         enhance_archive(str(tmp_path / "empty"), str(tmp_path / "target"), enhancer)
     with pytest.raises(storage.StorageError, match="no files that --include and --exclude leave"):
-        enhance_archive(str(photo_folder), str(tmp_path / "target"), enhancer, Options(include=("*.nef",)))
+        enhance_archive(str(photo_folder), str(tmp_path / "target"), enhancer, ArchiveOptions(include=("*.nef",)))

@@ -18,7 +18,7 @@ from naturaltone.pipeline.listing import list_files
 from naturaltone.serving.archive import plan as archive_plan
 from naturaltone.serving.archive import preview
 from naturaltone.serving.archive.job import enhance_archive
-from naturaltone.serving.archive.plan import Options
+from naturaltone.serving.archive.options import ArchiveOptions
 from naturaltone.serving.archive.report import FOLDER, LOCK, Report
 from naturaltone.serving.enhancer import Enhancer
 from tests.archives import outputs, statuses
@@ -59,8 +59,10 @@ def test_every_name_that_a_disk_holds_goes_through(
     assert summary.counts == {"enhanced": len(_ODD_NAMES)}
     assert sorted(set(os.listdir(target)) - {FOLDER.encode()}) == sorted(_ODD_NAMES)
     assert enhance_archive(os.fsdecode(source), os.fsdecode(target), enhancer).unchanged == len(_ODD_NAMES)
-    page = preview.contact_sheet(os.fsdecode(source), os.fsdecode(target), Report(os.fsdecode(target)))
-    assert page.count('class="photo"') == len(_ODD_NAMES)
+    page = tmp_path / "sheet.html"
+    with Report(os.fsdecode(target)) as report:
+        preview.write_contact_sheet(str(page), os.fsdecode(source), os.fsdecode(target), report)
+    assert page.read_text().count('class="photo"') == len(_ODD_NAMES)
 
 
 def test_names_that_differ_in_case_alone_do_not_overwrite_each_other_where_the_disk_folds_case(
@@ -101,12 +103,12 @@ def test_limits_and_globs_choose_and_new_and_changed_photos_are_done_next_time(
     source, target = tmp_path / "source", tmp_path / "target"
     shutil.copytree(photo_folder, source)
     some = enhance_archive(
-        str(source), str(target), enhancer, Options(include=("below/*", "0[1-4].jpg"), exclude=("*3*",))
+        str(source), str(target), enhancer, ArchiveOptions(include=("below/*", "0[1-4].jpg"), exclude=("*3*",))
     )
     assert some.counts == {"enhanced": 5} and set(outputs(target)) == {
         "below/00.png", "below/12.png", "01.jpg", "02.jpg", "04.jpg",
     }  # fmt: skip
-    assert enhance_archive(str(source), str(target), enhancer, Options(limit=4)).counts == {"enhanced": 4}
+    assert enhance_archive(str(source), str(target), enhancer, ArchiveOptions(limit=4)).counts == {"enhanced": 4}
     assert enhance_archive(str(source), str(target), enhancer).counts == {"enhanced": 15}
     (source / "new.jpg").write_bytes(to_file(photo))
     (source / "01.jpg").write_bytes(to_file(photo[::-1].copy()))

@@ -26,7 +26,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
         "1 hdr_gain_map",
         "1  other files",
         "RAW",
-        "nothing was written",
+        "nothing was written to the target",
     ):
         assert words in said, said
     assert not target.exists()
@@ -34,3 +34,16 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     (target / ".01234567.naturaltone.tmp").write_bytes(b"of a run that is going on")
     assert cli.main(command) == exit_codes.OK
     assert [path.name for path in target.iterdir()] == [".01234567.naturaltone.tmp"]
+
+
+def test_a_dry_run_with_a_sheet_shows_how_photos_would_come_out_and_writes_nothing_else(
+    mixed: Path, bundle_folder: Path, tmp_path: Path
+) -> None:
+    sheet = tmp_path / "sheets" / "dry.html"
+    sheet.parent.mkdir()
+    command = ["enhance", str(mixed), str(tmp_path / "target"), "--model", str(bundle_folder), "--dry-run"]
+    assert cli.main([*command, "--sheet", str(sheet)]) == exit_codes.OK
+    page = sheet.read_text()
+    assert page.count('class="photo"') == 3 and "as they would come out" in page, "but for the HDR photo"
+    assert len(list((tmp_path / "sheets" / "dry_files").iterdir())) == 6 and not (tmp_path / "target").exists()
+    assert len(page) < 50_000, "a phone opens it at once"

@@ -1,4 +1,4 @@
-"""The report of an archive: nothing in it is lost or doubled, whatever the names and whenever a run is killed."""
+"""The report of an archive: nothing in it is lost or doubled, whenever a run is killed and however large it is."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from naturaltone.pipeline import storage
 from naturaltone.serving.archive import report
 from naturaltone.serving.archive.report import FOLDER, Entry, Report
 
@@ -19,29 +18,16 @@ def entry(source: str, status: str = report.ENHANCED, **other: object) -> Entry:
     return Entry(source=source, fingerprint="1-2", model="m", settings="{}", output=source, status=status, **other)  # type: ignore[arg-type]
 
 
-@given(name=st.binary(min_size=1, max_size=12).filter(lambda name: b"\0" not in name and not name.startswith(b"/")))
-def test_any_name_on_a_disk_is_text_and_back(name: bytes) -> None:
-    text = report.to_text(os.fsdecode(name))
-    text.encode()
-    assert os.fsencode(report.from_text(text)) == name
-
-
-@given(names=st.sets(st.binary(min_size=1, max_size=4).filter(lambda n: b"/" not in n and b"\0" not in n), max_size=20))
-def test_no_two_names_have_one_text(names: set[bytes]) -> None:
-    assert len({report.to_text(os.fsdecode(name)) for name in names}) == len(names)
-
-
 def test_what_a_killed_run_saved_is_known_to_the_next(tmp_path: Path) -> None:
-    first = Report(str(tmp_path))
-    first.add(entry("b"))
-    first.save()
-    first.add(entry("a", detail='line\nbreak "quoted" ☀'))
-    first.save()  # and is killed
-    again = Report(str(tmp_path))
-    assert again.table["source"].to_pylist() == ["a", "b"]
-    assert again.table["detail"].to_pylist()[0] == 'line\nbreak "quoted" ☀'
-    again.add(entry("b", report.FAILED, reason="truncated"))
-    again.finish()
+    with Report(str(tmp_path)) as first:
+        first.add(entry("b"))
+        first.save()
+        first.add(entry("a", detail='line\nbreak "quoted" ☀'))
+        first.save()  # and is killed
+    with Report(str(tmp_path)) as again:
+        assert [(row.source, row.detail) for row in again.rows()] == [("a", 'line\nbreak "quoted" ☀'), ("b", "")]
+        again.add(entry("b", report.FAILED, reason="truncated"))
+        again.finish()
     folder = tmp_path / FOLDER
     assert sorted(os.listdir(folder)) == [report.JSON_LINES, report.PARQUET]
     rows = pq.read_table(folder / report.PARQUET).to_pylist()
@@ -49,28 +35,73 @@ def test_what_a_killed_run_saved_is_known_to_the_next(tmp_path: Path) -> None:
     assert [json.loads(line) for line in (folder / report.JSON_LINES).read_text().splitlines()] == rows
 
 
+def test_both_files_are_in_the_order_of_the_names(tmp_path: Path) -> None:
+    names = [f"{number * 7919 % 10007:05}/ü{number}.jpg" for number in range(3000)]
+    with Report(str(tmp_path)) as written:
+        for name in names:
+            written.add(entry(name))
+        written.finish()
+    rows = pq.read_table(tmp_path / FOLDER / report.PARQUET)["source"].to_pylist()
+    lines = (tmp_path / FOLDER / report.JSON_LINES).read_text().splitlines()
+    assert rows == sorted(names) == [json.loads(line)["source"] for line in lines]
+
+
 def test_a_run_with_nothing_new_writes_nothing(tmp_path: Path) -> None:
-    first = Report(str(tmp_path))
-    first.add(entry("a"))
-    first.finish()
+    with Report(str(tmp_path)) as first:
+        first.add(entry("a"))
+        first.finish()
     file = tmp_path / FOLDER / report.PARQUET
     os.utime(file, (1, 1))
-    Report(str(tmp_path)).finish()
+    with Report(str(tmp_path)) as again:
+        again.finish()
     assert file.stat().st_mtime == 1
 
 
 def test_an_empty_run_leaves_a_report_too(tmp_path: Path) -> None:
-    Report(str(tmp_path)).finish()
+    with Report(str(tmp_path)) as empty:
+        empty.finish()
     assert pq.read_table(tmp_path / FOLDER / report.PARQUET).num_rows == 0
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_last_word_on_a_file_counts(tmp_path: Path, count: int) -> None:
     for number in range(count):
-        one = Report(str(tmp_path))
-        one.add(entry("a", report.FAILED, reason=f"r{number}"))
-        one.add(entry("a", report.ENHANCED, megapixels=float(number)))
+        with Report(str(tmp_path)) as one:
+            one.add(entry("a", report.FAILED, reason=f"r{number}"))
+            one.add(entry("a", report.ENHANCED, megapixels=float(number)))
+            one.finish()
+    with Report(str(tmp_path)) as last:
+        assert [(row.status, row.megapixels) for row in last.rows()] == [("enhanced", count - 1.0)]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 no more of it", None])
+def test_a_damaged_report_is_named_with_the_remedy(tmp_path: Path, content: bytes | None) -> None:
+    with Report(str(tmp_path)) as good:
+        good.add(entry("a"))
+        good.finish()
+    file = tmp_path / FOLDER / report.PARQUET
+    file.write_bytes(file.read_bytes()[:-20] if content is None else content)
+    with pytest.raises(storage.StorageError, match=r"report\.parquet': the report is damaged.*remove it"):
+        Report(str(tmp_path))
+
+
+def test_a_few_rows_are_spread_over_all(tmp_path: Path) -> None:
+    with Report(str(tmp_path)) as many:
+        for number in range(1000):
+            many.add(entry(f"{number:04}", report.FAILED if number % 2 else report.ENHANCED))
+        found = [row.source for row in many.spread_rows("TRUE", 1)]
+        many.save()
+        assert found == [] and len(many.spread_rows("status = 'failed'", 10)) == 10
+        assert [row.source for row in many.spread_rows("status = 'enhanced'", 5)] == [
+            f"{n:04}" for n in range(0, 1000, 200)
+        ]
+
+
+def test_nothing_is_left_in_the_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with Report(str(tmp_path / "target")) as one:
+        one.add(entry("a"))
         one.finish()
-    assert Report(str(tmp_path)).table.select(["status", "megapixels"]).to_pylist() == [
-        {"status": "enhanced", "megapixels": count - 1.0}
-    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]

@@ -57,7 +57,7 @@ def test_a_run_without_one_of_the_losses_is_refused(config: TrainConfig, name: s
 
 
 def test_what_is_missing_is_trained_beside_the_run(models: Path, config: TrainConfig) -> None:
-    plan = ablation.make_plan("whole", models=models)
+    plan = ablation.plan_ablation("whole", models=models)
     color, natural = ablation.without_losses(config)
     assert plan.store == "/photos/store"
     assert plan.models == tuple(str(models / name) for name in ("whole-color", "whole-natural", "whole"))
@@ -73,23 +73,23 @@ def test_a_finished_model_of_exactly_that_configuration_is_taken(
     color, natural = ablation.without_losses(config)
     save(models / "whole-color", bundle, color)
     save(models / "whole-natural", bundle, dataclasses.replace(natural, seed=1))
-    assert [one.run_name for one in ablation.make_plan("whole", models=models).missing] == ["whole-natural"]
+    assert [one.run_name for one in ablation.plan_ablation("whole", models=models).missing] == ["whole-natural"]
     save(models / "whole-natural", bundle, natural, store="/photos/other")
-    assert [one.run_name for one in ablation.make_plan("whole", models=models).missing] == ["whole-natural"]
+    assert [one.run_name for one in ablation.plan_ablation("whole", models=models).missing] == ["whole-natural"]
     save(models / "whole-natural", bundle, natural)
-    assert not ablation.make_plan("whole", models=models).missing
+    assert not ablation.plan_ablation("whole", models=models).missing
 
 
 def test_an_unknown_run_is_refused_and_leaves_no_database(tmp_path: Path) -> None:
     with local.environment({"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/none.db"}):
         with pytest.raises(ValueError, match=r"there is no tracking at .*give --models M1 M2 M3, or train it with"):
-            ablation.make_plan("typo", models=tmp_path)
+            ablation.plan_ablation("typo", models=tmp_path)
     assert not (tmp_path / "none.db").exists()
 
 
 def test_a_run_that_tracking_does_not_know_is_named(tracking_uri: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no run 'typo' in tracking at 'sqlite:.*naturaltone train STORE --run typo"):
-        ablation.make_plan("typo", models=tmp_path)
+        ablation.plan_ablation("typo", models=tmp_path)
 
 
 def test_expectations_are_computed() -> None:
@@ -120,7 +120,7 @@ def test_the_four_panels_stand_side_by_side(bundle: Bundle, photo: np.ndarray) -
     evaluation = ablation.ablate(enhancers, photos, held_out=True)
     assert list(evaluation.table) == ["input", "lambda1", "lambda12", "lambda123"]
     assert evaluation.table["lambda1"] == pytest.approx(evaluation.table["lambda123"], nan_ok=True)
-    page = ablation.page("first & best", evaluation)
+    page = ablation.ablation_page("first & best", evaluation)
     assert page.count("<img") == 8 and 'name="view" value="all" checked' in page
     assert "ablation of first &amp; best" in page and "<b>b" not in page and "&lt;b&gt;" in page
     for label in ("1 input", "2 λ1", "3 λ1+λ2", "4 λ1+λ2+λ3"):

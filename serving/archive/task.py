@@ -1,0 +1,47 @@
+"""One file of an archive that has to be done: a row of the plan."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+
+from naturaltone.pipeline import storage
+from naturaltone.pipeline.dataset.tables import schema_of
+
+
+class Kind(StrEnum):
+    """What a file is, by its name and where it lies."""
+
+    PHOTO = "photo"
+    REFUSED = "refused"  # a photo of a format that is not enhanced
+    SIDECAR = "sidecar"
+    OTHER = "other"
+    PROBLEM = "problem"  # listed, but not to be read
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileTask:
+    """A file below the source.
+
+    source: its name below the source, as text (`names.to_text`). name: the same as the disk has it, which need not be text.
+    fingerprint: changes with the content. size: in bytes. modified: seconds since 1970. reason, detail: why a PROBLEM is not
+    read. is_ours: the target holds an output of naturaltone's under this name.
+    """
+
+    source: str
+    fingerprint: str
+    name: bytes
+    kind: str
+    size: int
+    modified: float
+    reason: str = ""
+    detail: str = ""
+    is_ours: bool = False
+
+    def uri(self, folder: str) -> str:
+        """The file of this name below a folder."""
+        return storage.join(folder, os.fsdecode(self.name))
+
+
+TASKS = schema_of(FileTask)

@@ -1,0 +1,24 @@
+"""Templates to HTML pages. Every value is escaped, so no name of a file can break a page."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jinja2
+
+
+def render(template: str, **values: Any) -> str:
+    """The page that a template of `templates/` makes of these values."""
+    return _environment().get_template(template).render(**values)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("naturaltone.serving.sheet"),
+        autoescape=jinja2.select_autoescape(["html"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,22 @@
+"""Tables and comparisons say what they are told."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from naturaltone.serving.sheet.parts import Comparison, compare, make_table
+from naturaltone.serving.sheet.pictures import Inside
+from naturaltone.serving.sheet.render import render
+
+
+def test_a_table_marks_the_cells_that_it_is_told() -> None:
+    table = make_table(["", "x"], [["one", "1"], ["<two>", "2"]], bold={(1, 1)})
+    assert [[cell.is_bold for cell in row] for row in table.rows] == [[False, False], [False, True]]
+
+
+def test_a_compared_photo_keeps_its_shape_so_that_nothing_jumps(photo: np.ndarray) -> None:
+    compared = compare("a.jpg", "2 MP", {"before": photo, "after": photo}, Inside(long_side=70))
+    assert (compared.width, compared.height) == (70, 50)
+    comparison = Comparison(labels={"before": "b", "after": "a"}, photos=[compared], left="before", right="after")
+    page = render("archive.html", title="t", shown="1 photos", comparison=comparison)
+    assert page.count('width="70" height="50"') == 2 and "--ratio:1.4000" in page and page.count('loading="lazy"') == 2
