@@ -302,7 +302,7 @@ def _read(plan: ray.ObjectRef, tasks: list[_Task], *, cpus: int, reserved: bool)
     dataset.context.execution_options.resource_limits = ray.data.ExecutionResources(cpu=cpus)
     early: dict[int, Batch] = {}  # views of Ray's shared memory, not copies
     expected = 0
-    for block in handover.blocks(dataset, waiting=_WAITING_BLOCKS):
+    for block in handover.hand_over(dataset, waiting=_WAITING_BLOCKS):
         row = BlockAccessor.for_block(block).to_numpy()
         early[int(row["number"][0])] = {name: row[name][0] for name in (*COLUMNS, "position")}
         while expected in early:
