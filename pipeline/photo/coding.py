@@ -11,17 +11,10 @@ import pyarrow as pa
 import tifffile
 from PIL import Image, JpegImagePlugin
 
+from naturaltone.pipeline.photo import avif, webp
 from naturaltone.pipeline.photo.photo import Photo
 
 _COMPRESSION, _UNCOMPRESSED = 259, 1
-
-
-def _to_image(packed: np.ndarray, mode: str) -> Image.Image:
-    """H×W×3 or H×W×4 uint8 as an RGB or RGBA image."""
-    if packed.shape[2] == 3:
-        return Image.fromarray(packed)
-    values = pa.FixedSizeListArray.from_arrays(pa.array(packed.reshape(-1)), 4)
-    return Image.fromarrow(values, mode, (packed.shape[1], packed.shape[0]))
 
 
 def coding_of(image: Image.Image, data: bytes) -> dict[str, Any]:
@@ -34,22 +27,13 @@ def coding_of(image: Image.Image, data: bytes) -> dict[str, Any]:
             "progressive": bool(image.info.get("progressive")),
         }
     if image.format == "WEBP":
-        return {"lossless": True} if _is_lossless_webp(data) else {"quality": 95}
+        return {"lossless": True} if webp.is_lossless(data) else {"quality": 95}
     if image.format == "AVIF":
-        flags = data[data.find(b"av1C") + 6]
-        return {"quality": 95, "subsampling": {0x0C: "4:2:0", 0x08: "4:2:2"}.get(flags & 0x0C, "4:4:4")}
+        return {"quality": 95, "subsampling": avif.coding(data).subsampling}
     if image.format == "TIFF":
         is_plain = image.tag_v2.get(_COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED  # type: ignore[attr-defined]
         return {"compression": None if is_plain else "adobe_deflate", "predictor": None if is_plain else True}
     return {}
-
-
-def _is_lossless_webp(data: bytes) -> bool:
-    place = 12
-    while data[place : place + 4] not in (b"VP8 ", b"VP8L", b""):
-        size = int.from_bytes(data[place + 4 : place + 8], "little")
-        place += 8 + size + size % 2
-    return data.startswith(b"VP8L", place)
 
 
 def code(photo: Photo, stored: np.ndarray, quality: int | None) -> bytes:
@@ -97,3 +81,11 @@ def _tiff_bytes(photo: Photo, stored: np.ndarray) -> bytes:
         **photo.coding,
     )
     return buffer.getvalue()
+
+
+def _to_image(packed: np.ndarray, mode: str) -> Image.Image:
+    """H×W×3 or H×W×4 uint8 as an RGB or RGBA image."""
+    if packed.shape[2] == 3:
+        return Image.fromarray(packed)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(packed.reshape(-1)), 4)
+    return Image.fromarrow(values, mode, (packed.shape[1], packed.shape[0]))

@@ -12,7 +12,14 @@ from PIL import Image
 
 from naturaltone.pipeline.photo import container
 from naturaltone.pipeline.photo.coding import code, pillow_bytes
-from naturaltone.pipeline.photo.header import bit_depth, open_image, read_only, refuse_unsupported, size, stamp_in
+from naturaltone.pipeline.photo.header import (
+    bit_depth,
+    open_image,
+    read_only,
+    reading_header,
+    refuse_unsupported,
+    stamp_in,
+)
 from naturaltone.pipeline.photo.photo import Photo
 from naturaltone.pipeline.photo.pixels import as_stored, to_8bit
 from naturaltone.pipeline.photo.refusals import MAX_PIXELS, ImageError, check_bytes
@@ -77,11 +84,11 @@ def refuse_to_rewrite(photo: Photo, *, drop_extras: bool = False) -> None:
 def check_rewritable(data: bytes, *, drop_extras: bool = False) -> None:
     """Refuse a photo file as `decode` and `refuse_to_rewrite` would, as far as its header tells."""
     check_bytes(len(data))
-    size(data)
-    image = open_image(data)
-    refuse_unsupported(image, MAX_PIXELS)
-    refusal = read_only(image, bit_depth(image, data))
-    _refuse_to_rewrite(refusal, stamp_in(image, data), container.extras(data), drop_extras)
+    with reading_header():
+        image = open_image(data)
+        refuse_unsupported(image, MAX_PIXELS)
+        refusal, stamp = read_only(image, bit_depth(image, data)), stamp_in(image, data)
+    _refuse_to_rewrite(refusal, stamp, container.extras(data), drop_extras)
 
 
 def _refuse_to_rewrite(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
 from PIL import Image, UnidentifiedImageError
 
-from naturaltone.pipeline.photo import container
+from naturaltone.pipeline.photo import avif, container, png
 from naturaltone.pipeline.photo.formats import FORMATS, HAS_HEIF, HEIF, NAMED_FORMATS, RAW, READABLE, SIGNATURES
 from naturaltone.pipeline.photo.refusals import MIN_SIDE, ImageError
 from naturaltone.pipeline.photo.xmp import Stamp, read_stamp
@@ -30,20 +32,31 @@ _EXTRA_SAMPLES, _ASSOCIATED, _PHOTOSHOP_LAYERS = 338, 1, 37724
 _RAW_PHOTOMETRICS = (32803, 34892)
 
 
-def size(data: bytes) -> tuple[int, int]:
-    """Width and height of a photo file, from its header; `ImageError` as `decode`."""
+@contextlib.contextmanager
+def reading_header() -> Iterator[None]:
+    """Make an `ImageError` of whatever Pillow's parsers run into in a broken header."""
     try:
-        return open_image(data).size
-    except TypeError as error:  # a TIFF without them
+        yield
+    except (ImageError, UnidentifiedImageError):
+        raise
+    except Exception as error:
+        what = str(error) or type(error).__name__
         raise ImageError(
-            Reason.TRUNCATED, f"the header cannot be read ({error}); restore the file from a backup"
+            Reason.TRUNCATED, f"the header cannot be read ({what}); restore the file from a backup"
         ) from None
 
 
+def size(data: bytes) -> tuple[int, int]:
+    """Width and height of a photo file, from its header; `ImageError` as `decode`."""
+    with reading_header():
+        return open_image(data).size
+
+
 def stamp_of(data: bytes) -> Stamp | None:
-    """What was done to a photo file, from its header; None if nothing was, or it is no photo."""
+    """What was done to a photo file, from its header; None if nothing was, or if it is no photo."""
     try:
-        return stamp_in(open_image(data), data)
+        with reading_header():
+            return stamp_in(open_image(data), data)
     except ImageError:
         return None
 
@@ -53,22 +66,19 @@ def stamp_in(image: Image.Image, data: bytes) -> Stamp | None:
 
 
 def open_image(data: bytes) -> Image.Image:
+    """Pillow's image of a photo file, its pixels not decoded yet; `ImageError` if it is no photo of a known format."""
     for offset, signature, reason, detail in SIGNATURES:
         if data.startswith(signature, offset) and not (detail is HEIF and HAS_HEIF):
             raise ImageError(reason, detail)
     try:
-        return Image.open(io.BytesIO(data), formats=(*FORMATS - {"MPO"}, *NAMED_FORMATS))
+        with reading_header():
+            return Image.open(io.BytesIO(data), formats=(*FORMATS - {"MPO"}, *NAMED_FORMATS))
     except UnidentifiedImageError:
-        if data[:4] in (b"II*\0", b"MM\0*"):
-            detail = f"a TIFF of a kind that cannot be read; save it with 8 or 16 bits a channel. If it is {RAW}"
-            raise ImageError(Reason.UNSUPPORTED_FORMAT, detail) from None
-        raise ImageError(
-            Reason.NOT_AN_IMAGE, f"the bytes are no photo of a known format; {READABLE}, or remove the file"
-        ) from None
-    except Exception as error:  # as in decode()
-        raise ImageError(
-            Reason.TRUNCATED, f"the header cannot be read ({error}); restore the file from a backup"
-        ) from None
+        pass
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        detail = f"a TIFF of a kind that cannot be read; save it with 8 or 16 bits a channel. If it is {RAW}"
+        raise ImageError(Reason.UNSUPPORTED_FORMAT, detail)
+    raise ImageError(Reason.NOT_AN_IMAGE, f"the bytes are no photo of a known format; {READABLE}, or remove the file")
 
 
 def refuse_unsupported(image: Image.Image, max_pixels: int) -> None:
@@ -96,14 +106,13 @@ def _is_raw(tags: Any) -> bool:
 
 
 def bit_depth(image: Image.Image, data: bytes) -> int:
-    # Pillow opens deeper photos as 8-bit without a word, so the headers are asked.
+    """Bits a channel. Pillow opens deeper photos as 8-bit without a word, so the files' own headers are asked."""
     if image.format == "PNG":
-        return data[24]
+        return png.bit_depth(data)
     if image.format == "TIFF":
         return int(max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))))  # type: ignore[attr-defined]
     if image.format == "AVIF":
-        flags = data[data.find(b"av1C") + 6]  # ISO/IEC 14496-12 box of the AV1 specification: high_bitdepth, twelve_bit
-        return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
+        return avif.coding(data).depth
     return int(image.info.get("bit_depth", 8))
 
 

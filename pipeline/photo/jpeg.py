@@ -121,6 +121,15 @@ def read(data: bytes) -> tuple[bytes | None, bytes | None]:
     return _content(data, segments, _APP1, _EXIF), _content(data, segments, _APP1, _XMP)
 
 
+def frame_and_pixels(data: bytes) -> tuple[int, int]:
+    """Offsets of the frame header's content and of the first coded pixels; `ValueError` if there are none."""
+    segments, scan = _segments(data)
+    frame = next((segment.place for segment in segments if segment.marker in _FRAMES), None)
+    if frame is None:
+        raise ValueError("the JPEG has no frame header")
+    return frame, scan + 2 + int.from_bytes(data[scan + 2 : scan + 4], "big")
+
+
 def _dropped(icc: bool, drop_extras: bool) -> tuple[bytes, ...]:
     # The index of pictures holds lengths and places of the old file.
     return (_MPF, *(() if icc else (_ICC,)), *((_ISO_GAIN_MAP,) if drop_extras else ()))

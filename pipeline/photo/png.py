@@ -11,6 +11,8 @@ from naturaltone.pipeline.photo import tiff
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
+_DEPTH = 24  # where the header, which is the first chunk, has it
+
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _OF_LAYOUT = (b"bKGD", b"hIST", b"sBIT")  # in units of a sample, or places of a palette
 _PLACES = b"iDOT"  # Apple's: where in the file the halves of the old pixels are
@@ -71,6 +73,11 @@ def rebuild(
     return b"".join([*parts, *new_pixels[b"IEND"], view[chunks[-1].end :]])
 
 
+def bit_depth(data: bytes) -> int:
+    """Bits a channel, from the header."""
+    return data[_DEPTH]
+
+
 def read(data: bytes) -> tuple[bytes | None, bytes | None]:
     """The EXIF block and the XMP packet."""
     chunks = _chunks(data)
@@ -97,7 +104,7 @@ def _chunks(data: bytes) -> list[_Chunk]:
 
 def _layout(data: bytes, chunks: list[_Chunk]) -> tuple[bytes, list[bytes]]:
     palette = [data[chunk.start : chunk.end] for chunk in chunks if chunk.kind == b"PLTE"]
-    return data[24:26], palette  # depth and colour type of the header
+    return data[_DEPTH : _DEPTH + 2], palette  # and the colour type
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -9,10 +9,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from naturaltone.pipeline.photo import jpeg
 from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.pipeline.reasons import Reason
 
 _BLOCK = 8
+_DAMAGED = "a stored picture cannot be read; ingest into a new store"
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 
 
@@ -33,7 +35,7 @@ def decode_rgb(data: bytes) -> np.ndarray:
     """
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
-        raise ImageError(Reason.TRUNCATED, "a stored picture cannot be read; ingest into a new store")
+        raise ImageError(Reason.TRUNCATED, _DAMAGED)
     return pixels
 
 
@@ -43,31 +45,21 @@ def decode_rows(data: bytes, top: int, bottom: int) -> np.ndarray:
     Without subsampling, rows of 8×8 blocks know nothing of each other but the predicted DC value, which a restart marker
     resets (ITU-T T.81, F.1.1.5.1): those that are wanted make a JPEG of their own.
     """
-    frame, scan = _jpeg_frame_and_scan(data)
-    height = int.from_bytes(data[frame + 5 : frame + 7], "big")
-    cuts = [scan, *(marker.end() for marker in _RESTART.finditer(data, scan)), len(data)]
+    try:
+        frame, pixels = jpeg.frame_and_pixels(data)
+    except ValueError:
+        raise ImageError(Reason.TRUNCATED, _DAMAGED) from None
+    height = int.from_bytes(data[frame + 1 : frame + 3], "big")
+    cuts = [pixels, *(marker.end() for marker in _RESTART.finditer(data, pixels)), len(data)]
     if len(cuts) != -(-height // _BLOCK) + 1:
         return decode_rgb(data)[top:bottom]
     first, last = top // _BLOCK, -(-bottom // _BLOCK)
     parts = [
-        data[: frame + 5],
+        data[: frame + 1],
         (min(last * _BLOCK, height) - first * _BLOCK).to_bytes(2, "big"),
-        data[frame + 7 : scan],
+        data[frame + 3 : pixels],
     ]
     for number, row in enumerate(range(first, last)):
         parts += [data[cuts[row] : cuts[row + 1] - 2], b"\xff" + bytes([0xD0 + number % 8])]
     parts[-1] = b"\xff\xd9"
     return decode_rgb(b"".join(parts))[top - first * _BLOCK : bottom - first * _BLOCK]
-
-
-def _jpeg_frame_and_scan(data: bytes) -> tuple[int, int]:
-    """Where a JPEG's frame header begins, and where its coded pixels do."""
-    frame, place = 0, 2
-    while place + 4 <= len(data) and data[place] == 0xFF:
-        length = int.from_bytes(data[place + 2 : place + 4], "big")
-        if 0xC0 <= data[place + 1] <= 0xC2:
-            frame = place
-        if data[place + 1] == 0xDA:
-            return frame, place + 2 + length
-        place += 2 + length
-    raise ImageError(Reason.TRUNCATED, "a stored picture cannot be read; ingest into a new store")

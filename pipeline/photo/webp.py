@@ -76,6 +76,15 @@ def rebuild(
     return b"".join([b"RIFF", struct.pack("<I", size), b"WEBP", *parts, memoryview(original)[end:]])
 
 
+def is_lossless(data: bytes) -> bool:
+    """Whether the pixels are coded without loss; `ValueError` if the file has none."""
+    kinds = [chunk.kind for chunk in _chunks(data)[0]]
+    coded = next((kind for kind in kinds if kind in (b"VP8 ", b"VP8L")), None)
+    if coded is None:
+        raise ValueError("the WebP has no pixels")
+    return coded == b"VP8L"
+
+
 def read(data: bytes) -> tuple[bytes | None, bytes | None]:
     """The EXIF block and the XMP packet."""
     chunks, _ = _chunks(data)

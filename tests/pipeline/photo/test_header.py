@@ -9,10 +9,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from naturaltone.pipeline.photo import header
 from naturaltone.pipeline.photo.decode import decode
+from naturaltone.pipeline.photo.encode import check_rewritable
+from naturaltone.pipeline.photo.header import size
 from naturaltone.pipeline.photo.refusals import ImageError
 from tests.pipeline.photo.files import reason_of
 
@@ -55,3 +58,23 @@ def test_heic_without_its_package_says_what_to_install(
     monkeypatch.setattr(header, "HAS_HEIF", False)
     with pytest.raises(ImageError, match=r"naturaltone\[heif\]"):
         decode(b"\0\0\0\x18ftypheic" + bytes(100))
+
+
+def test_a_tiff_with_a_bad_second_page_is_refused_not_a_traceback(photo: np.ndarray) -> None:
+    """Counting its pages fails, which only `decode` was prepared for."""
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        for _ in range(2):
+            writer.write(photo)
+    good = buffer.getvalue()
+    first = int.from_bytes(good[4:8], "little")
+    entries = int.from_bytes(good[first : first + 2], "little")
+    link = first + 2 + 12 * entries
+    bad = good[:link] + (len(good) - 3).to_bytes(4, "little") + good[link + 4 :]
+    for look in (check_rewritable, decode):
+        with pytest.raises(ImageError) as refused:
+            look(bad)
+        assert refused.value.reason == "truncated"
+    assert size(bad) == (photo.shape[1], photo.shape[0])
+    with pytest.raises(ImageError, match="animated"):
+        check_rewritable(good)

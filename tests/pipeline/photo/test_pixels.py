@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+import pytest
 
 from naturaltone.pipeline.photo.decode import decode
-from naturaltone.pipeline.photo.pixels import training_pixels
+from naturaltone.pipeline.photo.pixels import shrink, training_pixels
 
 ToFile = Callable[..., bytes]
 
@@ -28,3 +29,21 @@ def test_for_training_transparent_places_are_white_and_half_transparent_ones_hal
 def test_a_deep_photo_is_trained_on_in_eight_bits(photo: np.ndarray) -> None:
     decoded = decode(cv2.imencode(".png", photo[..., ::-1].astype(np.uint16) * 257)[1].tobytes())
     assert np.array_equal(training_pixels(decoded), photo)
+
+
+@pytest.mark.parametrize(
+    ("size", "long_side", "expected"),
+    [
+        ((600, 900), 300, (200, 300)),
+        ((900, 600), 300, (300, 200)),
+        ((100, 4000), 320, (16, 320)),  # 8 pixels would be too thin for the networks
+        ((8, 320), 320, (16, 320)),
+        ((40, 30), 320, (40, 30)),
+    ],
+)
+def test_a_photo_is_shrunk_to_a_long_side_and_never_made_too_thin(
+    size: tuple[int, int], long_side: int, expected: tuple[int, int]
+) -> None:
+    pixels = np.zeros((*size, 3), np.uint8)
+    small = shrink(pixels, long_side)
+    assert small.shape[:2] == expected and (small is pixels) == (size == expected)
