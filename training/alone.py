@@ -17,7 +17,7 @@ from naturaltone.training.checkpoint import Snapshot
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.loop import Metrics, fit
 from naturaltone.training.step import GanStep
-from naturaltone.training.validation import Samples
+from naturaltone.training.validation import ValidationPhotos
 
 _READERS = 2
 _AHEAD = 8  # batches
@@ -37,9 +37,9 @@ def train_alone(store_uri: str, config: TrainConfig, *, run_name: str, device: t
         first_step = max(runs.list_checkpoints(run.uri), default=0)
         if first_step:
             checkpoint.restore(runs.read_checkpoint(run.uri, first_step), gan)
-        samples = Samples.of(run.store)
+        validation = ValidationPhotos.of(run.store)
         writer = runs.CheckpointWriter(
-            run.uri, judge=lambda snapshot: samples.enhance(snapshot.generator()).naturalness
+            run.uri, judge=lambda snapshot: validation.judge(snapshot.generator()).naturalness
         )
 
         def save(steps_done: int) -> None:

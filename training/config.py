@@ -1,88 +1,107 @@
-"""The configuration of a training run: one frozen dataclass, validated, and the recipes that fill it."""
+"""The configuration of a training run: one frozen dataclass that checks itself, and the recipes that fill it."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from naturaltone.pipeline.errors import UserError
 
-_CHOICES = {"color_loss": ("mse", "l1", "ssim", "ms_ssim_l1"), "precision": ("auto", "fp32", "bf16")}
-_MAY_BE_0 = {
-    *("lambda_color", "lambda_natural", "lambda_artifact", "lambda_identity"),
-    *("residual_blocks", "beta1", "seed", "ms_ssim_share", "ema_half_life", "gradient_clip"),
-}
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+_MOST = 1e6  # of any float: more is a typing error
+_WRONG = "wrong"  # in a field's metadata: a function that says what a value must be, or None if it is that
+
+
+def _at_least(default: int, least: int, *, multiple_of: int = 1, why: str = "") -> Any:
+    """A whole number."""
+
+    def wrong(value: int) -> str | None:
+        if value < least:
+            return f"must be at least {least}"
+        return None if value % multiple_of == 0 else f"must be a multiple of {multiple_of}{why}"
+
+    return dataclasses.field(default=default, metadata={_WRONG: wrong})
+
+
+def _positive(default: float, *, or_0: bool = False, below: float = _MOST, at_most: float = _MOST) -> Any:
+    """A number above 0, or one that may be 0 too."""
+
+    def wrong(value: float) -> str | None:
+        if not 0 <= value < _MOST or (value == 0 and not or_0):  # NaN is in no range
+            return f"must be a positive number{' or 0' if or_0 else ''}"
+        if value > at_most:
+            return f"must be at most {at_most:g}"
+        return None if value < below else f"must be below {below:g}"
+
+    return dataclasses.field(default=default, metadata={_WRONG: wrong})
+
+
+def _one_of(default: str, *others: str) -> Any:
+    names = (default, *others)
+
+    def wrong(value: str) -> str | None:
+        return None if value in names else f"use one of {', '.join(names)}"
+
+    return dataclasses.field(default=default, metadata={_WRONG: wrong})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that decides a run besides the store. Construction raises `ValueError` for a value out of range."""
 
-    width: int = 16
+    width: int = _at_least(16, 1)
     """Channels of the generator's first encoder layer; the next two have twice and four times as many."""
-    residual_blocks: int = 4
+    residual_blocks: int = _at_least(4, 0)
     """Blocks of two convolutions in the generator's residual part."""
-    discriminator_width: int = 16
+    discriminator_width: int = _at_least(16, 1)
     """Channels of the discriminator's first layer; each of the next three doubles them."""
-    inverse_width: int = 8
+    inverse_width: int = _at_least(8, 1)
     """Channels of the inverse network's inner layers."""
-    inverse_layers: int = 5
+    inverse_layers: int = _at_least(5, 1)
     """Convolutions of the inverse network; never more than the generator has."""
-    crop: int = 128
+    crop: int = _at_least(128, 1, multiple_of=16, why=", the discriminator halves it four times")
     """Side of the square training crops, pixels; a multiple of 16."""
-    batch: int = 8
+    batch: int = _at_least(8, 1)
     """Photos a step over all workers together."""
-    steps: int = 1000
+    steps: int = _at_least(1000, 1)
     """Steps of the whole run."""
-    learning_rate: float = 1e-3
+    learning_rate: float = _positive(1e-3)
     """Adam's, for the generator and the inverse network."""
-    discriminator_learning_rate: float = 2e-4
+    discriminator_learning_rate: float = _positive(2e-4)
     """Adam's, for the discriminator."""
-    beta1: float = 0.9
+    beta1: float = _positive(0.9, or_0=True, below=1)
     """Adam's decay of the mean gradient."""
-    lambda_color: float = 1.0
+    lambda_color: float = _positive(1.0, or_0=True)
     """λ1 of equation 1: towards the intermediate image."""
-    lambda_natural: float = 0.02
+    lambda_natural: float = _positive(0.02, or_0=True)
     """λ2 of equation 1: towards what the discriminator finds natural."""
-    lambda_artifact: float = 0.1
+    lambda_artifact: float = _positive(0.1, or_0=True)
     """λ3 of equation 1: away from what the inverse network cannot undo."""
-    lambda_identity: float = 0.0
+    lambda_identity: float = _positive(0.0, or_0=True)
     """Of an addition to equation 1 that the document does not have: G leaves natural photos as they are."""
-    color_loss: str = "mse"
+    color_loss: str = _one_of("mse", "l1", "ssim", "ms_ssim_l1")
     """The form of equation 2: mse, l1, ssim or ms_ssim_l1 (Zhao et al. 2017)."""
-    ms_ssim_share: float = 0.84
+    ms_ssim_share: float = _positive(0.84, or_0=True, at_most=1)
     """MS-SSIM's share of ms_ssim_l1, Zhao's α; the rest is L1, which sees brightness where MS-SSIM sees structure."""
-    ema_half_life: int = 4000
+    ema_half_life: int = _at_least(4000, 0)
     """Photos after which a weight counts half in the moving average of G that the model bundle holds; 0 for none."""
-    gradient_clip: float = 10.0
+    gradient_clip: float = _positive(10.0, or_0=True)
     """Norm to which each network's gradient is shortened; 0 never does."""
-    precision: str = "auto"
+    precision: str = _one_of("auto", "fp32", "bf16")
     """Of the networks' arithmetic: fp32, bf16 (autocast; losses stay in fp32), or auto: bf16 where the device has it."""
     compile: bool = False
     """Whether torch.compile takes the networks first; slower on the CPUs that were measured."""
-    seed: int = 0
+    seed: int = _at_least(0, 0)
     """Of the initial weights and of the order of the photos."""
-    checkpoint_every: int = 200
+    checkpoint_every: int = _at_least(200, 1)
     """Steps between checkpoints; the last step always makes one."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            smallest = 0 if field.name in _MAY_BE_0 else 1
-            if field.type == "int" and value < smallest:
-                raise UserError(f"{field.name}={value}: must be at least {smallest}")
-            if field.type == "float" and not (0 < value < 1e6 or (smallest == 0 and value == 0)):
-                raise UserError(f"{field.name}={value}: must be a positive number{'' if smallest else ' or 0'}")
-        if self.crop % 16:
-            raise UserError(f"crop={self.crop}: must be a multiple of 16, the discriminator halves it four times")
-        if self.beta1 >= 1:
-            raise UserError(f"beta1={self.beta1}: must be below 1")
-        if self.ms_ssim_share > 1:
-            raise UserError(f"ms_ssim_share={self.ms_ssim_share}: must be at most 1")
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(f"{name}={getattr(self, name)}: use one of {', '.join(allowed)}")
+            if _WRONG in field.metadata and (wrong := field.metadata[_WRONG](value)):
+                raise UserError(f"{field.name}={value}: {wrong}")
         if not any((self.lambda_color, self.lambda_natural, self.lambda_artifact, self.lambda_identity)):
             raise UserError("every lambda is 0: G would learn nothing; set lambda_color at least")
 

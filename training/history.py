@@ -11,7 +11,7 @@ import torch.distributed
 
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.loop import Metrics
-from naturaltone.training.tracking import Recorder
+from naturaltone.training.recorder import Recorder
 
 _REDUCE_STEPS = 10  # steps between all-reduces of the metrics: one a step would cost more than it tells
 _WINDOW = 0.2

@@ -5,34 +5,29 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
 import subprocess
-import sys
-import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from naturaltone.pipeline.errors import UserError
+from naturaltone.pipeline.errors import RunFailed, UserError
 
-Metric = tuple[str, float, int, int]  # name, value, milliseconds, step
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
+    from mlflow.tracking import MlflowClient
 
 MODEL_NAME = "naturaltone"
 EXPERIMENT = "naturaltone"
 CHAMPION, CHALLENGER = "champion", "challenger"
 CHAMPION_URI = f"models:/{MODEL_NAME}@{CHAMPION}"
 BUNDLE_ARTIFACT = "bundle"
+_DIGEST, _ANNOUNCED = "digest", "announced"  # tags of a version
 
-_FLUSH_SECONDS = 2.0
-_PATIENCE_SECONDS = 600.0  # for a server that is away when a run ends
-_FINAL_ERRORS = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED"}
-_MOST_METRICS = 1000  # that a server takes at once
 # Said, not inferred: MLflow would import the model in a process of its own to find out.
 _REQUIREMENTS = ["naturaltone", "torch", "safetensors", "numpy", "opencv-python-headless", "pillow"]
 
@@ -87,7 +82,7 @@ def start_run(*, run_name: str, params: dict[str, Any], tags: dict[str, str], da
         run = mlflow.start_run(run_id=found[0].info.run_id) if found else mlflow.start_run(run_name=run_name)
     except (mlflow.MlflowException, OSError) as error:
         raise TrackingError(
-            f"tracking at '{mlflow.get_tracking_uri()}' cannot be used ({_first_line(error)}); check MLFLOW_TRACKING_URI"
+            f"tracking at '{mlflow.get_tracking_uri()}' cannot be used ({first_line(error)}); check MLFLOW_TRACKING_URI"
         ) from None
     with run:
         if not found:
@@ -122,112 +117,41 @@ def running(run_id: str) -> Iterator[None]:
         try:
             client.set_terminated(run_id, status)
         except Exception as error:  # the server is away: the run itself is none the worse
-            log.warning("tracking: run %s is not marked %s (%s)", run_id, status, _first_line(error))
+            log.warning("tracking: run %s is not marked %s (%s)", run_id, status, first_line(error))
 
 
-class Recorder:
-    """Writes metrics and pictures to a run from a thread of its own: a slow or absent server never holds up a step.
-
-    It keeps what the server does not take and tries again, also for some minutes after `close`. While it is open it
-    records the load of this machine too (MLflow's system metrics).
-    """
-
-    def __init__(self, run_id: str, *, tracking_uri: str) -> None:
-        self._run_id = run_id
-        self._tracking_uri = tracking_uri
-        self._entries: queue.SimpleQueue[list[Metric] | tuple[int, np.ndarray, str]] = queue.SimpleQueue()
-        self._closing = threading.Event()
-        self._load_recorded = False
-        self.problem: str | None = None  # what was lost, once something is; the user is to hear of it
-        self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
-        self._thread.start()
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        if self.problem:
-            return
-        now = int(time.time() * 1000)
-        self._entries.put([(name, value, now, step) for name, value in metrics.items()])
-
-    def log_image(self, step: int, pixels: np.ndarray, *, key: str) -> None:
-        """Add an H×W×3 uint8 picture."""
-        self._entries.put((step, pixels, key))
-
-    def close(self) -> None:
-        """Wait until everything is written."""
-        self._closing.set()
-        self._thread.join()
-
-    def _write(self) -> None:
-        metrics: list[Metric] = []
-        pictures: list[tuple[int, np.ndarray, str]] = []
-        deadline = None
-        with contextlib.ExitStack() as load:
-            while True:
-                if self._closing.wait(_FLUSH_SECONDS) and deadline is None:
-                    deadline = time.monotonic() + _PATIENCE_SECONDS
-                while not self._entries.empty():
-                    entry = self._entries.get()
-                    if isinstance(entry, list):
-                        metrics += entry
-                    else:
-                        pictures.append(entry)
-                try:
-                    self._send(metrics, pictures)
-                    if deadline is None:
-                        self._record_load(load)
-                except Exception as error:  # any of its many network errors: keep the rows and try again
-                    log.warning("tracking: %d metrics wait (%s)", len(metrics), _first_line(error))
-                    if getattr(error, "error_code", None) in _FINAL_ERRORS:
-                        self.problem = f"the tracking server refused what came last ({_first_line(error)})"
-                        return
-                if deadline is not None and not (metrics or pictures):
-                    return
-                if deadline is not None and time.monotonic() > deadline:
-                    self.problem = f"the tracking server did not answer, the last {len(metrics)} metrics are lost"
-                    return
-                if deadline is not None:
-                    time.sleep(_FLUSH_SECONDS)
-
-    def _send(self, metrics: list[Metric], pictures: list[tuple[int, np.ndarray, str]]) -> None:
-        """Send both and take out of the lists what has arrived."""
-        if not (metrics or pictures):
-            return
-        # Not before there is something to write: the import takes seconds that the first batch needs.
-        from mlflow.entities import Metric as MlflowMetric
-        from mlflow.tracking import MlflowClient
-
-        client = MlflowClient(self._tracking_uri)
-        while metrics:
-            rows = [
-                MlflowMetric(name, value, timestamp, step) for name, value, timestamp, step in metrics[:_MOST_METRICS]
-            ]
-            client.log_batch(self._run_id, metrics=rows, synchronous=True)
-            del metrics[:_MOST_METRICS]
-        while pictures:
-            step, pixels, key = pictures[0]
-            client.log_image(self._run_id, pixels, key=key, step=step, synchronous=True)
-            del pictures[0]
-
-    def _record_load(self, load: contextlib.ExitStack) -> None:
-        """Start MLflow's system metrics, once; they end with `load`."""
-        if self._load_recorded or "mlflow" not in sys.modules:
-            return
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-        self._load_recorded = True
-        monitor = SystemMetricsMonitor(self._run_id, resume_logging=True, tracking_uri=self._tracking_uri)
-        monitor.start()
-        load.callback(monitor.finish)
-
-
-def register(bundle: Path, *, run_id: str, code: Path) -> ModelVersion:
+def register(bundle: Path, *, run_id: str, digest: str, code: Path) -> ModelVersion:
     """Register a bundle as the challenger; the first model of all becomes the champion.
 
-    code: the models-from-code script that MLflow runs to load it (nothing is pickled).
+    The same run and weights are registered once: asked again, nothing changes. digest: of the weights. code: the
+    models-from-code script that MLflow runs to load the bundle (nothing is pickled). `RunFailed` if the server refuses it.
     """
     import mlflow
-    from mlflow.models import ModelSignature
     from mlflow.tracking import MlflowClient
+
+    client = MlflowClient()
+    try:
+        versions = client.search_model_versions(f"run_id = '{run_id}' AND name = '{MODEL_NAME}'")
+        known = [found for found in versions if found.tags.get(_DIGEST) == digest]
+        created = known[0] if known else _create_version(client, bundle, run_id=run_id, digest=digest, code=code)
+        version = str(created.version)
+        # Said last: a registration that was killed before that is finished now.
+        if _ANNOUNCED not in created.tags:
+            set_alias(CHALLENGER, version)
+            if CHAMPION not in aliases():
+                set_alias(CHAMPION, version)
+            client.set_model_version_tag(MODEL_NAME, version, _ANNOUNCED, "true")
+    except (mlflow.MlflowException, OSError) as error:
+        raise RunFailed(
+            f"the model in '{bundle}' is not registered ({first_line(error)}); check MLFLOW_TRACKING_URI and give the same "
+            "command again"
+        ) from error
+    return ModelVersion(uri=f"models:/{MODEL_NAME}/{version}", version=version)
+
+
+def _create_version(client: MlflowClient, bundle: Path, *, run_id: str, digest: str, code: Path) -> RegisteredVersion:
+    import mlflow
+    from mlflow.models import ModelSignature
     from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
     strength = ParamSchema([ParamSpec("strength", DataType.double, 1.0)])
@@ -241,15 +165,11 @@ def register(bundle: Path, *, run_id: str, code: Path) -> ModelVersion:
             signature=ModelSignature(inputs=photos, outputs=photos, params=strength),
             pip_requirements=_REQUIREMENTS,
         )
-    client = MlflowClient()
     if not client.search_registered_models(f"name = '{MODEL_NAME}'"):
         client.create_registered_model(MODEL_NAME)
-    created = client.create_model_version(MODEL_NAME, info.model_uri, run_id=run_id, model_id=info.model_id)
-    version = str(created.version)
-    set_alias(CHALLENGER, version)
-    if CHAMPION not in aliases():
-        set_alias(CHAMPION, version)
-    return ModelVersion(uri=f"models:/{MODEL_NAME}/{version}", version=version)
+    return client.create_model_version(
+        MODEL_NAME, info.model_uri, run_id=run_id, model_id=info.model_id, tags={_DIGEST: digest}
+    )
 
 
 def aliases() -> dict[str, str]:
@@ -265,7 +185,7 @@ def aliases() -> dict[str, str]:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return {}
         raise TrackingError(
-            f"the model registry cannot be read ({_first_line(error)}); check MLFLOW_TRACKING_URI"
+            f"the model registry cannot be read ({first_line(error)}); check MLFLOW_TRACKING_URI"
         ) from None
 
 
@@ -275,33 +195,56 @@ def set_alias(alias: str, version: str) -> None:
     MlflowClient().set_registered_model_alias(MODEL_NAME, alias, version)
 
 
-def download_model(uri: str) -> tuple[Path, str]:
-    """The local bundle folder of a `models:/` URI, and its version."""
+def resolve(uri: str) -> str:
+    """A `models:/` URI that always names the same model: an alias becomes the number of the version that it names now."""
     import mlflow
     from mlflow.tracking import MlflowClient
 
+    name, _, alias = uri.removeprefix("models:/").partition("@")
+    if not alias:
+        return uri
     try:
-        name, _, alias = uri.removeprefix("models:/").partition("@")
-        version = MlflowClient().get_model_version_by_alias(name, alias).version if alias else name.partition("/")[2]
-        folder = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=tempfile.mkdtemp(prefix="naturaltone-"))
+        return f"models:/{name}/{MlflowClient().get_model_version_by_alias(name, alias).version}"
     except (mlflow.MlflowException, OSError) as error:
-        raise TrackingError(
-            f"model '{uri}' cannot be loaded from '{mlflow.get_tracking_uri()}' ({_first_line(error)}); "
-            "train one with `naturaltone train`, or check MLFLOW_TRACKING_URI"
-        ) from None
-    flavor = mlflow.models.Model.load(folder).flavors[mlflow.pyfunc.FLAVOR_NAME]
-    return Path(folder) / flavor["artifacts"][BUNDLE_ARTIFACT]["path"], str(version)
+        raise _not_loaded(uri, error) from None
+
+
+def download_model(uri: str, folder: Path) -> Path:
+    """Download the model that a resolved `models:/` URI names into `folder`; returns where its bundle is."""
+    import mlflow
+
+    try:
+        found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+        flavor = mlflow.models.Model.load(str(found)).flavors[mlflow.pyfunc.FLAVOR_NAME]
+    except (mlflow.MlflowException, OSError) as error:
+        raise _not_loaded(uri, error) from None
+    return found / flavor["artifacts"][BUNDLE_ARTIFACT]["path"]
+
+
+def _not_loaded(uri: str, error: Exception) -> TrackingError:
+    import mlflow
+
+    return TrackingError(
+        f"model '{uri}' cannot be loaded from '{mlflow.get_tracking_uri()}' ({first_line(error)}); "
+        "train one with `naturaltone train`, or check MLFLOW_TRACKING_URI"
+    )
 
 
 def _revision() -> dict[str, str]:
-    """The git revision of this code as a tag, where it runs from a checkout."""
-    asked = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return {"git_revision": asked.stdout.strip()} if asked.returncode == 0 else {}
+    """The git revision of this code as a tag, where it runs from a checkout of its own."""
+    folder = Path(__file__).resolve().parent
+    if _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return {}  # installed, maybe in a virtual environment within somebody else's checkout
+    revision = _git(folder, "rev-parse", "HEAD")
+    return {"git_revision": revision} if revision else {}
 
 
-def _first_line(error: BaseException) -> str:
+def _git(folder: Path, *arguments: str) -> str | None:
+    asked = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() if asked.returncode == 0 else None
+
+
+def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -319,7 +262,7 @@ def log_evaluation(run_id: str, metrics: dict[str, float], page: str) -> None:
         client.log_batch(run_id, metrics=[Entry(name, value, now, 0) for name, value in metrics.items()])
         client.log_text(run_id, page, "evaluation.html")
     except (mlflow.MlflowException, OSError) as error:
-        raise TrackingError(f"tracking at '{mlflow.get_tracking_uri()}': {_first_line(error)}") from None
+        raise TrackingError(f"tracking at '{mlflow.get_tracking_uri()}': {first_line(error)}") from None
 
 
 def model_of_run(run_name: str) -> str:
@@ -337,7 +280,7 @@ def model_of_run(run_name: str) -> str:
         )
         versions = found and client.search_model_versions(f"run_id = '{found[0].info.run_id}'")
     except (mlflow.MlflowException, OSError) as error:
-        raise TrackingError(f"runs {where} cannot be read ({_first_line(error)}); check MLFLOW_TRACKING_URI") from None
+        raise TrackingError(f"runs {where} cannot be read ({first_line(error)}); check MLFLOW_TRACKING_URI") from None
     if not found:
         raise TrackingError(f"no run '{run_name}' {where}")
     if not versions:

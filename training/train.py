@@ -36,9 +36,10 @@ from naturaltone.training.config import TrainConfig
 from naturaltone.training.history import History
 from naturaltone.training.loop import FitReport, Metrics, fit
 from naturaltone.training.measures import niqe
+from naturaltone.training.recorder import Recorder
 from naturaltone.training.runs import CheckpointLost, CheckpointWriter
 from naturaltone.training.step import GanStep, TrainingDiverged
-from naturaltone.training.validation import Samples
+from naturaltone.training.validation import ValidationPhotos
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -265,7 +266,7 @@ def _train_worker(job: dict[str, Any]) -> dict[str, Any]:
     first_step = _from_rank_0(lambda: max(runs.list_checkpoints(run.uri), default=0))
     if first_step:
         checkpoint.restore(runs.read_checkpoint(run.uri, first_step), gan)
-    recorder = tracking.Recorder(job["run_id"], tracking_uri=job["tracking_uri"]) if rank == 0 else None
+    recorder = Recorder(job["run_id"], tracking_uri=job["tracking_uri"]) if rank == 0 else None
     writer = _writer(run, recorder) if recorder else None
     history = History(
         config,
@@ -305,15 +306,15 @@ def _train_worker(job: dict[str, Any]) -> dict[str, Any]:
     return outcome | {"losses_first": history.first.mean(), "losses_last": history.last.mean()}
 
 
-def _writer(run: runs.Run, recorder: tracking.Recorder) -> CheckpointWriter:
+def _writer(run: runs.Run, recorder: Recorder) -> CheckpointWriter:
     """Writes checkpoints; each is judged by, and shown with, a few photos that training does not see if there are any."""
-    samples = Samples.of(run.store)
+    validation = ValidationPhotos.of(run.store)
 
     def judge(snapshot: Snapshot) -> float:
-        seen = samples.enhance(snapshot.generator())
-        recorder.log_image(snapshot.step, seen.sheet, key="input-intermediate-enhanced")
-        recorder.log(snapshot.step, {"sample_naturalness": seen.naturalness})
-        return seen.naturalness
+        judgement = validation.judge(snapshot.generator())
+        recorder.log_image(snapshot.step, judgement.sheet, key="input-intermediate-enhanced")
+        recorder.log(snapshot.step, {"sample_naturalness": judgement.naturalness})
+        return judgement.naturalness
 
     return CheckpointWriter(run.uri, judge=judge)
 

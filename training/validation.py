@@ -1,4 +1,4 @@
-"""A few photos that a run looks at again and again while it trains: as a picture, and as a score of the model."""
+"""A few photos on which a run is judged at every checkpoint: as a picture for people, and as a score."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.photo.pixels import shrink
 from naturaltone.pipeline.photo.stored import decode_rgb
 from naturaltone.training.measures import tmqi
 from naturaltone.training.networks import ToneEnhancer
@@ -18,27 +19,27 @@ _PHOTOS, _SHOWN, _HEIGHT = 8, 4, 240
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What a model does to the samples: pictures side by side, H×W×3 uint8, and the mean TMQI naturalness, 0 to 1."""
+class Judgement:
+    """What a model makes of the photos: pictures side by side, H×W×3 uint8, and the mean TMQI naturalness, 0 to 1."""
 
     sheet: np.ndarray
     naturalness: float
 
 
 @dataclass(frozen=True)
-class Samples:
+class ValidationPhotos:
     """Pairs of an input and its intermediate, H×W×3 uint8."""
 
     pairs: list[tuple[np.ndarray, np.ndarray]]
 
     @classmethod
-    def of(cls, store: shards.Store) -> Samples:
+    def of(cls, store: shards.Store) -> ValidationPhotos:
         """Some of the store's held-out inputs, or of those to train on if it holds none out."""
         split = "test" if store.count("input", "test") else "train"
         rows = store.photos("input", split, limit=_PHOTOS)
-        return cls([(decode_rgb(row["image"]), decode_rgb(row["intermediate"])) for row in rows])
+        return cls([(_decode(row["image"]), _decode(row["intermediate"])) for row in rows])
 
-    def enhance(self, generator: ToneEnhancer) -> Seen:
+    def judge(self, generator: ToneEnhancer) -> Judgement:
         """Input, intermediate and enhanced, a photo a row, and the score of the enhanced ones."""
         with torch.inference_mode():
             enhanced = [to_pixels(generator(to_tensor(photo[None], torch.device("cpu"))))[0] for photo, _ in self.pairs]
@@ -50,7 +51,13 @@ class Samples:
         sheet = np.vstack(
             [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
         )
-        return Seen(sheet=sheet, naturalness=float(np.mean([tmqi.naturalness(picture) for picture in enhanced])))
+        return Judgement(sheet=sheet, naturalness=float(np.mean([tmqi.naturalness(picture) for picture in enhanced])))
+
+
+def _decode(picture: bytes) -> np.ndarray:
+    pixels = decode_rgb(picture)
+    # Older stores have strips that are too thin for the networks: one of them stopped every run at its first checkpoint.
+    return shrink(pixels, max(pixels.shape))
 
 
 def _fit_height(picture: np.ndarray) -> np.ndarray:

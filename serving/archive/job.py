@@ -207,7 +207,7 @@ def _run_segment(tasks: list[FileTask], job: Job, bundle: ray.ObjectRef) -> Iter
         num_cpus=_CPU_SHARE,
         num_gpus=_GPU_SHARE if resources.get("GPU") else 0,
     )
-    for block in handover.blocks(dataset, waiting=_CHUNK_PHOTOS):
+    for block in handover.hand_over(dataset, waiting=_CHUNK_PHOTOS):
         for row in pa.table(block).to_pylist():
             yield Entry(**row)
 

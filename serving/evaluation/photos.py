@@ -128,7 +128,8 @@ def _store_rows(store: shards.Store, role: str, split: str, columns: list[str]) 
 
 def _store_photos(store: shards.Store, role: str, split: str) -> Iterator[EvaluationPhoto]:
     for row in _store_rows(store, role, split, ["source", "image"]):
-        yield EvaluationPhoto(name=_name(row["source"]), input=decode_rgb(row["image"]))
+        pixels = decode_rgb(row["image"])
+        yield EvaluationPhoto(name=_name(row["source"]), input=shrink(pixels, max(pixels.shape)))
 
 
 def _read(uri: str, long_side: int) -> np.ndarray:

@@ -1,16 +1,21 @@
-"""A model URI names one model, wherever it lies."""
+"""A model URI names one model, wherever it lies, and a model is registered once."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
+import torch
+from mlflow.tracking import MlflowClient
 
 from naturaltone.pipeline import storage
 from naturaltone.serving import registry
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.training import checkpoint, tracking
 from naturaltone.training.checkpoint import BundleError
+from naturaltone.training.config import TrainConfig
+from naturaltone.training.networks import ToneEnhancer
 from naturaltone.training.train import TrainResult
 
 
@@ -30,13 +35,62 @@ def test_a_model_loads_from_object_storage(bundle_folder: Path, object_store: ob
         Enhancer.load(f"{object_store.uri}/models/none")  # type: ignore[attr-defined]
 
 
-def test_nothing_in_the_registered_model_is_pickled(champion: str) -> None:
-    folder, _ = tracking.download_model(champion)
-    files = {path.name for path in folder.parent.parent.rglob("*") if path.is_file()}
+def test_nothing_in_the_registered_model_is_pickled(champion: str, tmp_path: Path) -> None:
+    tracking.download_model(registry.resolve(champion), tmp_path)
+    files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert {checkpoint.BUNDLE_JSON, checkpoint.BUNDLE_TENSORS} <= files
     assert not any(name.endswith((".pkl", ".pickle", ".pt", ".pth")) for name in files)
 
 
-def test_a_second_model_becomes_the_challenger_not_the_champion(champion: str, trained: TrainResult) -> None:
-    second = registry.register(trained.bundle, run_id=trained.run_id)
-    assert tracking.aliases() == {"champion": "1", "challenger": second.version}
+def test_loading_a_registered_model_leaves_no_temporary_folder(
+    champion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    Enhancer.load(champion)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_command_given_again_registers_nothing(champion: str, trained: TrainResult) -> None:
+    again = registry.register(trained.bundle, run_id=trained.run_id)
+    assert again.uri == registry.resolve(champion)
+    assert tracking.aliases() == {"champion": "1", "challenger": "1"}
+
+
+def test_an_alias_moved_elsewhere_stays_when_the_command_is_given_again(champion: str, trained: TrainResult) -> None:
+    MlflowClient().delete_registered_model_alias(tracking.MODEL_NAME, tracking.CHALLENGER)  # by somebody who judged it
+    registry.register(trained.bundle, run_id=trained.run_id)
+    assert tracking.aliases() == {"champion": "1"}
+    tracking.set_alias(tracking.CHALLENGER, "1")
+
+
+def test_a_registration_killed_before_the_alias_moved_is_finished(
+    champion: str, trained: TrainResult, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    bundle = _other_weights(tmp_path, config)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tracking, "set_alias", killed)
+        registry.register(bundle, run_id=trained.run_id)
+    assert tracking.aliases() == {"champion": "1", "challenger": "1"}
+    finished = registry.register(bundle, run_id=trained.run_id)
+    assert tracking.aliases() == {"champion": "1", "challenger": finished.version}, "never the champion by itself"
+    assert registry.register(bundle, run_id=trained.run_id) == finished
+    assert registry.resolve(champion) == "models:/naturaltone/1"
+
+
+def test_an_alias_is_resolved_to_a_number_that_a_promotion_does_not_change(champion: str) -> None:
+    pinned = registry.resolve(champion)
+    assert pinned == "models:/naturaltone/1" == registry.resolve(pinned)
+    assert Enhancer.load(pinned).version == Enhancer.load(champion).version
+    assert registry.resolve("pretrained") == "pretrained"
+    with pytest.raises(tracking.TrackingError, match="'models:/naturaltone@nobody' cannot be loaded"):
+        registry.resolve("models:/naturaltone@nobody")
+
+
+def _other_weights(folder: Path, config: TrainConfig) -> Path:
+    torch.manual_seed(8)
+    generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)
+    checkpoint.save_bundle(folder, generator, config, working_resolution=96, lineage={"algorithm": "test"})
+    return folder

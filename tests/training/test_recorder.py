@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from naturaltone.infra import local
+from naturaltone.training import recorder as recording
 from naturaltone.training import tracking
-from naturaltone.training.tracking import Recorder
+from naturaltone.training.recorder import Recorder
 from tests.fault_proxy import Faults, fault_proxy
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried again is so soon; as it is, MLflow's client alone waits for minutes."""
-    monkeypatch.setattr(tracking, "_FLUSH_SECONDS", 0.2)
+    monkeypatch.setattr(recording, "_FLUSH_SECONDS", 0.2)
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
@@ -196,7 +197,7 @@ def test_a_recorder_on_a_server_that_answers_writes_everything_when_it_closes(tr
 def test_a_server_that_never_comes_back_does_not_hold_the_run_for_ever(
     soon: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(recording, "_PATIENCE_SECONDS", 0.3)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{local.free_port()}")
     recorder = recorder_of("0" * 32)
     recorder.log(0, {"loss": 1.0})
@@ -212,7 +213,7 @@ def test_the_load_of_the_machine_is_recorded_while_a_run_goes_also_after_it_was_
     """MLflow's monitor stops by itself at a run that is marked as finished."""
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING", "1")
-    monkeypatch.setattr(tracking, "_FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr(recording, "_FLUSH_SECONDS", 0.1)
     client = client_of(tracking_uri)
     for _ in range(2):  # begun, and resumed
         run_id = tracking.start_run(run_name="loaded", params={}, tags={"store": "/a"}, dataset="/a/manifest.parquet")
