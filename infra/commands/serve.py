@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     from naturaltone.serving.service import app
 
     check_port(options.host, options.port)
-    model = options.model or registry.default_model()
+    model = registry.resolve(options.model or registry.default_model())
     _, version = registry.load_model(model)
     with ray_session(), app.running(model=model, host=options.host, port=options.port) as address:
         print(f"serving {version} at {address}, API at {address}/docs; Ctrl-C ends it", flush=True)

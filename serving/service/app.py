@@ -15,13 +15,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel
 from ray import serve
-from starlette.datastructures import UploadFile
 
 from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.pipeline.reasons import Reason
+from naturaltone.serving import registry
 from naturaltone.serving.enhancer import Enhancer, check_strength
+from naturaltone.serving.service.limits import enhance_in_room, read_photo
 
-MAX_BYTES = 100 * 2**20
 APP_NAME = "naturaltone"
 
 # Errors of the router, before a photo has been looked at.
@@ -63,30 +63,6 @@ async def _parameter_error(request: Request, error: RequestValidationError) -> J
     return JSONResponse({"error": Reason.BAD_PARAMETER, "detail": detail}, 422)
 
 
-async def _photo_bytes(request: Request) -> bytes:
-    """The photo of a request, refused by its announced or received size before anything is decoded."""
-    too_large = HTTPException(
-        413, {"error": Reason.TOO_LARGE, "detail": f"a photo may have at most {MAX_BYTES >> 20} MiB"}
-    )
-    if int(request.headers.get("content-length") or 0) > MAX_BYTES:
-        raise too_large
-    if request.headers.get("content-type", "").startswith("multipart/form-data"):
-        field = (await request.form()).get("photo")
-        if not isinstance(field, UploadFile):
-            raise HTTPException(
-                400, {"error": Reason.NOT_AN_IMAGE, "detail": "send the photo as the form field 'photo'"}
-            )
-        return await field.read()
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_BYTES:
-            raise too_large
-    if not data:
-        raise HTTPException(400, {"error": Reason.NOT_AN_IMAGE, "detail": "the body is empty; send the photo's bytes"})
-    return bytes(data)
-
-
 @serve.deployment(max_ongoing_requests=8)
 @serve.ingress(api)
 class EnhanceService:
@@ -103,8 +79,8 @@ class EnhanceService:
             check_strength(strength)
         except ValueError as error:
             raise HTTPException(422, {"error": Reason.BAD_PARAMETER, "detail": str(error)}) from None
-        data = await _photo_bytes(request)
-        enhanced = await run_in_threadpool(self._enhancer.enhance_file, data, strength=strength)
+        data = await read_photo(request)
+        enhanced = await run_in_threadpool(enhance_in_room, self._enhancer, data, strength=strength)
         return Response(
             enhanced.data,
             media_type=_MEDIA_TYPES.get(enhanced.data[:2], "application/octet-stream"),
@@ -133,8 +109,11 @@ class EnhanceService:
 
 
 def build_app(args: AppArgs) -> serve.Application:
-    """The Serve application; also for `serve run naturaltone.serving.app:build_app model=…`."""
-    return EnhanceService.bind(args.model)  # type: ignore[attr-defined]
+    """The Serve application; also for `serve run naturaltone.serving.service.app:build_app model=…`.
+
+    An alias is resolved here, once: replicas that start at different times serve the same model.
+    """
+    return EnhanceService.bind(registry.resolve(args.model))  # type: ignore[attr-defined]
 
 
 @contextmanager

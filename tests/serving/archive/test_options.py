@@ -1,0 +1,38 @@
+"""What a user chooses for an archive is checked, and decides what is done again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from naturaltone.pipeline.errors import UserError
+from naturaltone.serving.archive.options import ArchiveOptions
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"strength": 1.6}, "strength 1.6: must be between 0"),
+        ({"quality": 0}, "--quality 0: must be between 1 and 100"),
+        ({"limit": 0}, "--limit 0: must be at least 1"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ArchiveOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_globs_choose_by_the_whole_name() -> None:
+    options = ArchiveOptions(include=("2019/*", "*.png"), exclude=("*/thumbs/*",))
+    taken = [name for name in ("2019/a.jpg", "2018/a.jpg", "b.png", "2019/thumbs/a.jpg") if options.takes(name)]
+    assert taken == ["2019/a.jpg", "b.png"] and ArchiveOptions().takes("anything")
+
+
+def test_only_what_changes_a_result_makes_it_anew() -> None:
+    first = ArchiveOptions()
+    for same in (ArchiveOptions(limit=3), ArchiveOptions(keep_mtime=False), ArchiveOptions(include=("a",))):
+        assert (same.of_enhanced, same.of_skipped) == (first.of_enhanced, first.of_skipped)
+    assert ArchiveOptions(strength=0.5).of_enhanced != first.of_enhanced
+    assert ArchiveOptions(copy_others=True).of_skipped != first.of_skipped
+    assert json.loads(first.of_enhanced) == {"strength": 1.0, "quality": None}
