@@ -1,4 +1,4 @@
-"""Dulled copies of good photos: the ways in which photos come out badly, in random measure; more inputs to learn from.
+"""Dulled copies of good photos: the ways in which photos come out badly, in fixed or in random measure.
 
 Each copy is plainly of poorer tone than its photo. Copies that could pass for good ones, with a slight cast alone say, teach
 the generator that photos like the natural ones are to be changed, against what it learns from those.
@@ -10,9 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-_LINEAR = (
-    2.2  # exponent between encoded values and light; close enough to sRGB's curve for a fault that is random anyway
-)
+# The exponent between encoded values and light. It is close enough to sRGB's curve for a fault that is random anyway.
+_LINEAR = 2.2
 
 
 def _exposure(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -50,6 +49,14 @@ def _towards(rgb: np.ndarray, other: float | np.ndarray, share: float | np.ndarr
     return rgb * (1 - share) + other * share
 
 
+# Each in one fixed measure; takes and returns H×W×3 floats in [0, 1].
+FAULTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "dark": lambda rgb: 0.8 * rgb**1.8,
+    "flat": lambda rgb: _towards(rgb, 0.45, 0.5),
+    "hazy": lambda rgb: _towards(rgb, 0.75, 0.45),
+    "dim": lambda rgb: 0.5 * _towards(rgb, 0.3, 0.2),
+    "faded": lambda rgb: _towards(_towards(rgb, rgb.mean(axis=2, keepdims=True), 0.5), 0.5, 0.25),
+}
 _Fault = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 _TONE_FAULTS: tuple[_Fault, ...] = (_exposure, _gamma, _contrast, _haze)
 _COLOR_FAULTS: tuple[_Fault, ...] = (_white_balance, _saturation)

@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from naturaltone.infra.demo import STEPS, format_summary, run_demo
+    from naturaltone.infra.demo import STEPS, run_demo
+    from naturaltone.infra.demo_summary import format_summary
 
     out = Path(options.out)
     steps = STEPS if options.steps is None else options.steps

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from naturaltone.infra import local
-from naturaltone.pipeline import s3, storage
+from naturaltone.pipeline import storage
 from naturaltone.pipeline.listing import list_files
-from naturaltone.pipeline.s3_filesystem import without_directories
 from tests.fault_proxy import Faults, fault_proxy
 
 
@@ -32,14 +33,6 @@ def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path, mon
         storage.write_bytes(str(target), b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert target.read_bytes() == b"old"
-
-
-def test_listing_is_sorted_recursive_and_by_suffix_in_any_case(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a/c.jpg", "a/d.txt", "e.png"):
-        storage.write_bytes(str(tmp_path / name), b"12")
-    found = list(list_files(str(tmp_path), suffixes=(".jpg",)))
-    assert [file.relative for file in found] == ["a/c.jpg", "b.JPG"]
-    assert found[0].size == 2 and storage.read_bytes(found[0].uri) == b"12"
 
 
 def test_an_unknown_scheme_is_named_with_what_is_known() -> None:
@@ -87,16 +80,6 @@ def test_no_update_is_lost_or_made_twice_whatever_answers_are_lost(conditional_s
     assert proxy.injected["truncate"] > 2
 
 
-def test_keys_with_double_slashes_are_objects_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    from datetime import datetime
-
-    found = [
-        {"Key": key, "Size": 1, "ETag": '"e"', "LastModified": datetime(2026, 1, 1)} for key in ("p/a.jpg", "p//a.jpg")
-    ]
-    monkeypatch.setattr(s3, "list_objects", lambda uri: iter(found))
-    assert [file.uri for file in list_files("s3://b/p")] == ["s3://b/p/a.jpg", "s3://b/p//a.jpg"]
-
-
 def test_an_object_is_written_read_and_listed(object_store: local.ObjectStore) -> None:
     uri = storage.join(object_store.uri, "some", "object")
     storage.write_bytes(uri, b"content")
@@ -104,10 +87,22 @@ def test_an_object_is_written_read_and_listed(object_store: local.ObjectStore) -
     assert [file.relative for file in list_files(storage.join(object_store.uri, "some"))] == ["object"]
 
 
-def test_making_a_directory_puts_no_object_in_the_way(object_store: local.ObjectStore) -> None:
-    filesystem, path = storage.resolve(storage.join(object_store.uri, "runs/one"))
-    flat = without_directories(filesystem)
-    flat.create_dir(path)
-    with flat.open_output_stream(path + "/state") as stream:
-        stream.write(b"saved")
-    assert storage.read_bytes(storage.join(object_store.uri, "runs/one/state")) == b"saved"
+_FULL_DISK = """
+import resource, sys
+from naturaltone.pipeline import storage
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # what a quota does to a write
+storage.write_bytes(sys.argv[1], bytes(50_000))
+try:
+    storage.write_bytes(sys.argv[1], bytes(200_000))
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+def test_a_disk_that_takes_no_more_keeps_the_old_file_and_no_half_one(tmp_path: Path) -> None:
+    target = tmp_path / "shard"
+    finished = subprocess.run(
+        [sys.executable, "-c", _FULL_DISK, str(target)], capture_output=True, text=True, check=True
+    )
+    assert finished.stdout.strip() == "OSError"
+    assert [path.name for path in tmp_path.iterdir()] == ["shard"] and target.stat().st_size == 50_000

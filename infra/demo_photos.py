@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
+from naturaltone.infra.dull import FAULTS
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.stored import encode_jpeg
 
@@ -25,22 +25,8 @@ _PHOTOS = {
 _UNSEEN = ("coffee", "flower")
 
 
-def _blend(rgb: np.ndarray, other: float, share: float) -> np.ndarray:
-    return rgb * (1 - share) + other * share
-
-
-# How a photo comes out badly; each takes and returns H×W×3 floats in [0, 1].
-_DULLINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "dark": lambda rgb: 0.8 * rgb**1.8,
-    "flat": lambda rgb: _blend(rgb, 0.45, 0.5),
-    "hazy": lambda rgb: _blend(rgb, 0.75, 0.45),
-    "dim": lambda rgb: 0.5 * _blend(rgb, 0.3, 0.2),
-    "faded": lambda rgb: _blend(_blend(rgb, rgb.mean(axis=2, keepdims=True), 0.5), 0.5, 0.25),
-}
-
-
 @dataclass(frozen=True, kw_only=True)
-class Samples:
+class DemoPhotos:
     """Folders of photos: to train on, natural, and a few that training never sees."""
 
     inputs: Path
@@ -48,9 +34,9 @@ class Samples:
     unseen: Path
 
 
-def write_samples(folder: Path) -> Samples:
+def write_demo_photos(folder: Path) -> DemoPhotos:
     """Write the demo's photos below `folder`."""
-    samples = Samples(inputs=folder / "inputs", natural=folder / "natural", unseen=folder / "unseen")
+    samples = DemoPhotos(inputs=folder / "inputs", natural=folder / "natural", unseen=folder / "unseen")
     for path in (samples.inputs, samples.natural, samples.unseen):
         path.mkdir(parents=True)
     for name, (package, file) in _PHOTOS.items():
@@ -58,8 +44,8 @@ def write_samples(folder: Path) -> Samples:
         if name not in _UNSEEN:
             (samples.natural / f"{name}.jpg").write_bytes(encode_jpeg(pixels))
         rgb = pixels.astype(np.float32) / 255
-        for dulling, dull in _DULLINGS.items():
+        for fault, dull in FAULTS.items():
             dulled = np.clip(dull(rgb) * 255 + 0.5, 0, 255).astype(np.uint8)
             target = samples.unseen if name in _UNSEEN else samples.inputs
-            (target / f"{name}-{dulling}.jpg").write_bytes(encode_jpeg(dulled))
+            (target / f"{name}-{fault}.jpg").write_bytes(encode_jpeg(dulled))
     return samples
