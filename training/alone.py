@@ -10,8 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from naturaltone.pipeline import stream
 from naturaltone.pipeline.progress import Progress
+from naturaltone.pipeline.stream.plan import Plan, make_plan
+from naturaltone.pipeline.stream.samples import Batch, read_samples
 from naturaltone.training import allocator, checkpoint, runs
 from naturaltone.training.checkpoint import Snapshot
 from naturaltone.training.config import TrainConfig
@@ -32,7 +33,7 @@ def train_alone(store_uri: str, config: TrainConfig, *, run_name: str, device: t
     allocator.keep_freed_memory()
     with runs.hold(store_uri, run_name) as lease:
         run = runs.begin(store_uri, run_name, config)
-        plan = stream.make_plan(run.store, batch=config.batch, crop=config.crop, seed=config.seed)
+        plan = make_plan(run.store, batch=config.batch, crop=config.crop, seed=config.seed)
         gan = GanStep(config, device=device)
         first_step = max(runs.list_checkpoints(run.uri), default=0)
         if first_step:
@@ -61,17 +62,15 @@ def train_alone(store_uri: str, config: TrainConfig, *, run_name: str, device: t
         return runs.read_checkpoint(run.uri, config.steps)
 
 
-def _batches(plan: stream.Plan, first_step: int, last_step: int) -> Iterator[stream.Batch]:
+def _batches(plan: Plan, first_step: int, last_step: int) -> Iterator[Batch]:
     """The global batches in order, read by a few threads some batches ahead."""
     steps = iter(range(first_step, last_step))
 
-    def read(step: int) -> stream.Batch:
-        return stream.read_positions(plan, np.arange(step * plan.batch, (step + 1) * plan.batch))
+    def read(step: int) -> Batch:
+        return read_samples(plan, np.arange(step * plan.batch, (step + 1) * plan.batch))
 
     with ThreadPoolExecutor(_READERS) as readers:
-        waiting: deque[Future[stream.Batch]] = deque(
-            readers.submit(read, step) for step in itertools.islice(steps, _AHEAD)
-        )
+        waiting: deque[Future[Batch]] = deque(readers.submit(read, step) for step in itertools.islice(steps, _AHEAD))
         while waiting:
             batch = waiting.popleft().result()
             waiting.extend(readers.submit(read, step) for step in itertools.islice(steps, 1))

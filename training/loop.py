@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from naturaltone.pipeline.stream import Batch
+from naturaltone.pipeline.stream.samples import Batch
 from naturaltone.training.step import GanStep, TrainingDiverged
 
 Metrics = dict[str, float]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from naturaltone.pipeline.errors import RunFailed
-from naturaltone.pipeline.stream import Batch
+from naturaltone.pipeline.stream.samples import Batch
 from naturaltone.training import losses
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.networks import InverseEnhancer, NaturalnessDiscriminator, ToneEnhancer, check_imbalance

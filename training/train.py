@@ -22,13 +22,15 @@ import torch.distributed
 from ray.actor import ActorHandle
 from ray.train.torch import TorchTrainer
 
-from naturaltone.pipeline import storage, stream
+from naturaltone.pipeline import storage
 from naturaltone.pipeline.dataset import shards
 from naturaltone.pipeline.errors import RunFailed, UserError, cause
 from naturaltone.pipeline.lease import Lease
 from naturaltone.pipeline.photo.stored import decode_rgb
 from naturaltone.pipeline.progress import Progress
 from naturaltone.pipeline.s3_filesystem import without_directories
+from naturaltone.pipeline.stream.batches import read_batches
+from naturaltone.pipeline.stream.plan import lanes, make_plan
 from naturaltone.training import allocator, checkpoint, runs, tracking
 from naturaltone.training.board import Board
 from naturaltone.training.checkpoint import Snapshot
@@ -170,7 +172,7 @@ def check(
             f"crop={config.crop}: the photos of '{store_uri}' have at most {store.long_side} pixels a side; "
             "set a smaller crop, or ingest with a larger --long-side"
         )
-    stream.make_plan(store, batch=config.batch, crop=config.crop, seed=config.seed, intermediates=intermediates)
+    make_plan(store, batch=config.batch, crop=config.crop, seed=config.seed, intermediates=intermediates)
     GanStep(config, device=torch.device("cpu"))  # refuses networks that contradict each other
 
 
@@ -252,7 +254,7 @@ def _train_worker(job: dict[str, Any]) -> dict[str, Any]:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     config = TrainConfig(**job["config"])
     run = runs.open_run(job["store"], job["run"])
-    plan = stream.make_plan(
+    plan = make_plan(
         run.store, batch=config.batch, crop=config.crop, seed=config.seed, intermediates=job["intermediates"]
     )
     gan = GanStep(
@@ -271,11 +273,11 @@ def _train_worker(job: dict[str, Any]) -> dict[str, Any]:
     history = History(
         config,
         device=device,
-        share=len(stream.lanes(config.batch, rank, workers)) * workers / config.batch,
+        share=len(lanes(config.batch, rank, workers)) * workers / config.batch,
         recorder=recorder,
         post=(lambda steps, metrics: job["board"].post.remote(steps, metrics)) if rank == 0 else None,
     )
-    batches = stream.batches(
+    batches = read_batches(
         plan,
         rank=rank,
         world_size=workers,

@@ -15,8 +15,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from naturaltone.infra import local
-from naturaltone.pipeline import stream
 from naturaltone.pipeline.dataset import ingest, shards
+from naturaltone.pipeline.stream.plan import make_plan
+from naturaltone.pipeline.stream.samples import Batch, read_samples
 from naturaltone.training import allocator, tracking
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.loop import FitReport, fit
@@ -39,9 +40,9 @@ def bench_step(
         store = f"{folder}/store"
         for role in shards.ROLES:
             ingest.ingest(photos, role=role, store=store, long_side=long_side)
-        plan = stream.make_plan(shards.open_store(store), batch=config.batch, crop=config.crop, seed=config.seed)
+        plan = make_plan(shards.open_store(store), batch=config.batch, crop=config.crop, seed=config.seed)
         batches = [
-            stream.read_positions(plan, np.arange(config.batch * number, config.batch * (number + 1)))
+            read_samples(plan, np.arange(config.batch * number, config.batch * (number + 1)))
             for number in range(_BATCHES)
         ]
         alone, under_ray = [], []
@@ -95,7 +96,7 @@ def format_figures(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def count_flops(config: TrainConfig, batch: stream.Batch) -> int:
+def count_flops(config: TrainConfig, batch: Batch) -> int:
     """Floating point operations of the matrix products and convolutions in one step, forward and backward."""
     gan = GanStep(config, device=torch.device("cpu"))
     with FlopCounterMode(display=False) as counter:
@@ -116,7 +117,7 @@ def matrix_flops(device: torch.device) -> float:
     return float(2 * _MATRIX**3 / statistics.median(seconds))
 
 
-def _bare(config: TrainConfig, device: torch.device, batches: list[stream.Batch], steps: int) -> FitReport:
+def _bare(config: TrainConfig, device: torch.device, batches: list[Batch], steps: int) -> FitReport:
     torch.set_num_threads(local.cores())
     allocator.keep_freed_memory()
     return fit(

@@ -18,10 +18,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from naturaltone.infra import local
-from naturaltone.pipeline import storage, stream
+from naturaltone.pipeline import storage
 from naturaltone.pipeline.dataset import ingest, shards
 from naturaltone.pipeline.listing import list_files
 from naturaltone.pipeline.photo.stored import decode_rgb
+from naturaltone.pipeline.stream.batches import read_batches
+from naturaltone.pipeline.stream.crop import cut_pixels, random_crop
+from naturaltone.pipeline.stream.plan import Plan, make_plan
+from naturaltone.pipeline.stream.samples import COLUMNS, Batch
 
 _PLACES = ("local", "s3")
 _FIRST = 64  # batches of the warm-up: enough for Ray to start the processes that it will need
@@ -59,9 +63,7 @@ def bench_stream(photos: str, *, seconds: float, processes: int, batch: int, cro
         for place, uri in places.items():
             ours, peers = [], []
             for number in range(_ROUNDS):
-                plan = stream.make_plan(
-                    shards.open_store(storage.join(uri, "store")), batch=batch, crop=crop, seed=number
-                )
+                plan = make_plan(shards.open_store(storage.join(uri, "store")), batch=batch, crop=crop, seed=number)
                 ours.append(_time(functools.partial(_stream, plan, processes), batch, seconds / _ROUNDS))
                 peers.append(_time(functools.partial(_loader, uri, batch, crop, processes), batch, seconds / _ROUNDS))
             figures[place] = {"stream": _summary(ours), "loader": _summary(peers)}
@@ -89,12 +91,12 @@ def format_figures(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _stream(plan: stream.Plan, processes: int) -> Iterator[stream.Batch]:
-    return stream.batches(plan, rank=0, world_size=1, first_step=0, last_step=10**9, cpus=processes)
+def _stream(plan: Plan, processes: int) -> Iterator[Batch]:
+    return read_batches(plan, rank=0, world_size=1, first_step=0, last_step=10**9, cpus=processes)
 
 
 def _loader(uri: str, batch: int, crop: int, processes: int) -> Iterator[Any]:
-    photos = {name: list(_names(uri, name)) for name in stream.COLUMNS}
+    photos = {name: list(_names(uri, name)) for name in COLUMNS}
     loader = DataLoader(
         _Photos(uri, photos, crop),
         sampler=_Forever(len(photos["input"])),
@@ -121,12 +123,12 @@ class _Photos(Dataset[dict[str, np.ndarray]]):
             for names, place in ((("input", "intermediate"), index), (("natural",), natural))
         )
         samples = [*self._cut(pair, random), *self._cut(other, random)]
-        return dict(zip(stream.COLUMNS, samples, strict=True))
+        return dict(zip(COLUMNS, samples, strict=True))
 
     def _cut(self, pictures: list[bytes], random: np.random.Generator) -> list[np.ndarray]:
         decoded = [decode_rgb(picture) for picture in pictures]
-        crop = stream.random_crop(decoded[0].shape[:2], self._crop, random)
-        return [stream.cut_pixels(pixels, crop) for pixels in decoded]
+        crop = random_crop(decoded[0].shape[:2], self._crop, random)
+        return [cut_pixels(pixels, crop) for pixels in decoded]
 
 
 class _Forever(Sampler[int]):
@@ -140,7 +142,7 @@ class _Forever(Sampler[int]):
 
 
 def _collate(samples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in stream.COLUMNS}
+    return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in COLUMNS}
 
 
 def _export(uri: str) -> None:

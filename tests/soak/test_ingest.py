@@ -61,16 +61,18 @@ def test_a_killed_ingest_run_again_gives_the_store_of_an_undisturbed_one(folder:
 _WAY = """
 import hashlib, json, sys
 from naturaltone.infra.local import ray_session
-from naturaltone.pipeline import stream
 from naturaltone.pipeline.dataset import ingest, shards
-ingest.WAVE_PHOTOS, shards.SHARD_PHOTOS, stream._CACHE_BYTES = 10, 4, 1
+from naturaltone.pipeline.stream.batches import read_batches
+from naturaltone.pipeline.stream.plan import make_plan
+from naturaltone.pipeline.stream.samples import COLUMNS
+ingest.WAVE_PHOTOS, shards.SHARD_PHOTOS = 10, 4
 source, store = sys.argv[1:]
 with ray_session():
     reports = [ingest.ingest(source, role=role, store=store, long_side=96) for role in shards.ROLES]
-    plan = stream.make_plan(shards.open_store(store), batch=4, crop=64, seed=1)
+    plan = make_plan(shards.open_store(store), batch=4, crop=64, seed=1)
     digest = hashlib.sha256()
-    for batch in stream.batches(plan, rank=0, world_size=1, first_step=0, last_step=40):
-        for name in stream.COLUMNS:
+    for batch in read_batches(plan, rank=0, world_size=1, first_step=0, last_step=40):
+        for name in COLUMNS:
             digest.update(batch[name].tobytes())
 print(json.dumps({"added": [report.added for report in reports], "batches": digest.hexdigest()}))
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from naturaltone.pipeline.stream import Batch
+from naturaltone.pipeline.stream.samples import Batch
 from naturaltone.training.config import TrainConfig
 
 

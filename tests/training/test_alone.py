@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from naturaltone.pipeline import stream
 from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.stream.plan import make_plan
+from naturaltone.pipeline.stream.samples import read_samples
 from naturaltone.training.alone import train_alone
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.step import GanStep
@@ -37,9 +38,9 @@ def test_a_run_alone_learns_from_the_plans_batches_and_goes_on_where_it_stopped(
     assert whole.step == resumed.step == 6
     assert all(torch.equal(tensor, resumed.tensors[name]) for name, tensor in whole.tensors.items())
 
-    plan = stream.make_plan(shards.open_store(store), batch=tiny.batch, crop=tiny.crop, seed=tiny.seed)
+    plan = make_plan(shards.open_store(store), batch=tiny.batch, crop=tiny.crop, seed=tiny.seed)
     gan = GanStep(tiny, device=CPU)
     for step in range(6):
-        gan.step(stream.read_positions(plan, np.arange(step * tiny.batch, (step + 1) * tiny.batch)), number=step)
+        gan.step(read_samples(plan, np.arange(step * tiny.batch, (step + 1) * tiny.batch)), number=step)
     for name, weight in gan.networks["generator"].state_dict().items():
         assert torch.equal(weight, whole.tensors[f"generator/weights/{name}"]), name

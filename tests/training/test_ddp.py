@@ -19,8 +19,8 @@ import torch
 import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from naturaltone.pipeline import stream
-from naturaltone.pipeline.stream import Batch
+from naturaltone.pipeline.stream.plan import lanes
+from naturaltone.pipeline.stream.samples import Batch
 from naturaltone.training import losses
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.history import History
@@ -62,7 +62,7 @@ def batch_of(config: TrainConfig, photo: np.ndarray, step: int) -> Batch:
 
 
 def slice_of(batch: Batch, rank: int, world_size: int) -> Batch:
-    own = stream.lanes(len(batch["input"]), rank, world_size)
+    own = lanes(len(batch["input"]), rank, world_size)
     return {name: pixels[own] for name, pixels in batch.items()}
 
 
@@ -113,7 +113,7 @@ def make_gan(config: TrainConfig, world_size: int) -> GanStep:
 def learn(rank: int, world_size: int, config: TrainConfig, photo: np.ndarray) -> tuple[Weights, dict[str, float]]:
     """The weights after `STEPS` steps, and the means of all metrics over the workers and the last steps."""
     gan = make_gan(config, world_size)
-    share = len(stream.lanes(config.batch, rank, world_size)) * world_size / config.batch
+    share = len(lanes(config.batch, rank, world_size)) * world_size / config.batch
     history = History(config, device=CPU, share=share, recorder=None, post=None)
     for number in range(STEPS):
         seen = gan.step(slice_of(batch_of(config, photo, number), rank, world_size), number=number)

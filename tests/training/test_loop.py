@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from naturaltone.pipeline.stream import Batch
+from naturaltone.pipeline.stream.samples import Batch
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.loop import fit
 from naturaltone.training.step import GanStep, TrainingDiverged

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from naturaltone.infra import local
-from naturaltone.pipeline import s3, storage, stream
+from naturaltone.pipeline import s3, storage
 from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.stream.plan import make_plan
+from naturaltone.pipeline.stream.samples import Batch, read_samples
 from naturaltone.training import checkpoint, runs
 from naturaltone.training.checkpoint import Snapshot
 from naturaltone.training.config import TrainConfig
@@ -40,9 +42,9 @@ def assert_whole(uri: str, step: int) -> None:
     assert snapshot.step == step and weights and all((tensor == step).all() for tensor in weights)
 
 
-def batches(of: shards.Store, config: TrainConfig) -> stream.Batch:
-    plan = stream.make_plan(of, batch=config.batch, crop=config.crop, seed=config.seed)
-    return stream.read_positions(plan, np.arange(60))
+def batches(of: shards.Store, config: TrainConfig) -> Batch:
+    plan = make_plan(of, batch=config.batch, crop=config.crop, seed=config.seed)
+    return read_samples(plan, np.arange(60))
 
 
 def test_an_ingest_during_a_run_changes_none_of_its_batches(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from naturaltone.pipeline.stream import Batch
+from naturaltone.pipeline.stream.samples import Batch
 from naturaltone.training import checkpoint
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.step import NETWORKS, GanStep, to_pixels, to_tensor

@@ -17,12 +17,14 @@ import pytest
 from PIL import Image
 
 from naturaltone.infra import local
-from naturaltone.pipeline import storage, stream, tone
+from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import ingest, ledger, shards
 from naturaltone.pipeline.listing import File, list_files
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.pixels import shrink
 from naturaltone.pipeline.photo.stored import decode_rgb, encode_jpeg
+from naturaltone.pipeline.stream.plan import make_plan
+from naturaltone.pipeline.stream.samples import _row_group, read_samples
 from tests.ingests import run
 from tests.mutations import mutations, samples
 from tests.stores import content, names, photos_of
@@ -225,13 +227,13 @@ def test_a_store_can_be_read_while_it_grows(folder: Path, tmp_path: Path, to_fil
     store = tmp_path / "store"
     for role in shards.ROLES:
         run(folder, store, role)
-    plan = stream.make_plan(shards.open_store(str(store)), batch=4, crop=32, seed=1)
-    before = stream.read_positions(plan, np.arange(8))
+    plan = make_plan(shards.open_store(str(store)), batch=4, crop=32, seed=1)
+    before = read_samples(plan, np.arange(8))
     (folder / "new.png").write_bytes(to_file(np.full((40, 40, 3), 90, np.uint8), "PNG"))
     for role in shards.ROLES:
         assert run(folder, store, role).added == 1
-    stream._row_group.cache.clear()  # type: ignore[attr-defined]
-    assert np.array_equal(stream.read_positions(plan, np.arange(8))["input"], before["input"])
+    _row_group.cache.clear()  # type: ignore[attr-defined]
+    assert np.array_equal(read_samples(plan, np.arange(8))["input"], before["input"])
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pyarrow.parquet as pq
 import pytest
 
-from naturaltone.pipeline import storage, stream, tone
+from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.stream.plan import make_plan
 from tests.stores import photos_of
 
 
@@ -48,4 +49,4 @@ def test_manifest_rows_match_their_files(store: str) -> None:
 
 def test_a_store_without_intermediates_cannot_be_read_as_if_it_had_them(stores: dict[str, shards.Store]) -> None:
     with pytest.raises(ValueError, match="holds no intermediates; use --intermediates stream"):
-        stream.make_plan(stores["stream"], batch=4, crop=32, seed=1, intermediates="cached")
+        make_plan(stores["stream"], batch=4, crop=32, seed=1, intermediates="cached")
