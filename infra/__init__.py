@@ -1,1 +1,5 @@
-"""Where it runs: the commands, one machine's servers, benchmarks. May import everything but naturaltone.cli."""
+"""Where naturaltone runs: one machine's servers, the demo, and how the default model is made.
+
+May import: pipeline, pipeline.dataset, pipeline.photo, serving, serving.archive, serving.evaluation, serving.service,
+serving.sheet, training, cv2, numpy, psutil, ray, torch.
+"""

@@ -67,6 +67,15 @@ def prepare(photos: Path, work: Path) -> None:
     done = work / "prepared"
     if done.exists():
         return
+    split(photos, work)
+    with local.ray_session():
+        for role, folder in (("input", "inputs"), ("natural", "natural")):
+            ingest.ingest(str(work / "train" / folder), role=role, store=str(work / "store"), long_side=LONG_SIDE)
+    done.touch()
+
+
+def split(photos: Path, work: Path) -> None:
+    """Write the photos and their dulled copies to `work/train` and `work/held-out`; no photo goes to both."""
     held_out = work / "held-out"
     random = np.random.default_rng(0)
     for role, share in (("inputs", 4), ("natural", 8)):
@@ -80,10 +89,6 @@ def prepare(photos: Path, work: Path) -> None:
             for copy in range(COPIES if role == "natural" else VARIANTS):
                 other = dull.dull(pixels, random) if role == "natural" else dull.vary(pixels, random)
                 _write(work / "train" / "inputs" / f"{Path(name).stem}-{copy}.jpg", other)
-    with local.ray_session():
-        for role, folder in (("input", "inputs"), ("natural", "natural")):
-            ingest.ingest(str(work / "train" / folder), role=role, store=str(work / "store"), long_side=LONG_SIDE)
-    done.touch()
 
 
 def train(work: Path, config: TrainConfig) -> Path:

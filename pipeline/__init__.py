@@ -1,1 +1,7 @@
-"""Photos to shards to the training stream. May import Pillow, OpenCV, pyarrow, boto3 and Ray Data; no networks, no MLflow."""
+"""Photos to shards to the training stream.
+
+The files here serve all rooms: where photos and shards lie, the one lock, errors, the fixed algorithms.
+No networks and no MLflow.
+
+May import: boto3, botocore, cv2, numpy, psutil, pyarrow, ray, tqdm.
+"""

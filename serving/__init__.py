@@ -1,1 +1,4 @@
-"""A model to enhanced photos. May import naturaltone.training and naturaltone.pipeline."""
+"""A model to enhanced photos: the enhancer, what a model URI names, and single photos.
+
+May import: pipeline, pipeline.photo, training, cv2, mlflow, numba, numpy, psutil, torch.
+"""

@@ -1,1 +1,7 @@
-"""The commands of `naturaltone`, one file each: its arguments, and what it does with them. Imports its work when it runs."""
+"""The commands of `naturaltone`, one file each: its arguments, and what it does with them.
+
+A command imports its work when it runs, so that `--help` answers at once.
+
+May import: infra, infra.bench, pipeline, pipeline.dataset, pipeline.photo, serving, serving.archive, serving.evaluation,
+serving.service, serving.sheet, training.
+"""

@@ -1,1 +1,4 @@
-"""A store of photos: shards, the manifest that names them, and the jobs that add photos and take them out. May import Ray."""
+"""A store of photos: its shards, its manifest, and the jobs that add photos and take them out.
+
+May import: pipeline, pipeline.photo, cv2, numpy, pyarrow, ray.
+"""

@@ -1,9 +1,12 @@
-"""The training stream: a seeded plan that names every sample by its position, and the Ray Data job that reads it.
+"""The training stream: a seeded plan names every sample by its position, and Ray Data reads the samples.
 
-A run is a pure function of (store, configuration, seed). Global step k is the positions kB … (k+1)B−1; position kB+j is
-lane j. A lane goes straight on through a block of photos that lie together in one row group, then takes another block:
-a task reads a row group once and uses all of it, while the B lanes of a batch come from B different row groups. Blocks
-of different lanes begin at different steps, so that every step needs about as many new blocks. Inside a row group the
-photos are a random sample of their wave already (ingest shuffles it). A small store has blocks shorter than its
-row groups: it can afford to read them more often, and could not fill a batch with different photos otherwise.
+A run is a pure function of (store, configuration, seed). Step k of a run is the batch of the positions kB … (k+1)B−1.
+Position kB+j belongs to lane j.
+
+A lane reads a block of photos from one row group, then a block from another. So a task reads a row group once and uses
+all of it, and the B lanes of a batch read from B different row groups. The lanes begin their blocks at different steps,
+so that every step needs about as many new blocks. Ingest has shuffled the photos, so those of a row group are a random
+sample. In a small store, blocks are shorter than row groups: a batch would hold a photo twice otherwise.
+
+May import: pipeline, pipeline.dataset, pipeline.photo, cachetools, cv2, numpy, pyarrow, ray.
 """

@@ -1,1 +1,4 @@
-"""The HTTP service on Ray Serve."""
+"""The HTTP service on Ray Serve.
+
+May import: pipeline, pipeline.photo, serving, fastapi, pydantic, ray, starlette.
+"""

@@ -1,1 +1,4 @@
-"""Numbers that say how good a picture is, alone or beside the photo it came from. NumPy and OpenCV only."""
+"""Numbers that say how good a picture is, alone or beside the photo that it came from.
+
+May import: pipeline, cv2, numpy.
+"""

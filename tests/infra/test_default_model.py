@@ -1,0 +1,68 @@
+"""The default model is judged on photos that it never saw, and ships without the names of where it was made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from naturaltone.infra import default_model
+from naturaltone.pipeline.photo.decode import decode
+from naturaltone.training.checkpoint import BUNDLE_JSON, load_bundle
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> Path:
+    photos = tmp_path_factory.mktemp("default")
+    for role in ("inputs", "natural"):
+        shutil.copytree(photo_folder, photos / role, ignore=shutil.ignore_patterns("below"))
+    default_model.split(photos, photos / "work")
+    return photos / "work"
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_no_photo_is_both_held_out_and_trained_on(work: Path) -> None:
+    held_out, trained = work / "held-out", work / "train"
+    assert len(names(held_out / "inputs")) == 6 and len(names(held_out / "natural")) == 3  # of 22 each
+    assert names(held_out / "dulled") == names(held_out / "natural")
+    assert not names(held_out / "natural") & names(trained / "natural")
+    inputs = {name.rpartition("-")[0] for name in names(trained / "inputs") if "-" in name}
+    originals = {Path(name).stem for name in names(held_out / "inputs") & names(held_out / "natural")}
+    assert not originals & inputs, "nor a varied or dulled copy of one that is held out in both"
+
+
+def test_the_split_is_the_same_on_every_machine(work: Path, photo_folder: Path, tmp_path: Path) -> None:
+    for role in ("inputs", "natural"):
+        shutil.copytree(photo_folder, tmp_path / role, ignore=shutil.ignore_patterns("below"))
+    default_model.split(tmp_path, tmp_path / "work")
+    for path in work.rglob("*.jpg"):
+        assert path.read_bytes() == (tmp_path / "work" / path.relative_to(work)).read_bytes()
+
+
+def test_dulled_copies_are_of_poorer_tone(work: Path) -> None:
+    for path in (work / "held-out" / "dulled").iterdir():
+        dulled = decode(path.read_bytes()).pixels
+        assert (
+            np.abs(dulled.astype(int) - decode((work / "held-out/natural" / path.name).read_bytes()).pixels).mean() > 3
+        )
+
+
+def test_the_released_bundle_has_the_weights_and_no_folder_of_its_maker(bundle_folder: Path, tmp_path: Path) -> None:
+    default_model.release(bundle_folder, {}, tmp_path)
+    assert load_bundle(tmp_path).digest == load_bundle(bundle_folder).digest
+    lineage = json.loads((tmp_path / BUNDLE_JSON).read_text())["lineage"]
+    assert lineage["algorithm"] == "test" and not {"store", "run"} & set(lineage)
+
+
+def test_imagemagick_stretches_a_flat_photo(photo: np.ndarray) -> None:
+    if not shutil.which("convert"):
+        pytest.skip("ImageMagick is not installed")
+    flat = (photo // 4 + 96).astype(np.uint8)
+    stretched = default_model.imagemagick_auto(flat)
+    assert stretched.shape == flat.shape and stretched.std() > 2 * flat.std()
