@@ -173,13 +173,18 @@ def trained(store: str, config: TrainConfig, tmp_path_factory: pytest.TempPathFa
     return train(store, config, run_name="resumed", workers=2, use_gpu=False, bundle=folder / "whole")
 
 
-@pytest.fixture(scope="session")
-def champion(trained: TrainResult) -> str:
-    """The URI of that run's model, the first one in the registry."""
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory, bundle_folder: Path) -> Iterator[str]:
+    """The id of a run whose model is the first in a registry that no other test writes to."""
     from naturaltone.serving import registry
+    from naturaltone.training import tracking
 
-    registry.register(trained.bundle, run_id=trained.run_id)
-    return "models:/naturaltone@champion"
+    folder = tmp_path_factory.mktemp("registry")
+    with local.environment({"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}):
+        tracking.create_experiment(artifacts=folder / "artifacts")
+        run_id = tracking.start_run(run_name="first", params={}, tags={"store": "store"}, dataset=str(folder))
+        assert registry.register(bundle_folder, run_id=run_id).version == "1"
+        yield run_id
 
 
 @pytest.fixture

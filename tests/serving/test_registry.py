@@ -16,7 +16,6 @@ from naturaltone.training import checkpoint, tracking
 from naturaltone.training.checkpoint import BundleError
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.networks import ToneEnhancer
-from naturaltone.training.train import TrainResult
 
 
 def test_a_model_loads_from_a_folder_and_a_missing_one_is_named(bundle_folder: Path, tmp_path: Path) -> None:
@@ -35,36 +34,36 @@ def test_a_model_loads_from_object_storage(bundle_folder: Path, object_store: ob
         Enhancer.load(f"{object_store.uri}/models/none")  # type: ignore[attr-defined]
 
 
-def test_nothing_in_the_registered_model_is_pickled(champion: str, tmp_path: Path) -> None:
-    tracking.download_model(registry.resolve(champion), tmp_path)
+def test_nothing_in_the_registered_model_is_pickled(registered: str, tmp_path: Path) -> None:
+    tracking.download_model(registry.resolve(tracking.CHAMPION_URI), tmp_path)
     files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert {checkpoint.BUNDLE_JSON, checkpoint.BUNDLE_TENSORS} <= files
     assert not any(name.endswith((".pkl", ".pickle", ".pt", ".pth")) for name in files)
 
 
 def test_loading_a_registered_model_leaves_no_temporary_folder(
-    champion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    Enhancer.load(champion)
+    Enhancer.load(tracking.CHAMPION_URI)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_finished_command_given_again_registers_nothing(champion: str, trained: TrainResult) -> None:
-    again = registry.register(trained.bundle, run_id=trained.run_id)
-    assert again.uri == registry.resolve(champion)
+def test_a_finished_command_given_again_registers_nothing(registered: str, bundle_folder: Path) -> None:
+    again = registry.register(bundle_folder, run_id=registered)
+    assert again.uri == "models:/naturaltone/1" == registry.resolve(tracking.CHAMPION_URI)
     assert tracking.aliases() == {"champion": "1", "challenger": "1"}
 
 
-def test_an_alias_moved_elsewhere_stays_when_the_command_is_given_again(champion: str, trained: TrainResult) -> None:
+def test_an_alias_moved_elsewhere_stays_when_the_command_is_given_again(registered: str, bundle_folder: Path) -> None:
     MlflowClient().delete_registered_model_alias(tracking.MODEL_NAME, tracking.CHALLENGER)  # by somebody who judged it
-    registry.register(trained.bundle, run_id=trained.run_id)
+    registry.register(bundle_folder, run_id=registered)
     assert tracking.aliases() == {"champion": "1"}
     tracking.set_alias(tracking.CHALLENGER, "1")
 
 
 def test_a_registration_killed_before_the_alias_moved_is_finished(
-    champion: str, trained: TrainResult, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registered: str, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -72,18 +71,18 @@ def test_a_registration_killed_before_the_alias_moved_is_finished(
     bundle = _other_weights(tmp_path, config)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(tracking, "set_alias", killed)
-        registry.register(bundle, run_id=trained.run_id)
+        registry.register(bundle, run_id=registered)
     assert tracking.aliases() == {"champion": "1", "challenger": "1"}
-    finished = registry.register(bundle, run_id=trained.run_id)
+    finished = registry.register(bundle, run_id=registered)
     assert tracking.aliases() == {"champion": "1", "challenger": finished.version}, "never the champion by itself"
-    assert registry.register(bundle, run_id=trained.run_id) == finished
-    assert registry.resolve(champion) == "models:/naturaltone/1"
+    assert registry.register(bundle, run_id=registered) == finished
+    assert registry.resolve(tracking.CHAMPION_URI) == "models:/naturaltone/1"
 
 
-def test_an_alias_is_resolved_to_a_number_that_a_promotion_does_not_change(champion: str) -> None:
-    pinned = registry.resolve(champion)
+def test_an_alias_is_resolved_to_a_number_that_a_promotion_does_not_change(registered: str) -> None:
+    pinned = registry.resolve(tracking.CHAMPION_URI)
     assert pinned == "models:/naturaltone/1" == registry.resolve(pinned)
-    assert Enhancer.load(pinned).version == Enhancer.load(champion).version
+    assert Enhancer.load(pinned).version == Enhancer.load(tracking.CHAMPION_URI).version
     assert registry.resolve("pretrained") == "pretrained"
     with pytest.raises(tracking.TrackingError, match="'models:/naturaltone@nobody' cannot be loaded"):
         registry.resolve("models:/naturaltone@nobody")
