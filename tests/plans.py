@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from naturaltone.pipeline.stream.plan import Plan, RowGroups
+from naturaltone.pipeline.stream.plan import RowGroups, StreamPlan
 
 
 def make_row_groups(sizes: list[int], run: int) -> RowGroups:
@@ -17,8 +17,8 @@ def make_row_groups(sizes: list[int], run: int) -> RowGroups:
     )
 
 
-def plan_of(inputs: int, natural: int, *, run: int = 16, block: int = 16, batch: int = 8, seed: int = 1) -> Plan:
-    return Plan(
+def plan_of(inputs: int, natural: int, *, run: int = 16, block: int = 16, batch: int = 8, seed: int = 1) -> StreamPlan:
+    return StreamPlan(
         store="unused",
         input=make_row_groups([inputs], run),
         natural=make_row_groups([natural], run),

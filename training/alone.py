@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from naturaltone.pipeline.progress import Progress
-from naturaltone.pipeline.stream.plan import Plan, make_plan
+from naturaltone.pipeline.stream.plan import StreamPlan, make_plan
 from naturaltone.pipeline.stream.samples import Batch, read_samples
 from naturaltone.training import allocator, checkpoint, runs
 from naturaltone.training.checkpoint import Snapshot
@@ -62,7 +62,7 @@ def train_alone(store_uri: str, config: TrainConfig, *, run_name: str, device: t
         return runs.read_checkpoint(run.uri, config.steps)
 
 
-def _batches(plan: Plan, first_step: int, last_step: int) -> Iterator[Batch]:
+def _batches(plan: StreamPlan, first_step: int, last_step: int) -> Iterator[Batch]:
     """The global batches in order, read by a few threads some batches ahead."""
     steps = iter(range(first_step, last_step))
 

@@ -108,9 +108,9 @@ def pack(snapshot: Snapshot) -> dict[str, bytes]:
     return {CHECKPOINT_TENSORS: tensors, CHECKPOINT_JSON: _seal(document, tensors)}
 
 
-def unpack(files: dict[str, bytes], *, place: str) -> Snapshot:
-    """The snapshot in a checkpoint's files; `BundleError` names `place` if a byte has changed."""
-    document = _open_seal(files[CHECKPOINT_JSON], files[CHECKPOINT_TENSORS], place)
+def unpack(files: dict[str, bytes], *, uri: str) -> Snapshot:
+    """The snapshot in a checkpoint's files; `BundleError` names `uri` if a byte has changed."""
+    document = _open_seal(files[CHECKPOINT_JSON], files[CHECKPOINT_TENSORS], uri)
     return Snapshot(
         step=document["step"],
         config=TrainConfig(**document["config"]),
@@ -198,20 +198,20 @@ def _seal(document: dict[str, Any], tensors: bytes) -> bytes:
     return json.dumps({**document, "sha256": _checksum(text, tensors)}, indent=1).encode()
 
 
-def _open_seal(data: bytes, tensors: bytes, place: str) -> dict[str, Any]:
+def _open_seal(data: bytes, tensors: bytes, uri: str) -> dict[str, Any]:
     try:
         document = json.loads(data)
         version, checksum = document["format_version"], document.pop("sha256")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"'{place}': cannot be read ({error}); export or download it again") from None
+        raise BundleError(f"'{uri}': cannot be read ({error}); export or download it again") from None
     if version != FORMAT_VERSION:
         raise BundleError(
-            f"'{place}': format version {version}, this version reads {FORMAT_VERSION}; "
+            f"'{uri}': format version {version}, this version reads {FORMAT_VERSION}; "
             "use the naturaltone that wrote it, or export the model again"
         )
     if checksum != _checksum(json.dumps(document, sort_keys=True), tensors):
         raise BundleError(
-            f"'{place}': damaged, its checksum is not that of its content; download it again, or delete it to go on from "
+            f"'{uri}': damaged, its checksum is not that of its content; download it again, or delete it to go on from "
             "the one before"
         )
     return dict(document)

@@ -118,7 +118,7 @@ def read_checkpoint(uri: str, step: int) -> Snapshot:
     """The checkpoint of a run after `step` steps; `BundleError` if a byte of it has changed."""
     folder = _folder(uri, step)
     files = {name: storage.read_bytes(storage.join(folder, name)) for name in (CHECKPOINT_JSON, CHECKPOINT_TENSORS)}
-    return checkpoint.unpack(files, place=folder)
+    return checkpoint.unpack(files, uri=folder)
 
 
 class CheckpointWriter:

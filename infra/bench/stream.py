@@ -24,7 +24,7 @@ from naturaltone.pipeline.listing import list_files
 from naturaltone.pipeline.photo.stored import decode_rgb
 from naturaltone.pipeline.stream.batches import read_batches
 from naturaltone.pipeline.stream.crop import cut_pixels, random_crop
-from naturaltone.pipeline.stream.plan import Plan, make_plan
+from naturaltone.pipeline.stream.plan import StreamPlan, make_plan
 from naturaltone.pipeline.stream.samples import COLUMNS, Batch
 
 _PLACES = ("local", "s3")
@@ -91,7 +91,7 @@ def format_figures(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _stream(plan: Plan, processes: int) -> Iterator[Batch]:
+def _stream(plan: StreamPlan, processes: int) -> Iterator[Batch]:
     return read_batches(plan, rank=0, world_size=1, first_step=0, last_step=10**9, cpus=processes)
 
 

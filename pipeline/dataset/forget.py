@@ -11,7 +11,7 @@ import ray
 
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.dataset import ledger, shards
-from naturaltone.pipeline.dataset.tables import blocks, from_ipc, to_ipc
+from naturaltone.pipeline.dataset.tables import from_ipc, to_ipc, to_tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def _rewrite_shards(store: shards.Store, role: str, prefix: str, elsewhere: dict
     """Write anew the shards that hold photos from below `prefix`: by old file, the rows of the manifest that replace its."""
     files = shards.names_in(store.select(role)["file"]).to_pylist()
     rewritten = (
-        ray.data.from_arrow(blocks([{"file": file} for file in files], 1))
+        ray.data.from_arrow(to_tables([{"file": file} for file in files], 1))
         .map_batches(
             _rewrite_batch,
             fn_kwargs={

@@ -23,7 +23,7 @@ import ray
 
 from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import ledger, shards
-from naturaltone.pipeline.dataset.tables import blocks, from_ipc, to_ipc
+from naturaltone.pipeline.dataset.tables import from_ipc, to_ipc, to_tables
 from naturaltone.pipeline.errors import UserError
 from naturaltone.pipeline.listing import File, list_files
 from naturaltone.pipeline.photo.decode import decode
@@ -212,7 +212,7 @@ def _ingest_wave(
     ordered = sorted(first, key=lambda file: file["key"])
     row_groups, outcomes = [shards.ROW_GROUPS.empty_table()], [shards.SOURCES.empty_table()]
     written = (
-        ray.data.from_arrow(blocks(ordered, shards.ROW_GROUP_PHOTOS))
+        ray.data.from_arrow(to_tables(ordered, shards.ROW_GROUP_PHOTOS))
         .map_batches(
             _prepare_batch,
             fn_kwargs={
@@ -254,7 +254,9 @@ def _set_duplicates_aside(wave: list[dict[str, Any]]) -> tuple[list[dict[str, An
     suspects = [file for file, shared in zip(wave, count[place] > 1, strict=True) if shared and _is_read(file)]
     if not suspects:
         return wave, []
-    hashed = ray.data.from_arrow(blocks(suspects, 64)).map_batches(_hash_batch, batch_size=None, batch_format="pyarrow")
+    hashed = ray.data.from_arrow(to_tables(suspects, 64)).map_batches(
+        _hash_batch, batch_size=None, batch_format="pyarrow"
+    )
     ids = {row["key"]: row["photo_id"] for row in hashed.iter_rows()}
     seen: set[str] = set()
     first: list[dict[str, Any]] = []

@@ -13,7 +13,7 @@ _ROW_GROUP = 2**18
 _ARROW_TYPES = {"str": pa.string(), "bytes": pa.binary(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 
 
-def blocks(rows: list[dict[str, Any]], size: int) -> list[pa.Table]:
+def to_tables(rows: list[dict[str, Any]], size: int) -> list[pa.Table]:
     """The rows as tables of `size`: what `ray.data.from_arrow` makes a task of each."""
     table = pa.Table.from_pylist(rows)
     return [table.slice(start, size) for start in range(0, table.num_rows, size)]

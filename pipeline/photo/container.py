@@ -17,7 +17,7 @@ class Metadata:
     xmp: bytes | None
 
 
-def rebuild(
+def replace_pixels(
     original: bytes,
     encoded: bytes,
     *,
@@ -42,12 +42,14 @@ def rebuild(
         return stamped(packet, stamp) if stamp else packet
 
     if format == "JPEG":
-        return jpeg.rebuild(original, encoded, edit_xmp=edit_xmp, thumbnail=thumbnail, icc=icc, drop_extras=drop_extras)
+        return jpeg.replace_pixels(
+            original, encoded, edit_xmp=edit_xmp, thumbnail=thumbnail, icc=icc, drop_extras=drop_extras
+        )
     if format == "PNG":
-        return png.rebuild(original, encoded, edit_xmp=edit_xmp, thumbnail=thumbnail, icc=icc)
+        return png.replace_pixels(original, encoded, edit_xmp=edit_xmp, thumbnail=thumbnail, icc=icc)
     if format == "WebP":
-        return webp.rebuild(original, encoded, edit_xmp=edit_xmp, thumbnail=thumbnail, icc=icc)
-    return tiff.rebuild(original, encoded, edit_xmp=edit_xmp, icc=icc)
+        return webp.replace_pixels(original, encoded, edit_xmp=edit_xmp, thumbnail=thumbnail, icc=icc)
+    return tiff.replace_pixels(original, encoded, edit_xmp=edit_xmp, icc=icc)
 
 
 def extras(data: bytes) -> tuple[str, ...]:

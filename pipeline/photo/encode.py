@@ -65,7 +65,7 @@ def encode(
         if photo.format == "AVIF":
             return pillow_bytes(photo, stored, quality, **_stamped_info(photo, stamp))
         coded = code(photo, stored, quality)
-        return container.rebuild(
+        return container.replace_pixels(
             photo.original,
             coded,
             stamp=stamp,

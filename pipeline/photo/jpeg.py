@@ -47,7 +47,7 @@ class _Picture:
     end: int
 
 
-def rebuild(
+def replace_pixels(
     original: bytes,
     encoded: bytes,
     *,

@@ -27,7 +27,7 @@ class _Chunk:
     end: int
 
 
-def rebuild(
+def replace_pixels(
     original: bytes,
     encoded: bytes,
     *,

@@ -118,7 +118,9 @@ def with_thumbnail(exif: bytes, thumbnail: Callable[[int], bytes]) -> bytes:
     return bytes(changed)
 
 
-def rebuild(original: bytes, encoded: bytes, *, edit_xmp: Callable[[bytes | None], bytes | None], icc: bool) -> bytes:
+def replace_pixels(
+    original: bytes, encoded: bytes, *, edit_xmp: Callable[[bytes | None], bytes | None], icc: bool
+) -> bytes:
     """`original` with the pixels of `encoded`, in a new first directory; all that is kept stays at its offset."""
     order = byte_order(original)
     if byte_order(encoded) != order:

@@ -21,7 +21,7 @@ class _Chunk:
     end: int
 
 
-def rebuild(
+def replace_pixels(
     original: bytes,
     encoded: bytes,
     *,

@@ -14,7 +14,7 @@ import numpy as np
 
 from naturaltone.pipeline import handover
 from naturaltone.pipeline.errors import UserError
-from naturaltone.pipeline.stream.plan import Plan, lanes
+from naturaltone.pipeline.stream.plan import StreamPlan, lanes
 from naturaltone.pipeline.stream.samples import COLUMNS, Batch, read_samples
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class _Task:
 
 
 def read_batches(
-    plan: Plan,
+    plan: StreamPlan,
     *,
     rank: int,
     world_size: int,
@@ -77,7 +77,7 @@ def read_batches(
         yield {name: np.stack([samples[name][row] for samples, row in now]) for name in now[0][0]}
 
 
-def _tasks(plan: Plan, lanes: np.ndarray, first_step: int, last_step: int, photos: int) -> Iterator[_Task]:
+def _tasks(plan: StreamPlan, lanes: np.ndarray, first_step: int, last_step: int, photos: int) -> Iterator[_Task]:
     """What a rank reads, about `photos` at a time, in the order in which its batches need it."""
     shifts = plan.shift(lanes)
     groups = [(int(shift), lanes[shifts == shift]) for shift in np.unique(shifts)]

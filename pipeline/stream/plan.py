@@ -39,7 +39,7 @@ class RowGroups:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class StreamPlan:
     """Which photos, crop and flip every position of a run has.
 
     batch: global batch B. crop: side of the square crops in pixels. block: steps that a lane goes straight on.
@@ -117,7 +117,7 @@ class Plan:
         return self.input if role == "input" else self.natural
 
 
-def make_plan(store: shards.Store, *, batch: int, crop: int, seed: int, intermediates: str | None = None) -> Plan:
+def make_plan(store: shards.Store, *, batch: int, crop: int, seed: int, intermediates: str | None = None) -> StreamPlan:
     """The plan over the training split of `store`; `ValueError` if a role has no photos to train on.
 
     intermediates: `cached` reads those in the shards, `stream` computes the same pixels; None does what the store is for.
@@ -148,7 +148,7 @@ def make_plan(store: shards.Store, *, batch: int, crop: int, seed: int, intermed
     # A block no longer than an epoch: else a batch would hold a photo twice.
     block = _at_most_a_row_group(min(group.num_photos for group in groups.values()) // batch)
     algorithm = tone.algorithm_of(store.algorithm) if intermediates == "stream" else None
-    return Plan(store=store.uri, **groups, batch=batch, crop=crop, seed=seed, block=block, algorithm=algorithm)
+    return StreamPlan(store=store.uri, **groups, batch=batch, crop=crop, seed=seed, block=block, algorithm=algorithm)
 
 
 def lanes(batch: int, rank: int, world_size: int) -> np.ndarray:

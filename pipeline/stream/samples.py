@@ -10,7 +10,7 @@ from cachetools import LRUCache, cached
 
 from naturaltone.pipeline.dataset import shards
 from naturaltone.pipeline.stream.crop import cut, random_crop
-from naturaltone.pipeline.stream.plan import Plan
+from naturaltone.pipeline.stream.plan import StreamPlan
 
 Batch = dict[str, np.ndarray]
 COLUMNS = ("input", "intermediate", "natural")
@@ -18,7 +18,7 @@ _CACHE_BYTES = 2**28  # of row groups, for each process
 _CROP_KEY = 3
 
 
-def read_samples(plan: Plan, positions: np.ndarray) -> Batch:
+def read_samples(plan: StreamPlan, positions: np.ndarray) -> Batch:
     """The samples at `positions`, in their order; needs no Ray. Also returns the positions as column `position`."""
     rows = {role: _rows(plan, role, plan.photo_index(role, positions)) for role in shards.ROLES}
     samples = {name: np.empty((len(positions), plan.crop, plan.crop, 3), np.uint8) for name in COLUMNS}
@@ -39,7 +39,7 @@ class _Row:
     pictures: list[bytes]
 
 
-def _rows(plan: Plan, role: str, indices: np.ndarray) -> list[_Row]:
+def _rows(plan: StreamPlan, role: str, indices: np.ndarray) -> list[_Row]:
     """The stored photo of each index; each row group is read once."""
     groups = plan.row_groups(role)
     pictures = ("image", "intermediate") if role == "input" and plan.algorithm is None else ("image",)

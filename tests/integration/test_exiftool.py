@@ -92,7 +92,9 @@ def tags(file: Path) -> dict[str, Any]:
 
 def compare(tmp_path: Path, old: bytes, new: bytes, format: str, *, also_allowed: frozenset[str] = frozenset()) -> None:
     """Rebuild, and have ExifTool read both files."""
-    compare_files(tmp_path, old, container.rebuild(old, new, stamp=STAMP), format, STAMP, also_allowed=also_allowed)
+    compare_files(
+        tmp_path, old, container.replace_pixels(old, new, stamp=STAMP), format, STAMP, also_allowed=also_allowed
+    )
 
 
 def compare_files(
@@ -188,7 +190,7 @@ def test_the_thumbnail_that_exiftool_takes_out_is_the_new_one(tmp_path: Path) ->
     (tmp_path / "thumbnail.jpg").write_bytes(coded("JPEG", 3, quality=95))
     write(file, WRITTEN, f"-ThumbnailImage<={tmp_path / 'thumbnail.jpg'}")
     thumbnail = coded("JPEG", 2, quality=50)
-    data = container.rebuild(file.read_bytes(), coded("JPEG", 2), stamp=STAMP, thumbnail=lambda limit: thumbnail)
+    data = container.replace_pixels(file.read_bytes(), coded("JPEG", 2), stamp=STAMP, thumbnail=lambda limit: thumbnail)
     file.write_bytes(data)
     command = ["exiftool", "-b", "-ThumbnailImage", str(file)]
     assert subprocess.run(command, check=True, capture_output=True).stdout == thumbnail
@@ -197,11 +199,11 @@ def test_the_thumbnail_that_exiftool_takes_out_is_the_new_one(tmp_path: Path) ->
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_the_stamp_outlives_an_edit_with_exiftool(format: str, tmp_path: Path) -> None:
     file = tmp_path / f"photo.{format.lower()}"
-    file.write_bytes(container.rebuild(coded(format, 1), coded(format, 2), stamp=STAMP))
+    file.write_bytes(container.replace_pixels(coded(format, 1), coded(format, 2), stamp=STAMP))
     write(file, {"XMP-xmp:Rating": "3"})
     assert tags(file)["XMP-xmp:Rating"]["val"] == 3
     assert read_stamp(container.read(file.read_bytes()).xmp) == STAMP
-    again = container.rebuild(file.read_bytes(), coded(format, 3), stamp=Stamp(model="other", strength=1.0))
+    again = container.replace_pixels(file.read_bytes(), coded(format, 3), stamp=Stamp(model="other", strength=1.0))
     file.write_bytes(again)
     found = tags(file)
     assert (found["XMP-naturaltone:Model"]["val"], found["XMP-xmp:Rating"]["val"]) == ("other", 3)

@@ -46,7 +46,7 @@ def gan(config: TrainConfig) -> GanStep:
 
 def test_a_checkpoint_holds_all_networks_their_optimisers_and_the_average(gan: GanStep, config: TrainConfig) -> None:
     files = checkpoint.pack(checkpoint.take_snapshot(gan, step=1))
-    snapshot = checkpoint.unpack(files, place="here")
+    snapshot = checkpoint.unpack(files, uri="here")
     assert snapshot.step == 1 and snapshot.config == config
     restored = GanStep(dataclasses.replace(config, seed=5), device=CPU)
     checkpoint.restore(snapshot, restored)
@@ -79,7 +79,7 @@ def test_any_flipped_byte_of_a_checkpoint_is_refused(gan: GanStep, data: st.Data
     if same:  # a space for a line break, say
         return
     with pytest.raises(BundleError, match="here"):
-        checkpoint.unpack({**files, name: bytes(changed)}, place="here")
+        checkpoint.unpack({**files, name: bytes(changed)}, uri="here")
 
 
 def test_a_bundle_gives_the_same_pictures_after_loading(tmp_path: Path, config: TrainConfig) -> None:

@@ -169,7 +169,7 @@ def test_the_average_goes_on_from_a_checkpoint_and_is_what_the_bundle_holds(
         whole.step(batch, number=number)
         if number == 2:
             files = checkpoint.pack(checkpoint.take_snapshot(whole, step=3))
-            checkpoint.restore(checkpoint.unpack(files, place="here"), resumed)
+            checkpoint.restore(checkpoint.unpack(files, uri="here"), resumed)
         elif number > 2:
             resumed.step(batch, number=number)
     own = whole.networks["generator"].state_dict()

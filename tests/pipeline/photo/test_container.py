@@ -28,21 +28,21 @@ from tests.pipeline.photo.files import (
 
 def test_what_stands_behind_a_png_or_webp_stays() -> None:
     for old, new in ((png("RGB"), file(picture(seed=1), "PNG")), (riff(*RIFF), file(picture(seed=1), "WEBP"))):
-        assert container.rebuild(old + b"trailer", new, stamp=STAMP).endswith(b"trailer")
+        assert container.replace_pixels(old + b"trailer", new, stamp=STAMP).endswith(b"trailer")
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_a_profile_that_no_longer_fits_can_be_left_out(format: str) -> None:
     old = file(picture(), format, icc_profile=PROFILE, compression="raw" if format == "TIFF" else None)
     for kept in (True, False):
-        data = container.rebuild(old, file(picture(seed=1), format), stamp=STAMP, icc=kept)
+        data = container.replace_pixels(old, file(picture(seed=1), format), stamp=STAMP, icc=kept)
         assert Image.open(io.BytesIO(data)).info.get("icc_profile") == (PROFILE if kept else None)
 
 
 @pytest.mark.parametrize("format", ["GIF", "BMP", "PNG"])
 def test_other_formats_are_refused_by_name(format: str) -> None:
     with pytest.raises(ValueError, match="JPEG, PNG, WebP or TIFF"):
-        container.rebuild(file(picture("RGB"), format), NEW, stamp=STAMP)
+        container.replace_pixels(file(picture("RGB"), format), NEW, stamp=STAMP)
     assert container.extras(file(picture("RGB"), format)) == ()
 
 
@@ -60,7 +60,7 @@ def test_a_damaged_file_raises_value_error_or_gets_its_pixels(format: str, data:
     container.extras(bytes(old))
     container.read(bytes(old))
     try:
-        rebuilt = container.rebuild(
+        rebuilt = container.replace_pixels(
             bytes(old), new, stamp=STAMP, thumbnail=lambda limit: PREVIEW[:limit], drop_extras=data.draw(st.booleans())
         )
     except ValueError:

@@ -37,10 +37,10 @@ from tests.pipeline.photo.files import (
 @pytest.mark.parametrize("jfif", [True, False])
 def test_a_jpegs_segments_stay_byte_for_byte_and_in_order(kind: str, jfif: bool) -> None:
     old = jpeg(*RICH[kind](), jfif=jfif, dpi=(240, 240))
-    data = container.rebuild(old, NEW, stamp=None)
+    data = container.replace_pixels(old, NEW, stamp=None)
     assert metadata_segments(data) == metadata_segments(old)
     assert np.array_equal(pixels(data), pixels(NEW))
-    marked = metadata_segments(container.rebuild(old, NEW, stamp=STAMP))
+    marked = metadata_segments(container.replace_pixels(old, NEW, stamp=STAMP))
     packets = [content for _, content in marked if content.startswith(XMP)]
     assert len(packets) == 1 and read_stamp(packets[0][len(XMP) :]) == STAMP
     expected = [each for each in metadata_segments(old) if not each[1].startswith(XMP)]
@@ -49,10 +49,10 @@ def test_a_jpegs_segments_stay_byte_for_byte_and_in_order(kind: str, jfif: bool)
 
 def test_a_new_packet_stands_behind_what_readers_look_for_first() -> None:
     old = jpeg((0xE0, b"JFIF\0\1\1\1\0\xf0\0\xf0\0\0"), (0xE1, exif()), (0xED, b"Photoshop 3.0\0"))
-    assert [marker for marker, _ in metadata_segments(container.rebuild(old, NEW, stamp=STAMP))] == [
+    assert [marker for marker, _ in metadata_segments(container.replace_pixels(old, NEW, stamp=STAMP))] == [
         0xE0, 0xE1, 0xE1, 0xED,
     ]  # fmt: skip
-    assert metadata_segments(container.rebuild(old, NEW, stamp=STAMP))[2][1].startswith(XMP)
+    assert metadata_segments(container.replace_pixels(old, NEW, stamp=STAMP))[2][1].startswith(XMP)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -61,21 +61,21 @@ def test_any_kind_of_jpeg_can_be_put_into_any_other(mode: str, options: dict[str
     for old_mode in ("RGB", "L"):
         old = jpeg((0xFE, b"comment"), mode=old_mode, progressive=not options.get("progressive"))
         new = file(picture(mode, seed=3), "JPEG", **options)
-        data = container.rebuild(old, new, stamp=STAMP)
+        data = container.replace_pixels(old, new, stamp=STAMP)
         assert np.array_equal(pixels(data), pixels(new)) and metadata_segments(data)[1] == (0xFE, b"comment")
 
 
 def test_an_rgb_jpeg_is_not_read_with_wrong_colours() -> None:
     adobe = b"Adobe\0\x64\0\0\0\0"
     old = jpeg((0xEE, adobe + b"\0"), (0xFE, b"comment"))
-    data = container.rebuild(old, NEW, stamp=None)
+    data = container.replace_pixels(old, NEW, stamp=None)
     assert metadata_segments(data) == [(0xEE, adobe + b"\1"), (0xFE, b"comment")]
     assert np.array_equal(pixels(data), pixels(NEW))
 
 
 def test_fill_bytes_between_segments_are_passed_over() -> None:
     old = jpeg((0xFE, b"comment"))
-    assert metadata_segments(container.rebuild(old[:2] + b"\xff\xff\xff" + old[2:], NEW, stamp=None)) == [
+    assert metadata_segments(container.replace_pixels(old[:2] + b"\xff\xff\xff" + old[2:], NEW, stamp=None)) == [
         (0xFE, b"comment")
     ]
 
@@ -89,28 +89,28 @@ def test_the_thumbnail_shows_the_new_picture_and_no_offset_moves(order: str) -> 
         limits.append(limit)
         return b"\xff\xd8\xffnew"
 
-    data = container.rebuild(old, NEW, stamp=None, thumbnail=thumbnail)
+    data = container.replace_pixels(old, NEW, stamp=None, thumbnail=thumbnail)
     before, after = container.read(old).exif, container.read(data).exif
     assert before and after and limits == [903]
     length = 122 + 2 + 12 + 8
     assert after[:length] == before[:length] and after[length + 4 : 300] == before[length + 4 : 300]
     assert after[length : length + 4] == struct.pack(f"{order}I", 6)
     assert after[300:] == b"\xff\xd8\xffnew".ljust(903, b"\0")
-    assert container.read(container.rebuild(old, NEW, stamp=None, thumbnail=lambda limit: b"")).exif == before
+    assert container.read(container.replace_pixels(old, NEW, stamp=None, thumbnail=lambda limit: b"")).exif == before
 
 
 def test_a_note_that_does_not_fit_is_refused_rather_than_cut() -> None:
     packet = PLAIN_XMP + b" " * (65_502 - len(PLAIN_XMP))
-    assert container.rebuild(jpeg((0xE1, XMP + packet)), NEW, stamp=None)
+    assert container.replace_pixels(jpeg((0xE1, XMP + packet)), NEW, stamp=None)
     with pytest.raises(ValueError, match="no room"):
-        container.rebuild(jpeg((0xE1, XMP + packet)), NEW, stamp=STAMP)
+        container.replace_pixels(jpeg((0xE1, XMP + packet)), NEW, stamp=STAMP)
 
 
 def test_a_trailer_stays() -> None:
     trailer = b"SEFH and what a phone writes there\0\0SEFT"
-    data = container.rebuild(jpeg(trailer=trailer), NEW, stamp=STAMP)
+    data = container.replace_pixels(jpeg(trailer=trailer), NEW, stamp=STAMP)
     assert data.endswith(b"\xff\xd9" + trailer) and container.extras(data) == ()
-    assert container.rebuild(jpeg(trailer=trailer), NEW, stamp=STAMP, drop_extras=True).endswith(NEW[-10:])
+    assert container.replace_pixels(jpeg(trailer=trailer), NEW, stamp=STAMP, drop_extras=True).endswith(NEW[-10:])
 
 
 @pytest.mark.parametrize("name", HOLDING)
@@ -118,7 +118,7 @@ def test_what_else_a_jpeg_holds_is_known_and_can_be_left_out(name: str) -> None:
     data, expected = HOLDING[name]
     assert Image.open(io.BytesIO(data)).size == (40, 24)
     assert container.extras(data) == expected
-    plain = container.rebuild(data, NEW, stamp=STAMP, drop_extras=True)
+    plain = container.replace_pixels(data, NEW, stamp=STAMP, drop_extras=True)
     assert container.extras(plain) == () and plain.endswith(NEW[-100:])
     assert Image.open(io.BytesIO(plain)).format == "JPEG" and np.array_equal(pixels(plain), pixels(NEW))
     assert not any(content.startswith((b"MPF\0", b"urn:iso")) for _, content in metadata_segments(plain))
@@ -126,19 +126,19 @@ def test_what_else_a_jpeg_holds_is_known_and_can_be_left_out(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, (_, found) in HOLDING.items() if found == ("preview",)])
 def test_stale_previews_go_and_what_stands_behind_them_stays(name: str) -> None:
-    data = container.rebuild(HOLDING[name][0] + b"vendor's trailer", NEW, stamp=None)
+    data = container.replace_pixels(HOLDING[name][0] + b"vendor's trailer", NEW, stamp=None)
     assert b"MPF\0" not in data and PREVIEW[-50:] not in data
     assert data.endswith(b"vendor's trailer") and container.extras(data) == ()
 
 
 def test_padding_behind_stale_previews_goes_with_them() -> None:
-    data = container.rebuild(HOLDING["previews of Motorola order"][0], NEW, stamp=None)
+    data = container.replace_pixels(HOLDING["previews of Motorola order"][0], NEW, stamp=None)
     assert data.endswith(NEW[-100:])
 
 
 def test_only_the_first_of_two_packets_is_marked() -> None:
     old = jpeg((0xE1, XMP + PLAIN_XMP), (0xE1, XMP + MOTION_XMP))
-    found = metadata_segments(container.rebuild(old, NEW, stamp=STAMP))
+    found = metadata_segments(container.replace_pixels(old, NEW, stamp=STAMP))
     assert read_stamp(found[0][1][len(XMP) :]) == STAMP and found[1] == (0xE1, XMP + MOTION_XMP)
 
 
@@ -156,7 +156,7 @@ def test_only_the_first_of_two_packets_is_marked() -> None:
 def test_a_broken_jpeg_is_refused_by_name(damage: bytes, message: str) -> None:
     start = b"\xff\xd8" + segment(0xFE, b"comment")
     with pytest.raises(ValueError, match=message):
-        container.rebuild(start + damage + (b"" if message == "ends before" else bytes(99)), NEW, stamp=STAMP)
+        container.replace_pixels(start + damage + (b"" if message == "ends before" else bytes(99)), NEW, stamp=STAMP)
 
 
 @given(
@@ -170,10 +170,10 @@ def test_a_jpeg_with_its_own_pixels_is_itself(segments: list[Segment]) -> None:
     old = jpeg(*segments)
     own = jpeg()
     if not any(content.startswith((b"MPF\0", b"Adobe")) for _, content in segments):
-        assert container.rebuild(old, own, stamp=None) == old
+        assert container.replace_pixels(old, own, stamp=None) == old
 
 
 def test_a_marked_jpeg_marked_again_has_one_mark() -> None:
-    once = container.rebuild(jpeg((0xE1, XMP + PLAIN_XMP)), NEW, stamp=STAMP)
+    once = container.replace_pixels(jpeg((0xE1, XMP + PLAIN_XMP)), NEW, stamp=STAMP)
     second = Stamp(model="other", strength=1.0)
-    assert container.read(container.rebuild(once, NEW, stamp=second)).xmp == stamped(PLAIN_XMP, second)
+    assert container.read(container.replace_pixels(once, NEW, stamp=second)).xmp == stamped(PLAIN_XMP, second)

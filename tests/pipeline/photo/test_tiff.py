@@ -122,7 +122,7 @@ def test_all_but_the_pixels_keeps_its_bytes_and_its_place(order: str, layout: st
     stored = pixels.transpose(2, 0, 1) if layout == "planes" else pixels
     old = original(order, pixels=stored, **LAYOUTS[layout])
     new = rng.integers(0, 256, pixels.shape).astype(depth)
-    data = container.rebuild(old, coded(new, order), stamp=STAMP)
+    data = container.replace_pixels(old, coded(new, order), stamp=STAMP)
     assert np.array_equal(tifffile.imread(io.BytesIO(data)), new)
     before, after = tags(old), tags(data)
     for tag in (270, 274, 282, 283, 296, 305, 306, 33723, 34377, 34675, 34665, 34853, PRIVATE):
@@ -142,14 +142,14 @@ def test_a_file_that_is_rebuilt_again_and_again_does_not_grow() -> None:
     new = coded(np.random.default_rng(1).integers(0, 256, (48, 64, 3)).astype(np.uint8))
     sizes = []
     for _ in range(4):
-        data = container.rebuild(data, new, stamp=STAMP)
+        data = container.replace_pixels(data, new, stamp=STAMP)
         sizes.append(len(data))
     assert sizes[0] <= len(original(compression="zlib")) + len(new) and len(set(sizes[1:])) == 1
 
 
 def test_pixels_that_fit_take_the_place_of_the_old_ones() -> None:
     old = original()
-    data = container.rebuild(old, coded(np.zeros((48, 64, 3), np.uint8)), stamp=None)
+    data = container.replace_pixels(old, coded(np.zeros((48, 64, 3), np.uint8)), stamp=None)
     assert len(data) <= len(old) + 400
 
 
@@ -157,7 +157,7 @@ def test_old_pixels_at_the_end_are_cut_off() -> None:
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, np.full((64, 64, 3), 7, np.uint8), photometric="rgb", metadata=None)
     new = coded(np.zeros((64, 64, 3), np.uint8), compression="zlib")
-    assert len(container.rebuild(buffer.getvalue(), new, stamp=None)) < 2000
+    assert len(container.replace_pixels(buffer.getvalue(), new, stamp=None)) < 2000
 
 
 def test_strips_that_lie_over_metadata_do_not_get_it_overwritten() -> None:
@@ -169,7 +169,7 @@ def test_strips_that_lie_over_metadata_do_not_get_it_overwritten() -> None:
         if entry.tag == 273:  # the strip's place: over everything from the header on
             changed[entry.place : entry.place + 4] = struct.pack("<I", 0)
     before = tags(bytes(changed))
-    data = container.rebuild(bytes(changed), coded(np.full((48, 64, 3), 9, np.uint8)), stamp=STAMP)
+    data = container.replace_pixels(bytes(changed), coded(np.full((48, 64, 3), 9, np.uint8)), stamp=STAMP)
     after = tags(data)
     assert all(after[tag] == before[tag] for tag in (270, 305, 33723, 34377, 34675, PRIVATE))
     assert (tifffile.imread(io.BytesIO(data)) == 9).all()
@@ -180,7 +180,7 @@ def test_a_second_page_keeps_its_pixels_and_its_link() -> None:
     pages = np.stack([np.full((32, 32, 3), 7, np.uint8), np.full((32, 32, 3), 99, np.uint8)])
     tifffile.imwrite(buffer, pages, photometric="rgb", metadata=None)
     new = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
-    data = container.rebuild(buffer.getvalue(), coded(new, compression="zlib"), stamp=STAMP)
+    data = container.replace_pixels(buffer.getvalue(), coded(new, compression="zlib"), stamp=STAMP)
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         assert len(file.pages) == 2
         assert np.array_equal(file.pages[0].asarray(), new) and np.array_equal(file.pages[1].asarray(), pages[1])
@@ -190,7 +190,7 @@ def test_a_second_page_keeps_its_pixels_and_its_link() -> None:
 def test_the_fourth_channel_keeps_its_meaning(meaning: int) -> None:
     pixels = np.random.default_rng(2).integers(0, 256, (48, 64, 4)).astype(np.uint8)
     old = original(pixels=pixels, extrasamples=[meaning])
-    data = container.rebuild(old, coded(pixels, extrasamples=["unassalpha"]), stamp=None)
+    data = container.replace_pixels(old, coded(pixels, extrasamples=["unassalpha"]), stamp=None)
     assert tags(data)[338] == tags(old)[338]
 
 
@@ -204,14 +204,14 @@ def test_a_scan_of_other_depth_or_with_a_palette_can_get_plain_pixels(mode: str,
     image.save(buffer, "TIFF", compression=compression, dpi=(300, 300))
     grey = np.asarray(image.convert("L"))
     new = np.repeat(grey[..., None], 3, axis=2) if mode == "P" else grey
-    data = container.rebuild(buffer.getvalue(), coded(np.ascontiguousarray(new)), stamp=STAMP)
+    data = container.replace_pixels(buffer.getvalue(), coded(np.ascontiguousarray(new)), stamp=STAMP)
     reopened = Image.open(io.BytesIO(data))
     assert np.array_equal(np.asarray(reopened), new) and reopened.info["dpi"] == (300, 300)
 
 
 def test_a_profile_that_no_longer_fits_can_be_left_out() -> None:
     new = coded(np.zeros((48, 64, 3), np.uint8))
-    assert 34675 not in tags(container.rebuild(original(), new, stamp=None, icc=False))
+    assert 34675 not in tags(container.replace_pixels(original(), new, stamp=None, icc=False))
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_profile_that_no_longer_fits_can_be_left_out() -> None:
 )
 def test_a_broken_tiff_is_refused_by_name(damage: Callable[[bytes], bytes], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        container.rebuild(damage(original()), coded(np.zeros((48, 64, 3), np.uint8)), stamp=STAMP)
+        container.replace_pixels(damage(original()), coded(np.zeros((48, 64, 3), np.uint8)), stamp=STAMP)
 
 
 def test_directories_that_go_round_in_a_loop_are_refused() -> None:
@@ -234,13 +234,13 @@ def test_directories_that_go_round_in_a_loop_are_refused() -> None:
     count = struct.unpack_from("<H", data, first)[0]
     struct.pack_into("<I", data, first + 2 + 12 * count, first)
     with pytest.raises(ValueError, match="loop"):
-        container.rebuild(bytes(data), coded(np.zeros((48, 64, 3), np.uint8)), stamp=None)
+        container.replace_pixels(bytes(data), coded(np.zeros((48, 64, 3), np.uint8)), stamp=None)
 
 
 @pytest.mark.parametrize("new", [(np.zeros((64, 48, 3), np.uint8), "<"), (np.zeros((48, 64, 3), np.uint8), ">")])
 def test_pixels_of_another_size_or_byte_order_are_refused(new: tuple[np.ndarray, str]) -> None:
     with pytest.raises(ValueError, match="the new pixels are"):
-        container.rebuild(original(), coded(*new), stamp=None)
+        container.replace_pixels(original(), coded(*new), stamp=None)
 
 
 SMALL = {order: original(order, pixels=np.full((16, 16, 3), 7, np.uint8)) for order in "<>"}
@@ -259,7 +259,7 @@ def test_a_damaged_tiff_raises_value_error_or_gets_its_pixels(data: st.DataObjec
         place = data.draw(places)
         old[place : place + 1] = data.draw(st.binary(min_size=1, max_size=1)) if place < len(old) else b""
     try:
-        new = container.rebuild(bytes(old), SMALL_NEW[order], stamp=STAMP)
+        new = container.replace_pixels(bytes(old), SMALL_NEW[order], stamp=STAMP)
     except ValueError:
         return
     finally:
