@@ -11,7 +11,7 @@ from naturaltone.pipeline.stream.plan import RowGroups, StreamPlan
 def make_row_groups(sizes: list[int], run: int) -> RowGroups:
     return RowGroups(
         files=pa.array(["file"] * len(sizes)).dictionary_encode(),
-        numbers=np.arange(len(sizes)),
+        indices=np.arange(len(sizes)),
         starts=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
         run=run,
     )

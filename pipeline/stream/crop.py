@@ -1,4 +1,4 @@
-"""Random square windows of stored pictures, of which only the needed rows are decoded."""
+"""Cut random square windows out of stored pictures, and decode only the rows that a window needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from naturaltone.pipeline.photo.stored import decode_rgb, decode_rows
 
 @dataclass(frozen=True)
 class Crop:
-    """A square window of a picture that has been enlarged to `size` (height, width) if that is not its own, and mirrored."""
+    """A square window of a picture.
+
+    size: the picture is enlarged to this height and width first; None if it is large enough. side: in pixels. mirrored:
+    the window is flipped left to right.
+    """
 
     size: tuple[int, int] | None
     top: int
@@ -22,7 +26,7 @@ class Crop:
 
 
 def random_crop(size: tuple[int, int], side: int, random: np.random.Generator) -> Crop:
-    """A random window of a picture of `size` (height, width), which is enlarged to hold it if it is smaller."""
+    """A random window of a picture of `size` (height, width); a smaller picture is enlarged to hold the window."""
     scale = side / min(size)
     height, width = (max(side, round(length * scale)) for length in size) if scale > 1 else size
     return Crop(
@@ -46,4 +50,4 @@ def cut_pixels(pixels: np.ndarray, crop: Crop) -> np.ndarray:
     if crop.size:
         pixels = cv2.resize(pixels, crop.size[::-1], interpolation=cv2.INTER_LINEAR)
     window = pixels[crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
-    return cv2.flip(window, 1) if crop.mirrored else window  # NumPy takes thirty times as long to copy a mirrored view
+    return cv2.flip(window, 1) if crop.mirrored else window  # NumPy takes thirty times as long

@@ -1,4 +1,4 @@
-"""The plan of a run: the photo, crop and flip that each position has, computed for each position by itself."""
+"""The plan of a run names the photos, crop and flip of every position. It computes each position by itself."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _ROLE_KEYS = {"input": 1, "natural": 2}
 class RowGroups:
     """The row groups of one role's training photos.
 
-    files: each one's file, as a dictionary array. numbers: each one's place in its file. starts: the index of each one's
-    first photo, and behind them the number of photos. run: neighbours that stay together in every epoch's order, at most
-    a row group's.
+    files: the shard of each row group, as a dictionary array. indices: the index of each row group in its shard.
+    starts: the index of each row group's first photo; the last element is the number of photos. run: this many
+    neighbours stay together in every epoch's order, at most a row group.
     """
 
     files: pa.DictionaryArray
-    numbers: np.ndarray
+    indices: np.ndarray
     starts: np.ndarray
     run: int
 
@@ -33,17 +33,17 @@ class RowGroups:
     def num_photos(self) -> int:
         return int(self.starts[-1])
 
-    def find(self, indices: np.ndarray) -> np.ndarray:
+    def find(self, photos: np.ndarray) -> np.ndarray:
         """The row group of each photo index."""
-        return np.searchsorted(self.starts, indices, side="right") - 1
+        return np.searchsorted(self.starts, photos, side="right") - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamPlan:
-    """Which photos, crop and flip every position of a run has.
+    """The photos, crop and flip of every position of a run.
 
-    batch: global batch B. crop: side of the square crops in pixels. block: steps that a lane goes straight on.
-    algorithm: makes the intermediates from the stored inputs; None if they are stored too.
+    batch: global batch B. crop: side of the square crops, in pixels. block: steps for which a lane reads neighbours.
+    algorithm: makes the intermediates from the stored inputs; None if the store holds the intermediates.
     """
 
     store: str
@@ -56,26 +56,26 @@ class StreamPlan:
     algorithm: tone.Algorithm | None = None
 
     def photo_index(self, role: str, position: np.ndarray) -> np.ndarray:
-        """The index of the photo of `role` at each position; each input exactly once in every `num_photos` positions."""
+        """The index of the photo of `role` at each position. Every epoch (`num_photos` positions) has each input once."""
         return self.photo_at(role, self.walk(position))
 
     def walk(self, position: np.ndarray) -> np.ndarray:
-        """Place in the walk through all photos: a bijection of each epoch's positions in which lanes get whole blocks.
+        """The visit of each position. Visits count through all photos, epoch by epoch; a bijection within each epoch.
 
-        An epoch's places are first all whole blocks that every lane has, then what its lanes have before and behind them.
+        A lane's neighbouring positions get neighbouring visits, a whole block at a time. An epoch does not begin or end
+        with whole blocks in every lane: the steps before and after them get the epoch's last visits.
         """
         position = np.asarray(position, np.int64)
         epochs = position // self.input.num_photos
-        place = np.empty_like(position)
+        visit = np.empty_like(position)
         for epoch in np.unique(epochs):
-            place[epochs == epoch] = self._walk_epoch(int(epoch), position[epochs == epoch])
-        return place
+            visit[epochs == epoch] = self._walk_epoch(int(epoch), position[epochs == epoch])
+        return visit
 
     def _walk_epoch(self, epoch: int, position: np.ndarray) -> np.ndarray:
         size, lanes = self.input.num_photos, np.arange(self.batch)
-        begin = -(
-            -(epoch * size - lanes) // self.batch
-        )  # each lane's first step in the epoch, and the one behind its last
+        # Each lane's first step in this epoch, and its first in the next.
+        begin = -(-(epoch * size - lanes) // self.batch)
         end = -(-((epoch + 1) * size - lanes) // self.batch)
         head = np.minimum((-(begin + self.shift(lanes))) % self.block, end - begin)
         blocks = int(((end - begin - head) // self.block).min())
@@ -83,14 +83,17 @@ class StreamPlan:
         step, lane = np.divmod(position, self.batch)
         row = step - begin[lane] - head[lane]
         block, inside = np.divmod(row, self.block)
-        whole = (block * self.batch + lane) * self.block + inside
-        before = blocks * self.batch * self.block + (np.cumsum(rest) - rest)[lane]
-        behind = np.where(row < 0, row, row - blocks * self.block) + head[lane]
         in_block = (row >= 0) & (row < blocks * self.block)
-        return np.asarray(epoch * size + np.where(in_block, whole, before + behind))
+        block_visit = (block * self.batch + lane) * self.block + inside
+        rest_begin = blocks * self.batch * self.block + (np.cumsum(rest) - rest)[lane]
+        rest_visit = rest_begin + np.where(row < 0, row, row - blocks * self.block) + head[lane]
+        return np.asarray(epoch * size + np.where(in_block, block_visit, rest_visit))
 
     def shift(self, lane: np.ndarray) -> np.ndarray:
-        """Lane's blocks begin at steps ≡ −shift modulo `block`; neighbouring lanes' lie far apart (van der Corput)."""
+        """A lane begins its blocks at steps ≡ −shift modulo `block`.
+
+        Shifts follow the van der Corput sequence, so neighbouring lanes begin far apart.
+        """
         reversed_bits = np.zeros(np.shape(lane))
         rest, unit = np.array(lane), 0.5
         while rest.any():
@@ -98,14 +101,15 @@ class StreamPlan:
             rest, unit = rest // 2, unit / 2
         return (reversed_bits * self.block).astype(np.int64)
 
-    def photo_at(self, role: str, place: np.ndarray) -> np.ndarray:
-        """The photo of `role` at each place of the walk: epochs follow each other, each in an order of its own.
+    def photo_at(self, role: str, visit: np.ndarray) -> np.ndarray:
+        """The photo of `role` at each visit. Each epoch has an order of its own.
 
-        Runs of neighbours are permuted, and the photos in each run; the few photos behind the last full run end the epoch.
+        The order permutes runs of neighbours, and the photos within each run. The few photos after the last full run come
+        at the end of the epoch.
         """
         groups = self.row_groups(role)
-        epoch, place = np.divmod(np.asarray(place, np.int64), groups.num_photos)
-        run, row = np.divmod(place, groups.run)
+        epoch, index = np.divmod(np.asarray(visit, np.int64), groups.num_photos)
+        run, row = np.divmod(index, groups.run)
         full_runs, rest = divmod(groups.num_photos, groups.run)
         is_full = run < full_runs
         key = mix(np.uint64(self.seed) ^ mix(epoch.astype(np.uint64) * np.uint64(8) + np.uint64(_ROLE_KEYS[role])))
@@ -118,9 +122,10 @@ class StreamPlan:
 
 
 def make_plan(store: shards.Store, *, batch: int, crop: int, seed: int, intermediates: str | None = None) -> StreamPlan:
-    """The plan over the training split of `store`; `ValueError` if a role has no photos to train on.
+    """Plan a run over the training split of `store`.
 
-    intermediates: `cached` reads those in the shards, `stream` computes the same pixels; None does what the store is for.
+    intermediates: `cached` reads them from the shards, `stream` computes the same pixels; None takes what the store was
+    made for. `UserError` if a role has no photos to train on.
     """
     intermediates = intermediates or store.intermediates
     if intermediates not in shards.INTERMEDIATES:
@@ -139,20 +144,23 @@ def make_plan(store: shards.Store, *, batch: int, crop: int, seed: int, intermed
         np.cumsum(table["num_photos"].to_numpy(), dtype=np.int64, out=starts[1:])
         groups[role] = RowGroups(
             files=table["file"].unify_dictionaries().combine_chunks(),
-            numbers=table["row_group"].to_numpy(),
+            indices=table["row_group"].to_numpy(),
             starts=starts,
             run=_at_most_a_row_group(int(starts[-1]) // (4 * batch)),
         )
         del table
-        pa.default_memory_pool().release_unused()  # a tenth of the memory that a store of 100 million photos takes
-    # A block no longer than an epoch: else a batch would hold a photo twice.
+        pa.default_memory_pool().release_unused()  # a tenth of the peak memory with 100 million photos
+    # If a block were longer than an epoch, a batch would hold a photo twice.
     block = _at_most_a_row_group(min(group.num_photos for group in groups.values()) // batch)
     algorithm = tone.algorithm_of(store.algorithm) if intermediates == "stream" else None
     return StreamPlan(store=store.uri, **groups, batch=batch, crop=crop, seed=seed, block=block, algorithm=algorithm)
 
 
 def lanes(batch: int, rank: int, world_size: int) -> np.ndarray:
-    """The places in every global batch that are rank `rank`'s; as many as another's, or one more or less."""
+    """The lanes of rank `rank`: indices into every global batch. Ranks have equally many lanes, or one more or less.
+
+    `UserError` if there are fewer lanes than ranks.
+    """
     if batch < world_size:
         raise UserError(f"batch={batch}: cannot be shared by {world_size} workers; set it to at least {world_size}")
     return np.arange(batch * rank // world_size, batch * (rank + 1) // world_size)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from naturaltone.infra import local
 from naturaltone.pipeline.dataset import shards
 from naturaltone.pipeline.stream import batches
-from naturaltone.pipeline.stream.batches import _in_segments, _Task, _tasks, read_batches
+from naturaltone.pipeline.stream.batches import _in_segments, _Read, _reads, read_batches
 from naturaltone.pipeline.stream.plan import make_plan
 from naturaltone.pipeline.stream.samples import COLUMNS, Batch, read_samples
 from tests.plans import plan_of
@@ -23,35 +23,35 @@ from tests.plans import plan_of
     steps=st.integers(1, 80),
     data=st.data(),
 )
-def test_a_ranks_tasks_hold_each_of_its_positions_once_and_in_time(
+def test_a_ranks_reads_hold_each_of_its_positions_once_and_in_time(
     batch: int, block: int, first: int, steps: int, data: st.DataObject
 ) -> None:
-    of = plan_of(500, 500, batch=batch, block=block)
+    plan = plan_of(500, 500, batch=batch, block=block)
     world_size = data.draw(st.sampled_from([size for size in range(1, batch + 1) if batch % size == 0]))
     share = batch // world_size
     lanes = np.arange(share) + share * data.draw(st.integers(0, world_size - 1))
-    tasks = list(_tasks(of, lanes, first, first + steps, data.draw(st.integers(1, 64))))
-    positions = np.concatenate([task.positions(batch) for task in tasks])
+    reads = list(_reads(plan, lanes, first, first + steps, data.draw(st.integers(1, 64))))
+    positions = np.concatenate([read.positions(batch) for read in reads])
     wanted = (np.arange(first, first + steps)[:, None] * batch + lanes).ravel()
     assert sorted(positions) == wanted.tolist()
-    assert [task.first for task in tasks] == sorted(task.first for task in tasks)
+    assert [read.first for read in reads] == sorted(read.first for read in reads)
 
 
 def test_segments_of_a_long_run_follow_each_other_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "_SEGMENT_TASKS", 10)
-    monkeypatch.setattr(batches, "_LEAD_TASKS", 3)
-    tasks = [_Task(lanes=np.arange(1), first=number, last=number + 1) for number in range(35)]
+    monkeypatch.setattr(batches, "_SEGMENT_READS", 10)
+    monkeypatch.setattr(batches, "_LEAD_READS", 3)
+    reads = [_Read(lanes=np.arange(1), first=number, last=number + 1) for number in range(35)]
     opened = []
 
-    def read(segment: list[_Task]):  # type: ignore[no-untyped-def]
+    def read_all(segment: list[_Read]):  # type: ignore[no-untyped-def]
         opened.append((segment[0].first, len(segment)))
-        return ((task, {"n": np.array([task.first])}) for task in segment)
+        return ((read, {"n": np.array([read.first])}) for read in segment)
 
-    results = _in_segments(iter(tasks), read)
+    results = _in_segments(iter(reads), read_all)
     for number in range(8):
         assert next(results)[0].first == number
-    assert opened == [(0, 10), (10, 10)], "the next one is begun before this one ends"
-    assert [task.first for task, _ in results] == list(range(8, 35))
+    assert opened == [(0, 10), (10, 10)], "the next one is started before this one ends"
+    assert [read.first for read, _ in results] == list(range(8, 35))
     assert opened == [(0, 10), (10, 10), (20, 10), (30, 5)]
 
 

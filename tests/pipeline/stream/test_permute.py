@@ -15,10 +15,10 @@ def test_permute_is_a_bijection(size: int, key: int) -> None:
 
 
 @given(size=st.integers(2, 10**12), key=st.integers(0, 2**63))
-def test_permute_computes_single_places_of_a_huge_range(size: int, key: int) -> None:
-    places = np.array([0, size // 2, size - 1])
-    permuted = permute(places, size, np.uint64(key))
+def test_permute_computes_single_indices_of_a_huge_range(size: int, key: int) -> None:
+    indices = np.array([0, size // 2, size - 1])
+    permuted = permute(indices, size, np.uint64(key))
     assert np.array_equal(
-        permuted, np.concatenate([permute(places[i : i + 1], size, np.uint64(key)) for i in range(3)])
+        permuted, np.concatenate([permute(indices[i : i + 1], size, np.uint64(key)) for i in range(3)])
     )
-    assert (permuted >= 0).all() and (permuted < size).all() and len(set(permuted)) == len(set(places))
+    assert (permuted >= 0).all() and (permuted < size).all() and len(set(permuted)) == len(set(indices))

@@ -22,33 +22,35 @@ from tests.plans import plan_of
 
 @given(photos=st.integers(1, 400), run=st.integers(1, 16), seed=st.integers(0, 2**32), epoch=st.integers(0, 50))
 def test_every_photo_is_seen_once_an_epoch(photos: int, run: int, seed: int, epoch: int) -> None:
-    of = plan_of(photos, photos, run=run, seed=seed)
+    plan = plan_of(photos, photos, run=run, seed=seed)
     for role in shards.ROLES:
-        assert sorted(of.photo_at(role, np.arange(epoch * photos, (epoch + 1) * photos))) == list(range(photos))
+        assert sorted(plan.photo_at(role, np.arange(epoch * photos, (epoch + 1) * photos))) == list(range(photos))
 
 
 sizes = {"photos": st.integers(1, 700), "batch": st.integers(1, 24), "block": st.integers(1, 16)}
 
 
 @given(**sizes, epoch=st.integers(0, 60))
-def test_each_epochs_positions_are_its_places_once(photos: int, batch: int, block: int, epoch: int) -> None:
-    places = np.arange(epoch * photos, (epoch + 1) * photos)
-    assert sorted(plan_of(photos, 1, batch=batch, block=block).walk(places)) == places.tolist()
+def test_each_epochs_positions_are_its_visits_once(photos: int, batch: int, block: int, epoch: int) -> None:
+    visits = np.arange(epoch * photos, (epoch + 1) * photos)
+    assert sorted(plan_of(photos, 1, batch=batch, block=block).walk(visits)) == visits.tolist()
 
 
 @given(**sizes, run=st.integers(1, 16), seed=st.integers(0, 2**32), epoch=st.integers(0, 60))
 def test_every_input_photo_appears_once_an_epoch(
     photos: int, batch: int, block: int, run: int, seed: int, epoch: int
 ) -> None:
-    of = plan_of(photos, 1, run=run, block=block, batch=batch, seed=seed)
-    seen = of.photo_index("input", np.arange(epoch * photos, (epoch + 1) * photos))
+    plan = plan_of(photos, 1, run=run, block=block, batch=batch, seed=seed)
+    seen = plan.photo_index("input", np.arange(epoch * photos, (epoch + 1) * photos))
     assert sorted(seen) == list(range(photos))
 
 
 @given(**sizes, position=st.integers(0, 10**9))
-def test_a_position_has_the_same_place_alone_and_in_company(photos: int, batch: int, block: int, position: int) -> None:
-    of = plan_of(photos, 1, batch=batch, block=block)
-    assert of.walk(np.array([position]))[0] == of.walk(np.arange(position, position + 50))[0]
+def test_a_position_has_the_same_visit_whatever_else_is_asked_for(
+    photos: int, batch: int, block: int, position: int
+) -> None:
+    plan = plan_of(photos, 1, batch=batch, block=block)
+    assert plan.walk(np.array([position]))[0] == plan.walk(np.arange(position, position + 50))[0]
 
 
 @given(batch=st.integers(1, 40), block=st.integers(1, 16))
@@ -59,27 +61,27 @@ def test_about_as_many_blocks_begin_at_every_step(batch: int, block: int) -> Non
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_each_ranks_blocks_begin_spread_over_the_steps(world_size: int) -> None:
-    of = plan_of(1000, 1000, batch=16, block=16)
+    plan = plan_of(1000, 1000, batch=16, block=16)
     for lanes in np.split(np.arange(16), world_size):
-        gaps = np.diff(np.sort(of.shift(lanes)))
+        gaps = np.diff(np.sort(plan.shift(lanes)))
         assert gaps.min() >= world_size // 2 and gaps.max() <= 2 * world_size
 
 
-@given(photos=st.integers(1, 200), run=st.integers(1, 16), place=st.integers(0, 10_000))
-def test_a_place_names_the_same_photo_alone_and_in_company(photos: int, run: int, place: int) -> None:
-    of = plan_of(photos, photos, run=run)
-    alone = of.photo_at("input", np.array([place]))
-    assert alone[0] == of.photo_at("input", np.arange(place, place + 300))[0]
+@given(photos=st.integers(1, 200), run=st.integers(1, 16), visit=st.integers(0, 10_000))
+def test_a_visit_has_the_same_photo_whatever_else_is_asked_for(photos: int, run: int, visit: int) -> None:
+    plan = plan_of(photos, photos, run=run)
+    alone = plan.photo_at("input", np.array([visit]))
+    assert alone[0] == plan.photo_at("input", np.arange(visit, visit + 300))[0]
 
 
 @given(inputs=st.integers(1, 300), natural=st.integers(1, 300), block=st.integers(1, 16), steps=st.integers(1, 200))
 def test_natural_photos_are_drawn_evenly_whatever_their_number(
     inputs: int, natural: int, block: int, steps: int
 ) -> None:
-    """The walk of an epoch visits natural photos in another order than places, by a part of the epoch's at most."""
-    of = plan_of(inputs, natural, block=block)
-    epochs = np.arange(-(-steps * of.batch // inputs) * inputs)
-    counts = np.bincount(of.photo_index("natural", epochs), minlength=natural)
+    """Whole epochs of inputs: each natural photo is drawn as often as any other, or once more."""
+    plan = plan_of(inputs, natural, block=block)
+    epochs = np.arange(-(-steps * plan.batch // inputs) * inputs)
+    counts = np.bincount(plan.photo_index("natural", epochs), minlength=natural)
     assert counts.max() - counts.min() <= 1
 
 
@@ -90,17 +92,17 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 
 
 def test_a_batch_comes_from_as_many_row_groups_as_it_has_lanes() -> None:
-    of = plan_of(16 * 200, 16 * 200)
+    plan = plan_of(16 * 200, 16 * 200)
     for step in range(40):
-        photos = of.photo_index("input", np.arange(step * 8, step * 8 + 8))
+        photos = plan.photo_index("input", np.arange(step * 8, step * 8 + 8))
         assert len(set(photos // 16)) == 8
 
 
 def test_a_lane_reads_a_row_group_to_its_end_before_the_next() -> None:
-    of = plan_of(16 * 200, 16 * 200)
+    plan = plan_of(16 * 200, 16 * 200)
     lane = 3
-    start = int(of.block - of.shift(np.array([lane]))[0])
-    photos = of.photo_index("input", (np.arange(start, start + 16)) * of.batch + lane)
+    start = int(plan.block - plan.shift(np.array([lane]))[0])
+    photos = plan.photo_index("input", (np.arange(start, start + 16)) * plan.batch + lane)
     assert len(set(photos // 16)) == 1 and len(set(photos)) == 16
 
 
