@@ -1,7 +1,7 @@
 """Photos to shards to the training stream.
 
-The files here serve all rooms: where photos and shards lie, the one lock, errors, the fixed algorithms.
-No networks and no MLflow.
+The modules here serve all rooms: storage, the lock, errors and the fixed tone algorithms.
+They import no neural networks and no MLflow.
 
 May import: boto3, botocore, cv2, numpy, psutil, pyarrow, ray, tqdm.
 """

@@ -1,24 +1,25 @@
-"""What can end a command besides its success: a mistake of the user, a run that failed, or else a bug of ours."""
+"""The errors that end a command: a user's mistake, or a run that failed."""
 
 from __future__ import annotations
 
 import re
 
-_OWN_LINE = re.compile(r"(?!ray\.)[\w.]*(Error|Diverged|Exception)\b")  # Ray's own lines wrap those of the task
+# A line that names an exception. Ray's own exceptions do not count: they only wrap the task's.
+_OWN_LINE = re.compile(r"(?!ray\.)[\w.]*(Error|Diverged|Exception)\b")
 
 
 class UserError(ValueError):
-    """A mistake of the user, found before any work. The message names the thing, the value and the remedy in one line."""
+    """A user's mistake, found before any work starts. The message names the thing, the value and the remedy in one line."""
 
 
 class RunFailed(RuntimeError):
-    """The run itself failed, through no bug of ours. The same command goes on where it was."""
+    """The run failed, but not because of a bug of naturaltone. The same command continues where the run stopped."""
 
 
 def cause(error: BaseException) -> str:
-    """What a failed Ray task or MLflow call says in one line, without the stacks and advice around it.
+    """The one line of a failed Ray task's or MLflow call's message that says what went wrong.
 
-    The line is the one that names the exception which began it, or the last one if none does.
+    It is the last line that names an exception, or the last line if none does: stack traces and advice are left out.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return ([line for line in lines if _OWN_LINE.match(line)] or lines or [type(error).__name__])[-1]

@@ -1,4 +1,4 @@
-"""What the tasks of a Ray dataset make, on the driver as soon as they hand it over, and the first of it soon."""
+"""Takes blocks from the tasks of a Ray dataset as soon as each block is made, and gets the first one early."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ASKING_SECONDS = 0.02
 
 
 def hand_over(dataset: ray.data.Dataset, *, waiting: int) -> Iterator[Any]:
-    """The blocks that the tasks of `dataset` yield, in the order of their arrival; each task may have `waiting` ready.
+    """Yield the blocks that the tasks of `dataset` make, in the order in which they arrive.
 
-    Left alone, Ray Data gathers a task's rows up to 128 MiB, and lets the task go on only after two of its blocks have been
-    taken.
+    waiting: a task pauses when this many of its blocks have not been taken yet. By default Ray Data collects a task's rows
+    into blocks of 128 MiB, and pauses a task with two blocks that have not been taken.
     """
     import ray
 
@@ -30,7 +30,7 @@ def hand_over(dataset: ray.data.Dataset, *, waiting: int) -> Iterator[Any]:
         if not hurries:
             yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=waiting)
             return
-        # Bundles, not batches: those pass through four threads more, and the first one is late.
+        # Bundles, not batches: batches pass through four more threads, which delays the first one.
         for bundle in dataset.iter_internal_ref_bundles():
             hurries.close()
             yield from ray.get(list(bundle.block_refs))
@@ -38,9 +38,10 @@ def hand_over(dataset: ray.data.Dataset, *, waiting: int) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _hurry(context: ray.data.DataContext, waiting: int) -> Iterator[contextlib.ExitStack | None]:
-    """Have Ray Data 2.60 start at once and keep `waiting` blocks a task; the one place that touches its private fields.
+    """Make Ray Data 2.60 start at once and keep `waiting` blocks a task. Only this function touches Ray's private fields.
 
-    Gives what ends the hurry when the first block is there; None where this version of Ray lacks one of the fields.
+    Yields a stack: close it when the first block has arrived, to restore Ray's own interval. Yields None if this version of
+    Ray lacks one of the fields.
     """
     import ray.data
 
@@ -48,16 +49,17 @@ def _hurry(context: ray.data.DataContext, waiting: int) -> Iterator[contextlib.E
         from ray.data._internal.execution.resource_manager import ResourceManager
 
         asking_seconds = ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S
-        context._max_num_blocks_in_streaming_gen_buffer  # noqa: B018 - whether it is there
+        context._max_num_blocks_in_streaming_gen_buffer  # noqa: B018 - raises if it is missing
         ray.data.Dataset.iter_internal_ref_bundles  # noqa: B018
     except (ImportError, AttributeError) as error:
         log.warning(
-            "this version of Ray Data hands over later than 2.60, with which naturaltone was measured (%s)", error
+            "this version of Ray Data may deliver blocks later than 2.60, which naturaltone was measured with (%s)",
+            error,
         )
         yield None
         return
     context._max_num_blocks_in_streaming_gen_buffer = waiting
-    # Ray Data asks what it may use, runs a single task without the answer, and looks for it after this interval.
+    # Ray Data asks which resources it may use, and looks for the answer after this interval. Until then it runs one task.
     ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = _ASKING_SECONDS
 
     def calm_down() -> None:

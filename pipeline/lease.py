@@ -1,11 +1,11 @@
-"""The one lock: a folder, a store's role or a run belongs to one process at a time.
+"""The lock that gives a folder, a store's role or a run to one process at a time.
 
-The second process is refused and told who the first is. A process that lost its lock, because its machine slept or its
-network was away for too long, is told before it writes anything else that counts.
+A second process is refused and told which process is first. A process loses its lock if its machine sleeps or its network
+is down for too long. It is told so before it writes anything else that others build on.
 
-On a disk the lock is a locked file, which the system unlocks when the process ends. On S3 it is an object that its holder
-renews. Nobody compares the clocks of two machines: a holder is dead if its object has not changed for 90 seconds of our own
-clock, or if it ran on this machine and is gone.
+On a disk the lock is a locked file, which the system unlocks when the process ends. On S3 the lock is an object that its
+holder renews. The clocks of two machines are never compared: a holder counts as dead if its object has not changed for
+90 seconds of our own clock, or if it ran on this machine and has ended.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import psutil
 from naturaltone.pipeline import s3, storage
 from naturaltone.pipeline.errors import RunFailed
 
-# Set where an S3 server serves one process alone: it needs no warning about what its server cannot promise to several.
+# Set if only one process uses the S3 server: it needs no warning that the server may give two processes the same lock.
 PRIVATE_SERVER_VARIABLE = "NATURALTONE_PRIVATE_S3"
 
 _RENEW_SECONDS = 10.0
@@ -41,21 +41,21 @@ log = logging.getLogger(__name__)
 
 
 class LeaseLost(RunFailed):
-    """Another process took the lock over; going on beside it would mix what the two write."""
+    """Another process has the lock, or may have it. Continuing would mix what the two processes write."""
 
 
 class Lease:
-    """A lock that is held. `check()` belongs before every write that others build on."""
+    """A lock that this process holds. Call `check()` before every write that others build on."""
 
     def check(self) -> None:
-        """`LeaseLost` if the lock is no longer ours."""
+        """Raise `LeaseLost` if the lock is no longer ours."""
 
 
 @contextlib.contextmanager
 def hold(uri: str, *, what: str) -> Iterator[Lease]:
     """Hold the lock `uri` until the context or the process ends.
 
-    what: what is locked, for the message. `StorageError` names the process that holds it already.
+    what: the thing that is locked, for messages. `StorageError` if another process holds the lock; it names that process.
     """
     with _hold_object(uri, what) if storage.is_s3(uri) else _hold_file(uri, what) as lease:
         yield lease
@@ -109,8 +109,8 @@ class _ObjectLease(Lease):
         self._taken_by: dict[str, Any] | None = None
 
     def take(self) -> None:
-        """Write our object, once there is none of a living holder."""
-        watched: tuple[str, float] | None = None  # an ETag, and since when it has been the same
+        """Write our object if no living process holds the lock; else `StorageError`."""
+        watched: tuple[str, float] | None = None  # the first ETag, and when we saw it
         while True:
             try:
                 content, etag = s3.read_with_etag(self._uri)
@@ -123,7 +123,9 @@ class _ObjectLease(Lease):
                         raise _refusal(self._what, holder)
                     watched = etag, _now()
                     if not _is_dead_here(holder):
-                        log.warning("%s is locked by %s: looking whether it lives", self._what, _name(holder))
+                        log.warning(
+                            "%s is locked by %s; checking whether that process is alive", self._what, _name(holder)
+                        )
                 elif watched[0] != etag:
                     raise _refusal(self._what, holder)
                 if not _is_dead_here(holder) and _now() - watched[1] < _EXPIRE_SECONDS:
@@ -131,9 +133,9 @@ class _ObjectLease(Lease):
                     continue
             try:
                 s3.write_if(self._uri, self._content(), etag=etag)
-            except s3.Changed:  # somebody else was faster: look again, and see it live
+            except s3.Changed:  # another process was faster: look again, and see that it is alive
                 continue
-            # A server without conditional writes keeps the last of two: read what it has.
+            # A server without conditional writes keeps the last of two writes: read which one it kept.
             found = _read(s3.read(self._uri).decode(errors="replace"))
             if found.get("token") != self._owner["token"]:
                 raise _refusal(self._what, found)
@@ -142,8 +144,8 @@ class _ObjectLease(Lease):
             return
 
     def renew(self) -> None:
-        """Show that we live; or find that somebody else has the lock."""
-        with self._renewing, contextlib.suppress(OSError):  # a server that fails for a while: the next time will do
+        """Show that we are alive, or find out that another process has the lock."""
+        with self._renewing, contextlib.suppress(OSError):  # if the server fails, the next renewal will do
             if self._taken_by is not None:
                 return
             try:
@@ -159,7 +161,7 @@ class _ObjectLease(Lease):
 
     def check(self) -> None:
         if self._taken_by is None and _now() - self._renewed > _EXPIRE_SECONDS:
-            self.renew()  # this machine slept, or the server was away: others may think that we are dead
+            self.renew()  # this machine slept, or the server was down: others may think that we are dead
         overdue = _now() - self._renewed > _EXPIRE_SECONDS
         if self._taken_by is not None or overdue:
             by = (
@@ -168,18 +170,19 @@ class _ObjectLease(Lease):
                 else f"now {_name(self._taken_by)} has it"
             )
             raise LeaseLost(
-                f"{self._what}: this run lost its lock ({by}) and stopped; give the same command again when the other has ended"
+                f"{self._what}: this run lost its lock ({by}) and stopped; "
+                "give the same command again when the other process has ended"
             )
 
     def give_back(self) -> None:
-        # Reading and deleting are two steps, as few servers delete under a condition. Nobody else writes between them
-        # unless we have been silent for 90 seconds.
+        # Reading and deleting are two steps, because few servers support conditional deletes. Nobody else writes between
+        # the two unless we have been silent for 90 seconds.
         with contextlib.suppress(OSError):
             if _read(s3.read(self._uri).decode(errors="replace")).get("token") == self._owner["token"]:
                 s3.delete(self._uri)
 
     def has_conditions(self) -> bool:
-        """Whether the server refuses to write where something is already."""
+        """Whether the server supports conditional writes: it refuses to create an object that exists."""
         try:
             s3.write_if(self._uri, self._content(), etag=None)
         except s3.Changed:
@@ -187,7 +190,7 @@ class _ObjectLease(Lease):
         return False
 
     def _content(self) -> bytes:
-        return json.dumps({**self._owner, "renewal": uuid.uuid4().hex}).encode()  # another content has another ETag
+        return json.dumps({**self._owner, "renewal": uuid.uuid4().hex}).encode()  # new content gives a new ETag
 
 
 def _say_once_what_the_server_cannot_do(lease: _ObjectLease) -> None:
@@ -197,13 +200,13 @@ def _say_once_what_the_server_cannot_do(lease: _ObjectLease) -> None:
     _looked_at.add(endpoint)
     if not lease.has_conditions():
         log.warning(
-            "the S3 server at %s knows no conditional writes: two runs on one folder that start in the same second can both "
-            "go on; start them one after the other",
+            "the S3 server at %s does not support conditional writes: if two runs on one folder start in the same second, "
+            "both may continue; start them one after the other",
             endpoint,
         )
 
 
-_looked_at: set[str] = set()  # servers
+_looked_at: set[str] = set()  # endpoints
 
 
 def _owner() -> dict[str, Any]:
@@ -218,10 +221,10 @@ def _owner() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """What processes that see each other's numbers have in common: one boot of one kernel, and one container."""
+    """The same for all processes that see each other's process ids: the kernel's boot, and the container. "" if unknown."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return ""
 
 
@@ -239,7 +242,7 @@ def _is_here(owner: dict[str, Any]) -> bool:
 
 def _runs(owner: dict[str, Any]) -> bool:
     try:
-        # Within seconds: the start is reckoned from that of the system, which moves when the clock is set.
+        # Equal to within seconds: psutil counts from the system's boot time, which moves when the clock is set.
         return abs(psutil.Process(owner["process"]).create_time() - owner["started"]) < _SAME_START_SECONDS
     except (psutil.Error, KeyError, TypeError, ValueError):
         return False
@@ -248,23 +251,21 @@ def _runs(owner: dict[str, Any]) -> bool:
 def _read(content: str) -> dict[str, Any]:
     try:
         return dict(json.loads(content))
-    except (ValueError, TypeError):  # just taken, and not written yet
+    except (ValueError, TypeError):  # the lock was just taken, and its holder is not written yet
         return {}
 
 
 def _name(owner: dict[str, Any]) -> str:
     try:
-        return f"process {owner['process']} on {owner['host']}, since {owner['since']}"
+        return f"process {owner['process']} on {owner['host']} (since {owner['since']})"
     except KeyError:
         return "another process"
 
 
 def _refusal(what: str, owner: dict[str, Any]) -> storage.StorageError:
-    return storage.StorageError(
-        f"{what}: {_name(owner)}, is writing there; wait until it has ended, or choose another place"
-    )
+    return storage.StorageError(f"{what}: {_name(owner)} is writing there; wait until it ends, or write somewhere else")
 
 
 def _now() -> float:
-    # Unlike the monotonic clock, this one goes on while the machine sleeps.
+    # Unlike the monotonic clock, this one runs on while the machine sleeps.
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -1,4 +1,4 @@
-"""All files below a folder or an S3 prefix, in a fixed order, whatever stands in the way."""
+"""Lists all files below a folder or an S3 prefix, in a fixed order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from naturaltone.pipeline.storage import StorageError, is_s3, join, resolve
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a file is listed but not to be read."""
+    """Why a file is listed but must not be read."""
 
     reason: Reason
     detail: str
@@ -21,9 +21,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class File:
-    """One listed file: its URI, its path relative to the listed folder, bytes, and seconds since 1970 when it changed.
+    """One listed file.
 
-    version: changes with the content; an object's ETag, or a local file's time of change in nanoseconds.
+    relative: its path below the listed folder. size: bytes. modified: when it last changed, in seconds since 1970.
+    version: changes with the content; an object's ETag, or a local file's modification time in nanoseconds.
     """
 
     uri: str
@@ -37,9 +38,9 @@ class File:
 def list_files(uri: str, *, suffixes: tuple[str, ...] = ("",), stay: bool = False) -> Iterator[File]:
     """All files below the folder `uri` whose name ends in one of `suffixes` (any case), in a fixed order.
 
-    They are listed while they are taken, so only one folder, or one page of an S3 prefix, is in memory. stay: list links that
-    lead out of the folder, and folders that cannot be read, as files with a `problem`; otherwise links are followed, and a
-    folder that cannot be read is a `StorageError`.
+    The listing is lazy: only one folder, or one page of an S3 prefix, is in memory. suffixes: in lower case.
+    stay: do not leave the folder. Links that lead out of it, and folders below it that cannot be read, are listed as files
+    with a `problem`. Without `stay`, links are followed, and a folder that we have no permission to read is a `StorageError`.
     """
     if is_s3(uri):
         files = _list_s3(uri)
@@ -65,7 +66,7 @@ def _list_s3(uri: str) -> Iterator[File]:
 def _list_folder(
     path: str, uri: str, relative: str, above: tuple[tuple[int, int], ...], inside: str | None
 ) -> Iterator[File]:
-    """uri: before the relative names. inside: the real path that no link may lead out of; None if links are followed."""
+    """uri: the prefix of the relative names. inside: the real path that links must not leave; None if links are followed."""
     try:
         with os.scandir(path) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
@@ -77,7 +78,7 @@ def _list_folder(
         if not isinstance(error, PermissionError):
             raise
         raise StorageError(
-            f"'{path}': the folder cannot be listed (permission denied); allow it, or name the folders beside it one by one"
+            f"'{path}': the folder cannot be listed (permission denied); make it readable, or name the other folders one by one"
         ) from None
     for entry in ordered:
         name = f"{relative}{entry.name}"
@@ -89,18 +90,18 @@ def _list_folder(
             elif entry.is_dir():
                 stat = entry.stat()
                 identity = (stat.st_dev, stat.st_ino)
-                if identity not in above:  # a link to a folder above would go round for ever
+                if identity not in above:  # following a link to a folder above would never end
                     yield from _list_folder(entry.path, uri, f"{name}/", (*above, identity), inside)
                 elif inside is not None:
-                    yield _unread(uri, name, Reason.NOT_FOLLOWED, "a link to a folder that it lies in")
-            elif entry.is_file() or entry.is_symlink():  # a link to nothing is listed too: reading it says so
+                    yield _unread(uri, name, Reason.NOT_FOLLOWED, "a link to a folder that contains it")
+            elif entry.is_file() or entry.is_symlink():  # a broken link is listed too: reading it fails and says why
                 stat = entry.stat(follow_symlinks=entry.is_file())
                 yield File(f"{uri}{name}", name, stat.st_size, stat.st_mtime, str(stat.st_mtime_ns))
-        except FileNotFoundError:  # deleted since
+        except FileNotFoundError:  # deleted since the folder was listed
             continue
         except PermissionError:
             if inside is None:
-                raise StorageError(f"'{entry.path}': cannot be looked at (permission denied); allow it") from None
+                raise StorageError(f"'{entry.path}': permission denied; give this user access to it") from None
             yield _unread(uri, name, Reason.UNREADABLE, "it cannot be looked at (permission denied); allow it")
 
 
@@ -109,7 +110,7 @@ def _unread(uri: str, relative: str, reason: Reason, detail: str) -> File:
 
 
 def _why_not_followed(entry: os.DirEntry[str], inside: str | None) -> str | None:
-    """Why something in a folder that is not to be left is listed but not read; None if it is read."""
+    """Why an entry is listed but not read, if links must not leave the folder `inside`; None if it is read."""
     if inside is None:
         return None
     if entry.is_symlink() and not f"{os.path.realpath(entry.path)}/".startswith(f"{inside.rstrip('/')}/"):

@@ -1,4 +1,4 @@
-"""A folder on this machine that only this user can read and write: what its processes tell each other lies there."""
+"""The folder in which a user's processes share files on this machine. No other user can read it or write to it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from naturaltone.pipeline.errors import UserError
 
 
 def private_folder(name: str = "") -> Path:
-    """The folder, or the folder `name` in it; made if it is not there.
+    """The path of the folder, or of its subfolder `name`. It is made if it is missing.
 
-    Its path can be guessed, and everybody may write to the temporary directory it is in. So `UserError` if it is a link, or
-    somebody else made it: they could read what we write, or have us write over other files.
+    Its path can be guessed, and every user may write to the temporary directory around it. So `UserError` if it is a link,
+    belongs to another user or can be written by others: they could read what we write, or make us overwrite other files.
     """
     folder = Path(tempfile.gettempdir(), f"naturaltone-{os.getuid()}")
     try:
@@ -28,15 +28,15 @@ def private_folder(name: str = "") -> Path:
 
 
 def _check(folder: Path) -> None:
-    found = folder.lstat()  # of a link itself, not of what it leads to
+    found = folder.lstat()  # of the link itself, if it is a link
     why = None
     if not stat.S_ISDIR(found.st_mode):
-        why = "is no folder"
+        why = "is not a folder"
     elif found.st_uid != os.getuid():
         why = "belongs to another user"
     elif found.st_mode & 0o022:
         why = "can be written by other users"
     if why:
         raise UserError(f"'{folder}': {why}; remove it, or set TMPDIR to a folder of your own")
-    if found.st_mode & 0o077:  # made by an earlier version, for all to read
+    if found.st_mode & 0o077:  # an earlier version let all users read it
         folder.chmod(0o700)

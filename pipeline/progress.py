@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Progress:
-    """Counts up to `total` (None: unknown) on stderr; a context manager."""
+    """Shows on stderr how many of `total` (None: unknown) items are done. A context manager."""
 
     def __init__(self, what: str, *, unit: str, total: int | None = None) -> None:
         self._what, self._total, self._unit = what, total, unit
@@ -27,8 +27,9 @@ class Progress:
         self._bar = tqdm(total=total, desc=what, unit=unit, leave=False) if sys.stderr.isatty() else None
 
     def advance(self, count: int = 1, *, note: str = "") -> None:
-        """Count `count` more; `note` says in a few words how it goes."""
-        if self._started is None:  # the rate is that of work under way: processes that first start say nothing of it
+        """Count `count` more items as done. note: a few words to show after the count."""
+        # The clock starts with the first items: the time that processes take to start would distort the rate.
+        if self._started is None:
             self._started, self._skipped = time.monotonic(), count
         self._done += count
         self._note = note
@@ -39,7 +40,7 @@ class Progress:
             self._print()
 
     def expect(self, total: int) -> None:
-        """How many there will be, now that it is known."""
+        """Set the total, as soon as it is known."""
         self._total = total
         if self._bar is not None:
             self._bar.total = total
@@ -60,7 +61,7 @@ class Progress:
         of = f"/{self._total}" if self._total else ""
         line = f"{self._what}: {self._done}{of} {self._unit}s"
         counted = self._done - self._skipped
-        if counted:  # the first advance starts the clock: before the next one there is no rate to tell
+        if counted:  # the first advance only starts the clock, so there is no rate before the second
             rate = counted / max(self._printed - self._started, 1e-9)
             line += f", {rate:.1f}/s"
             line += f", {(self._total - self._done) / rate:.0f} s left" if self._total else ""
@@ -69,7 +70,7 @@ class Progress:
 
 
 def track(items: Iterable[T], what: str, *, total: int | None = None, unit: str = "photo") -> Iterator[T]:
-    """The items, with their progress shown."""
+    """Yield the items, and show how many are done."""
     with Progress(what, total=total, unit=unit) as progress:
         for item in items:
             yield item

@@ -1,4 +1,4 @@
-"""Why a file was not enhanced or a request was refused: every reason, once, with what follows from it."""
+"""Every reason why a file is not enhanced or a request is refused, with its consequences."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ class Reason(StrEnum):
     """A stable word for reports, HTTP answers and scripts.
 
     meaning: the reason in a sentence. left_alone: nothing is wrong with the file, so it is left as it is; otherwise the file
-    failed, and the command ends with exit code 1. lasts: only another file or another version of naturaltone can mend it, so
-    the same file is not tried again. http_status: of a request that ends with it.
+    failed, and the command ends with exit code 1. lasts: only another file or another version of naturaltone would help, so
+    the same file is not tried again. http_status: the status of a request that ends for this reason.
     """
 
     meaning: str
@@ -28,34 +28,52 @@ class Reason(StrEnum):
     ALREADY_ENHANCED = "already_enhanced", "It carries naturaltone's note, so it is enhanced already.", True, True, 409
     ANIMATED = "animated", "It holds several frames or pages.", True, True, 415
     GRAPHIC = "graphic", "It is a screenshot or a drawing (only with `--photos-only`).", True, True, 415
-    HDR_GAIN_MAP = "hdr_gain_map", "It is an HDR photo, whose gain map fits its old pixels only.", True, True, 415
-    MOTION_VIDEO = "motion_video", "It is a motion photo, with a video behind the picture.", True, True, 415
+    HDR_GAIN_MAP = "hdr_gain_map", "It is an HDR photo, and its gain map fits only the old pixels.", True, True, 415
+    MOTION_VIDEO = "motion_video", "It is a motion photo: its file also holds a video.", True, True, 415
     OTHER_PICTURES = "other_pictures", "It holds depth, stereo or panorama pictures beside the photo.", True, True, 415
     RAW = "raw", "It is a camera's RAW file, not developed yet.", True, True, 415
-    TOO_SMALL = "too_small", "It has less than 16 pixels a side.", True, True, 400
-    UNSUPPORTED_DEPTH = "unsupported_depth", "It has more bits than could be written again.", True, True, 415
-    UNSUPPORTED_FORMAT = "unsupported_format", "It is of a format that is not read, or not written.", True, True, 415
+    TOO_SMALL = "too_small", "One of its sides is shorter than 16 pixels.", True, True, 400
+    UNSUPPORTED_DEPTH = "unsupported_depth", "It has more bits a channel than naturaltone can write.", True, True, 415
+    UNSUPPORTED_FORMAT = "unsupported_format", "Its format cannot be read, or cannot be written.", True, True, 415
     UNSUPPORTED_MODE = "unsupported_mode", "Its pixel layout (CMYK, layers) would be lost.", True, True, 415
     # Files of an archive that are left as they are.
-    NOT_A_PHOTO = "not_a_photo", "It is a video or another file, by its name.", True, True, 415
-    NOT_FOLLOWED = "not_followed", "It is a link that leads out of the folder, or no file at all.", True, False, 404
+    NOT_A_PHOTO = "not_a_photo", "By its name, it is a video or another kind of file.", True, True, 415
+    NOT_FOLLOWED = (
+        "not_followed",
+        "It is a link out of the folder or to a folder above it, or a pipe, socket or device.",
+        True,
+        False,
+        404,
+    )
     # Photos that are damaged, or larger than the limits.
     BAD_PROFILE = "bad_profile", "Its colour profile cannot be used.", False, True, 400
-    NOT_AN_IMAGE = "not_an_image", "Its bytes are no photo, whatever its name says.", False, True, 400
-    TOO_LARGE = "too_large", "It is above 200 megapixels or 1 GiB.", False, True, 413
+    NOT_AN_IMAGE = "not_an_image", "Its content is not a photo, whatever its name says.", False, True, 400
+    TOO_LARGE = "too_large", "It is larger than 200 megapixels or 1 GiB.", False, True, 413
     TRUNCATED = "truncated", "It is damaged or cut short.", False, True, 400
     UNWRITABLE = "unwritable", "Its metadata have no room for naturaltone's note.", False, True, 400
     # What went wrong with a good photo.
     CRASHES = "crashes", "Eight workers died while they enhanced it.", False, True, 500
     DISK_FULL = "disk_full", "There is no space left for the result.", False, False, 507
-    INTERNAL = "internal", "A bug of naturaltone: please report it.", False, False, 500
-    NAME_COLLISION = "name_collision", "The target's disk takes its name and another file's for one.", False, False, 409
-    OUTPUT_EXISTS = "output_exists", "A file that naturaltone did not write has its place.", False, False, 409
+    INTERNAL = "internal", "This is a bug in naturaltone: please report it.", False, False, 500
+    NAME_COLLISION = "name_collision", "The target's disk cannot tell its name from another file's.", False, False, 409
+    OUTPUT_EXISTS = (
+        "output_exists",
+        "The target has a file of this name that naturaltone did not write.",
+        False,
+        False,
+        409,
+    )
     UNCOPIED = "uncopied", "It could not be copied (`--copy-others`).", False, False, 500
-    UNPROCESSABLE = "unprocessable", "It could be read, but not prepared for training.", False, True, 500
-    UNREADABLE = "unreadable", "It, or its folder, cannot be read.", False, False, 500
-    UNSAFE_NAME = "unsafe_name", "Its key on the S3 server is no path below the source.", False, False, 400
+    UNPROCESSABLE = "unprocessable", "It can be read, but not prepared for training.", False, True, 500
+    UNREADABLE = "unreadable", "The file or its folder cannot be read.", False, False, 500
+    UNSAFE_NAME = "unsafe_name", "Its key on the S3 server is not a path below the source.", False, False, 400
     # Requests to the service.
-    BAD_PARAMETER = "bad_parameter", "A parameter of the request is out of range, or no number.", False, False, 422
+    BAD_PARAMETER = (
+        "bad_parameter",
+        "A parameter of the request is out of range, or is not a number.",
+        False,
+        False,
+        422,
+    )
     METHOD_NOT_ALLOWED = "method_not_allowed", "The address exists, but not for this HTTP method.", False, False, 405
     NOT_FOUND = "not_found", "There is nothing at this address.", False, False, 404

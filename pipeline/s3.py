@@ -1,7 +1,7 @@
-"""Objects of an S3 server through boto3: listed with their ETag, read and written whole, tried again when the network fails.
+"""Lists, reads and writes whole objects on an S3 server with boto3, and tries again when the network fails.
 
-pyarrow's own S3 filesystem, which reads row groups, neither lists ETags nor writes under a condition. Its uploads in parts
-leave the parts of a killed process behind.
+pyarrow's own S3 filesystem only reads row groups here: it lists no ETags and has no conditional writes. It also uploads in
+parts, and a killed process leaves its parts on the server.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ T = TypeVar("T")
 
 
 class Changed(Exception):
-    """A conditional write found that another writer was faster."""
+    """A conditional write was refused because another writer was faster."""
 
 
 def client(*, attempts: int = 2) -> Any:
-    """The boto3 client of the server and keys in the environment."""
+    """The boto3 client for the server and keys in the environment. attempts: how often boto3 itself tries a request."""
     keys = tuple(os.environ.get(name) for name in KEY_VARIABLES)
     return _client(os.environ.get(ENDPOINT_VARIABLE), keys, attempts)
 
 
 def split(uri: str) -> tuple[str, str]:
-    """Bucket and key of an s3:// URI."""
+    """The bucket and key of an s3:// URI."""
     bucket, _, key = uri.removeprefix("s3://").rstrip("/").partition("/")
     return bucket, key
 
 
 def list_objects(uri: str) -> Iterator[dict[str, Any]]:
-    """The objects below the prefix `uri`, in the order of their keys, as boto3 describes them; one page in memory at a time."""
+    """The objects below the prefix `uri` as boto3 describes them, in the order of their keys; one page in memory at a time."""
     bucket, key = split(uri)
     query = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
     while True:
@@ -68,13 +68,13 @@ def read_with_etag(uri: str) -> tuple[bytes, str]:
 
 
 def write(uri: str, data: bytes) -> None:
-    """One PUT: the object appears when all of it has arrived."""
+    """Write an object in one PUT. It appears on the server when all of it has arrived."""
     bucket, key = split(uri)
     retry(uri, lambda: client().put_object(Bucket=bucket, Key=key, Body=data))
 
 
 def write_file(uri: str, path: str) -> None:
-    """As `write`, with the content of a local file, which is not read into memory; up to 5 GiB."""
+    """Write an object as `write` does, from a local file of up to 5 GiB, which is not read into memory."""
     bucket, key = split(uri)
 
     def put() -> None:
@@ -85,16 +85,16 @@ def write_file(uri: str, path: str) -> None:
 
 
 def write_if(uri: str, data: bytes, *, etag: str | None) -> str:
-    """Write only if the object still has this ETag (None: if there is no object), and return the new ETag; else `Changed`.
+    """Write if the object still has this ETag (None: if there is no object), and return its new ETag; else `Changed`.
 
-    A server that knows no conditional writes (rclone's) writes always.
+    A server without conditional writes (rclone's) always writes.
     """
     bucket, key = split(uri)
     condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
     try:
         answer = retry(uri, lambda: client().put_object(Bucket=bucket, Key=key, Body=data, **condition))
     except (FileExistsError, FileNotFoundError):
-        # The answer to our own write may have been lost, and its repetition refused: then the object holds what we wrote.
+        # Our write may have succeeded, its answer been lost, and the retry been refused. Then the object holds our data.
         try:
             found, new_etag = read_with_etag(uri)
         except FileNotFoundError:
@@ -111,9 +111,10 @@ def delete(uri: str) -> None:
 
 
 def retry(uri: str, attempt: Callable[[], T]) -> T:
-    """What `attempt` returns, tried again while the cause may pass; else `OSError` of the fitting kind, naming `uri`.
+    """Call `attempt` until it succeeds, up to ATTEMPTS times, and return its result.
 
-    boto3 itself repeats requests that were refused, but not those whose answer broke off.
+    Errors name `uri`: `FileNotFoundError`, `FileExistsError` (a condition does not hold) and `PermissionError` at once, other
+    `OSError` after the last attempt. boto3 itself does not try again when an answer breaks off.
     """
     for number in range(ATTEMPTS):
         try:
@@ -122,9 +123,9 @@ def retry(uri: str, attempt: Callable[[], T]) -> T:
             code = error.response["Error"]["Code"]
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             if code in ("NoSuchKey", "NoSuchBucket", "404"):
-                raise FileNotFoundError(f"'{uri}': not there ({code})") from None
+                raise FileNotFoundError(f"'{uri}': does not exist ({code})") from None
             if status in (409, 412):
-                raise FileExistsError(f"'{uri}': changed meanwhile ({code})") from None
+                raise FileExistsError(f"'{uri}': another writer changed it ({code})") from None
             if status < 500 and status != 429:
                 raise PermissionError(f"'{uri}': the server refuses it ({code})") from None
             last = f"{status} {code}"
@@ -145,7 +146,7 @@ def _client(endpoint: str | None, keys: tuple[str | None, ...], attempts: int) -
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=32,
     )
-    # A session of its own: the default one keeps the first keys that it saw.
+    # Not boto3's default session: it keeps the first keys that it saw.
     return boto3.Session().client("s3", endpoint_url=endpoint, config=config)
 
 

@@ -1,4 +1,4 @@
-"""pyarrow's S3 filesystem, for row groups and for Ray Train: our server and keys, and no objects that stand for folders."""
+"""pyarrow's S3 filesystem for row groups and Ray Train: with our server and keys, without objects that stand for folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from naturaltone.pipeline import s3
 
 @cache
 def s3_filesystem(endpoint: str | None, keys: tuple[str | None, ...]) -> fs.S3FileSystem:
-    """One client for each server and set of keys; pyarrow reads the keys from the environment itself."""
+    """The filesystem of a server. pyarrow reads the keys from the environment; `keys` only makes one client for each set."""
     return fs.S3FileSystem(
         endpoint_override=endpoint,
         connect_timeout=s3.CONNECT_SECONDS,
@@ -22,16 +22,16 @@ def s3_filesystem(endpoint: str | None, keys: tuple[str | None, ...]) -> fs.S3Fi
 
 
 def without_directories(filesystem: fs.FileSystem) -> fs.FileSystem:
-    """The same object store, where making a directory does nothing.
+    """The same object store, but making a directory does nothing.
 
-    pyarrow writes an empty object for each directory. On servers that map keys to files, that object is in the way of what
-    is to lie below it; elsewhere it is litter.
+    pyarrow writes an empty object for each directory. A server that maps keys to files then cannot store objects below it;
+    on other servers the empty object is litter.
     """
     return fs.PyFileSystem(_WithoutDirectories(filesystem))
 
 
 class _WithoutDirectories(fs.FileSystemHandler):
-    """Hands everything but directories on to another filesystem (pyarrow has no hook for less)."""
+    """Passes every call but `create_dir` on to another filesystem (pyarrow cannot override one method alone)."""
 
     def __init__(self, filesystem: fs.FileSystem) -> None:
         self._fs = filesystem

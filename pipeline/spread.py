@@ -1,4 +1,4 @@
-"""A few of many, spread evenly over them."""
+"""Picks a few of many items, at even distances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""URIs (a path, file://, s3://) to pyarrow filesystems: endpoints, credentials, checks, whole-or-nothing writes."""
+"""Reads and writes URIs (a path, file://, s3://): filesystems, credentials, checks, and writes that are whole or absent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class StorageError(UserError):
-    """A place that cannot be used as asked; the message names it and the remedy."""
+    """A URI that cannot be used as asked. The message names the URI and the remedy."""
 
 
 def is_s3(uri: str) -> bool:
@@ -35,7 +35,7 @@ def is_s3(uri: str) -> bool:
 
 
 def absolute(uri: str) -> str:
-    """The same place for a process in another folder."""
+    """The URI with a local path made absolute, so that a process in another folder can use it."""
     return uri if is_s3(uri) else resolve(uri)[1]
 
 
@@ -44,12 +44,12 @@ def join(uri: str, *names: str) -> str:
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of `uri` and the path inside it; `AWS_*` variables choose server and keys."""
+    """The filesystem of `uri` and the path inside it. The `AWS_*` variables choose the server and keys."""
     if is_s3(uri):
         keys = tuple(os.environ.get(name) for name in s3.KEY_VARIABLES)
         return s3_filesystem(os.environ.get(s3.ENDPOINT_VARIABLE), keys), uri.removeprefix("s3://").rstrip("/")
     if "://" in uri and not uri.startswith("file://"):
-        raise StorageError(f"'{uri}': only paths, file:// and s3:// are known; copy the photos to one of these")
+        raise StorageError(f"'{uri}': only paths, file:// and s3:// are supported; copy the photos to one of these")
     path = unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
     return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(path))
 
@@ -62,7 +62,7 @@ def read_bytes(uri: str) -> bytes:
 
 
 def read_with(uri: str, read: Callable[[NativeFile], T]) -> T:
-    """What `read` makes of the file at `uri`, opened for reading anywhere; begun again if an S3 server fails on the way."""
+    """The result of `read` on the file at `uri`, opened for random access. Starts again if an S3 server fails on the way."""
     filesystem, path = resolve(uri)
 
     def attempt() -> T:
@@ -77,7 +77,7 @@ def read_with(uri: str, read: Callable[[NativeFile], T]) -> T:
 def write_bytes(uri: str, data: bytes, *, modified: float | None = None) -> None:
     """Write `uri` so that a reader sees the old content or the new, never a part; `OSError` if it cannot be written.
 
-    modified: the time of change, seconds since 1970, that a local file gets; objects have that of their upload.
+    modified: the modification time to give a local file, in seconds since 1970. An S3 object has the time of its upload.
     """
     if is_s3(uri):
         s3.write(uri, data)
@@ -88,7 +88,7 @@ def write_bytes(uri: str, data: bytes, *, modified: float | None = None) -> None
 
 
 def write_file(uri: str, path: str) -> None:
-    """Write `uri` as `write_bytes` does, with the content of the local file `path`, of which only a part is in memory."""
+    """Write the content of the local file `path` to `uri` as `write_bytes` does, with only a part of it in memory."""
     if is_s3(uri):
         s3.write_file(uri, path)
     else:
@@ -96,7 +96,7 @@ def write_file(uri: str, path: str) -> None:
 
 
 def copy(source: str, target: str, *, modified: float | None = None) -> None:
-    """Copy a file as `write_bytes` writes; between disks a block at a time, whatever its size."""
+    """Copy a file as `write_bytes` writes. On disks only a block is in memory at a time; on S3, the whole file."""
     if is_s3(source) or is_s3(target):
         write_bytes(target, read_bytes(source), modified=modified)
         return
@@ -113,15 +113,15 @@ def same_content(a: str, b: str) -> bool:
 
 @contextlib.contextmanager
 def _whole(path: str, modified: float | None) -> Iterator[BinaryIO]:
-    """A file to write to, which is at `path` when the context has ended well."""
+    """A file to write to. It appears at `path` when the context ends without an error."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    # Not the name with something behind it: that may be as long as names can be.
+    # Not the name with a suffix: it could be longer than the filesystem allows.
     temporary = os.path.join(os.path.dirname(path), f".{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
     try:
         with open(temporary, "xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the new name with nothing in it
+            os.fsync(file.fileno())  # otherwise a power cut may leave the new name on an empty file
         if modified is not None:
             os.utime(temporary, (modified, modified))
         os.replace(temporary, path)
@@ -130,10 +130,10 @@ def _whole(path: str, modified: float | None) -> Iterator[BinaryIO]:
 
 
 def update(uri: str, change: Callable[[bytes | None], bytes]) -> None:
-    """Replace the content of `uri` by `change` of it (None: there is no such file), so that no other update is lost.
+    """Replace the content of `uri` by `change(content)` (None: there is no such file), so that no other update is lost.
 
-    `change` may be asked more than once, also of what it has made already. S3 servers without conditional writes cannot
-    promise anything.
+    `change` may be called more than once, also with its own result. On an S3 server without conditional writes an update
+    can be lost.
     """
     if not is_s3(uri):
         with _one_change_at_a_time(uri.rpartition("/")[0]):
@@ -150,13 +150,13 @@ def update(uri: str, change: Callable[[bytes | None], bytes]) -> None:
 
 
 def delete_half_written(folder: str, *, older_than: float) -> None:
-    """Delete what killed processes left half-written in a local folder (not below it) before a time, seconds since 1970.
+    """Delete the half-written files that killed processes left in a local folder (not in its subfolders).
 
-    On S3 nothing is ever half-written.
+    older_than: delete only files last changed by this time, in seconds since 1970. On S3 nothing is ever half-written.
     """
     if is_s3(folder):
         return
-    with _one_change_at_a_time(folder):  # else it could be what another process is writing now
+    with _one_change_at_a_time(folder):  # else this could delete a file that another process is writing
         for path in Path(resolve(folder)[1]).glob(f".*{TEMPORARY_SUFFIX}"):
             if path.stat().st_mtime <= older_than:
                 path.unlink()
@@ -164,7 +164,7 @@ def delete_half_written(folder: str, *, older_than: float) -> None:
 
 @contextlib.contextmanager
 def _one_change_at_a_time(folder: str) -> Iterator[None]:
-    """Hold a local folder for a moment; others wait. (`lease.hold` is for work that takes longer.)"""
+    """Lock a local folder for a moment; other processes wait. (`lease.hold` is for work that takes longer.)"""
     path = resolve(folder)[1]
     os.makedirs(path, exist_ok=True)
     descriptor = os.open(path, os.O_RDONLY)
@@ -176,7 +176,7 @@ def _one_change_at_a_time(folder: str) -> Iterator[None]:
 
 
 def delete(uri: str) -> None:
-    """Remove a file; nothing happens if it is not there."""
+    """Delete a file; do nothing if it does not exist."""
     if is_s3(uri):
         s3.delete(uri)
     else:
@@ -184,7 +184,7 @@ def delete(uri: str) -> None:
 
 
 def delete_empty_folder(uri: str) -> None:
-    """Remove what deleting its files left of a folder on a disk; object stores have none."""
+    """Delete a folder on a disk if it is empty. Object stores have no folders."""
     if not is_s3(uri):
         with contextlib.suppress(OSError):
             os.rmdir(resolve(uri)[1])
@@ -198,7 +198,7 @@ def exists(uri: str) -> bool:
 
 
 def check_folder(uri: str) -> None:
-    """Refuse a folder to read from that is missing or out of reach."""
+    """`StorageError` if a folder to read from is missing or its storage cannot be reached."""
     check_reachable(uri)
     filesystem, path = resolve(uri)
     if not is_s3(uri) and filesystem.get_file_info(path).type != fs.FileType.Directory:
@@ -206,28 +206,28 @@ def check_folder(uri: str) -> None:
 
 
 def check_writable(uri: str) -> None:
-    """Refuse a folder to write to that is out of reach, is a file, or belongs to somebody else."""
+    """`StorageError` if a folder to write to is a file, belongs to another user, or its storage cannot be reached."""
     check_reachable(uri)
     if is_s3(uri):
         return
-    place = Path(resolve(uri)[1])
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise StorageError(f"'{uri}': nothing can be written to '{place}'; choose a folder that is yours")
+    existing = Path(resolve(uri)[1])
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise StorageError(f"'{uri}': nothing can be written to '{existing}'; choose a folder that you can write to")
 
 
 def check_file_writable(uri: str | None) -> None:
-    """Refuse, before any work, a file (None: there is none) that cannot be written at its end."""
+    """`StorageError`, before any work starts, if its output file `uri` cannot be written. None: there is no output file."""
     if uri is None:
         return
     if os.path.isdir(uri):
-        raise StorageError(f"'{uri}' is a folder; name the file that is to be written")
+        raise StorageError(f"'{uri}' is a folder; name a file to write")
     check_writable(uri if is_s3(uri) else os.path.dirname(os.path.abspath(uri)))
 
 
 def check_reachable(uri: str) -> None:
-    """Fail at once, with the remedy, where retries would hide a wrong endpoint, key or bucket for minutes."""
+    """`StorageError` at once for a wrong endpoint, key or bucket, which retries would hide for minutes."""
     if not is_s3(uri):
         resolve(uri)
         return
@@ -235,7 +235,7 @@ def check_reachable(uri: str) -> None:
     where = f"'{uri}' at {endpoint or 'AWS'}"
     bucket = s3.split(uri)[0]
     try:
-        # Tried three times, since a server may be busy; a refusal is not tried again.
+        # Up to three attempts, because a server may be busy. boto3 does not try again after a refusal.
         s3.client(attempts=3).list_objects_v2(Bucket=bucket, MaxKeys=1)
     except ClientError as error:
         code = error.response["Error"]["Code"]

@@ -1,8 +1,8 @@
-"""The intermediate image generator (part 130): fixed algorithms that enhance tone strongly and need not look natural.
+"""The intermediate image generator (US 12277676 B2, part 130): fixed algorithms that enhance tone strongly.
 
-Their parameters are frozen: a change of one, or of a single pixel of a result, is a new version, because shards and
-models name the algorithm they used. Luminance is computed in integers, so that every machine makes the same pixels, and
-in half the memory of floats.
+Their results need not look natural. Shards and models name the algorithm that they used, so its parameters are frozen: if a
+parameter or a single pixel of a result changes, the algorithm needs a new version. Luminance is computed in integers: every
+machine then makes the same pixels, in half the memory of floats.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from naturaltone.pipeline.errors import UserError
 
 LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709, on encoded values
 WHITE = 64 * 255  # luminance in int16: fine enough for smooth skies, with as much headroom for overshoot
-_ZERO = 2**15  # of int16 luminance as the index of a table
-_WEIGHT_UNITS = (
-    1020  # samples of luminance lie at multiples of 1/1020 of it: products with weights stay exact in float32
-)
-_COARSE = 4  # shift_scale computes its smooth planes at this fraction of the size (fast guided filter, He & Sun 2015)
+_ZERO = 2**15  # the index of luminance 0 in a table with an entry for every int16
+# Samples of luminance lie at multiples of 1/1020 of its range: weights are whole numbers, so products are exact in float32.
+_WEIGHT_UNITS = 1020
+_COARSE = 4  # shift_scale computes its smooth planes at 1/4 of the width and height (fast guided filter, He & Sun 2015)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToneRule:
-    """The global rule behind the local algorithms: percentile stretch, then the median towards middle grey by a power.
+    """The global rule after a local algorithm: stretch between percentiles, then move the median towards middle grey.
 
-    All in [0, 1] of luminance, and bounded, so that a black or flat frame is not blown up into noise. max_ratio: how much
-    brighter a pixel's colour may become.
+    Luminance is in [0, 1]. The stretch and the power are bounded, so that a black or flat frame does not become noise.
+    max_black: the upper limit of the black point. min_range: the least luminance range to stretch. gamma_range: the limits
+    of the power that moves the median. max_ratio: how many times brighter a pixel's colour may become.
     """
 
     stretch_percentiles: tuple[float, float] = (0.5, 99.5)
@@ -48,10 +48,10 @@ class ToneRule:
 class LocalLaplacian:
     """Parameters of `local_laplacian`; luminance is in [0, 1].
 
-    alpha: detail is amplified by up to 1/alpha. beta: large-scale contrast is scaled by beta. With both 1 the filter is
-    the identity; below 1/alpha = 3.24 beta the remapping is monotone, so no edge is turned round.
-    sigma: what counts as detail. samples: remapping functions between which coefficients are interpolated; one less must
-    divide 1020.
+    alpha: detail is amplified by up to 1/alpha. beta: large-scale contrast is scaled by beta. If both are 1, the filter
+    changes nothing. If 1/alpha < 3.24·beta, the remapping is monotone, so no edge is reversed.
+    sigma: the size in luminance of what counts as detail. samples: the number of remapping functions; coefficients are
+    interpolated between them. 1020 must be divisible by samples − 1, else `UserError`.
     """
 
     name: ClassVar[str] = "local_laplacian"
@@ -64,15 +64,18 @@ class LocalLaplacian:
 
     def __post_init__(self) -> None:
         if self.samples < 2 or _WEIGHT_UNITS % (self.samples - 1):
-            raise UserError(f"samples {self.samples}: one less must divide {_WEIGHT_UNITS}; use 11, 13, 16, 21 or 61")
+            raise UserError(
+                f"samples {self.samples}: samples - 1 must divide {_WEIGHT_UNITS}; use 11, 13, 16, 21 or 61"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShiftScale:
     """Parameters of `shift_scale`; luminance is in [0, 1].
 
-    radius: of the edge-aware base layer, as a share of the short side. epsilon: the variance that counts as an edge.
-    scale: detail is amplified by up to this. peak: local detail reaches about this many times its mean magnitude.
+    radius: the radius of the edge-aware base layer, as a share of the short side. epsilon: the variance that counts as an
+    edge. scale: detail is amplified by up to this factor. peak: the peak of local detail is about this many times its mean
+    magnitude.
     """
 
     name: ClassVar[str] = "shift_scale"
@@ -86,7 +89,10 @@ class ShiftScale:
 
 @dataclass(frozen=True, kw_only=True)
 class Clahe:
-    """Parameters of `clahe`: the clip limit of each tile's histogram in multiples of a flat one, and tiles a side."""
+    """Parameters of `clahe`.
+
+    clip_limit: the limit of each tile's histogram, in multiples of a flat histogram. tiles: the number of tiles a side.
+    """
 
     name: ClassVar[str] = "clahe"
     version: ClassVar[int] = 1
@@ -101,25 +107,25 @@ ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in (
 
 
 def algorithm_id(algorithm: Algorithm = LOCAL_LAPLACIAN) -> str:
-    """Name, version and parameter hash, e.g. `local_laplacian/1-3f2a9c01`: what shards, bundles and MLflow record."""
+    """Name, version and parameter hash, e.g. `local_laplacian/1-3f2a9c01`. Shards, bundles and MLflow record it."""
     frozen = json.dumps(dataclasses.asdict(algorithm), sort_keys=True).encode()
     return f"{algorithm.name}/{algorithm.version}-{hashlib.sha256(frozen).hexdigest()[:8]}"
 
 
 def algorithm_of(identifier: str) -> Algorithm:
-    """The algorithm that `algorithm_id` named; `ValueError` if this version of naturaltone has another or none."""
+    """The algorithm that has this id; `UserError` if this version of naturaltone has no such algorithm."""
     for algorithm in ALGORITHMS.values():
         if algorithm_id(algorithm) == identifier:
             return algorithm
     ours = ", ".join(algorithm_id(algorithm) for algorithm in ALGORITHMS.values())
     raise UserError(
-        f"algorithm {identifier}: this version of naturaltone has {ours}; ingest into a new store, or use the version "
-        "that made this one"
+        f"algorithm {identifier}: this version of naturaltone has {ours}; ingest into a new store, or use the "
+        "version that made this store"
     )
 
 
 def intermediate(pixels: np.ndarray, algorithm: Algorithm = LOCAL_LAPLACIAN) -> np.ndarray:
-    """The intermediate image I_D of an input photo; H×W×3 uint8 sRGB in and out."""
+    """The intermediate image I_D of an input photo. H×W×3 uint8 sRGB in and out."""
     luminance = luminance_of(pixels)
     match algorithm:
         case LocalLaplacian():
@@ -132,31 +138,31 @@ def intermediate(pixels: np.ndarray, algorithm: Algorithm = LOCAL_LAPLACIAN) -> 
 
 
 def luminance_of(pixels: np.ndarray) -> np.ndarray:
-    """H×W int16 in [0, WHITE] of H×W×3 uint8; a grey pixel of value v has 64·v exactly."""
+    """The luminance of H×W×3 uint8 pixels, as H×W int16 in [0, WHITE]. A grey pixel of value v has exactly 64·v."""
     return cv2.transform(cv2.LUT(pixels, _LUMA_TABLE), np.ones((1, 3), np.float32))
 
 
 def local_laplacian(luminance: np.ndarray, parameters: LocalLaplacian = LOCAL_LAPLACIAN) -> np.ndarray:
     """Local Laplacian filter (Paris et al. 2011) by sampled remapping (Aubry et al. 2014); H×W int16 as `luminance_of`.
 
-    The remapping is smooth, d·(β + (1/α − β)·exp(−d²/2σ²)) around each sample: Paris's power function needs about 64
-    samples where this one is accurate with 13. Overshoot leaves [0, WHITE].
+    The remapping around each sample is smooth: d·(β + (1/α − β)·exp(−d²/2σ²)). It is accurate with 13 samples, where
+    Paris's power function needs about 64. The result may overshoot [0, WHITE].
     """
     levels = max(1, int(np.log2(min(luminance.shape))) - 2)
     gaussian = [luminance]
     for _ in range(levels):
         gaussian.append(cv2.pyrDown(gaussian[-1]))
     step = _WEIGHT_UNITS // (parameters.samples - 1)
-    places = [((level.astype(np.uint16) + 8) >> 4) for level in gaussian[:-1]]  # in _WEIGHT_UNITS
+    positions = [((level.astype(np.uint16) + 8) >> 4) for level in gaussian[:-1]]  # luminance in 1/_WEIGHT_UNITS
     weighted = [np.zeros(level.shape, np.float32) for level in gaussian[:-1]]
     index = luminance.astype(np.uint16)
     for sample, table in enumerate(_remapping(parameters)):
         current = cv2.LUT(index, table)
-        for level, place in enumerate(places):
+        for level, position in enumerate(positions):
             smaller = cv2.pyrDown(current)
             detail = cv2.subtract(current, _enlarge(smaller, current))
-            # step − |place − sample|, and 0 where that is negative: unsigned subtraction saturates.
-            weight = cv2.subtract(float(step), cv2.absdiff(place, float(sample * step)))
+            # step − |position − sample|, or 0 if that is negative, because unsigned subtraction saturates.
+            weight = cv2.subtract(float(step), cv2.absdiff(position, float(sample * step)))
             weighted[level] += cv2.multiply(detail, weight, dtype=cv2.CV_32F)
             current = smaller
     output = gaussian[-1]
@@ -170,8 +176,8 @@ def local_laplacian(luminance: np.ndarray, parameters: LocalLaplacian = LOCAL_LA
 def shift_scale(luminance: np.ndarray, parameters: ShiftScale | None = None) -> np.ndarray:
     """Detail enhancement by shifting and scaling each region's tone (after Son et al. 2014); H×W int16 as `luminance_of`.
 
-    An edge-aware base layer is shifted, smoothly but for its edges, away from black and white until the scaled detail of
-    the region fits; where it still would not, the scale is held back.
+    The base layer is smooth except at edges. It is shifted away from black and white until the scaled detail of each region
+    fits. Where detail still does not fit, the scale is reduced.
     """
     parameters = parameters or ShiftScale()
     light = luminance.astype(np.float32) * np.float32(1 / WHITE)
@@ -187,7 +193,7 @@ def shift_scale(luminance: np.ndarray, parameters: ShiftScale | None = None) -> 
     room = np.minimum(room, 1 - room)
     scale = _blur(np.clip(room / np.maximum(peak, 1e-4), 1, parameters.scale), radius)
 
-    # Only one plane of full size at a time: base, then shifted + scale·(light − base).
+    # The result is shifted + scale·(light − base). One full-size plane is made at a time, to save memory.
     detail = light - _apply_guided(base, light)
     detail *= _to_size(scale, light)
     detail += _apply_guided(shifted, light)
@@ -205,7 +211,10 @@ def clahe(pixels: np.ndarray, parameters: Clahe | None = None) -> np.ndarray:
 
 
 def tone_rule(luminance: np.ndarray, rule: ToneRule) -> np.ndarray:
-    """Stretch between two percentiles, then bring the median to middle grey by a power; H×W int16 in, [0, WHITE] out."""
+    """Stretch between two percentiles, then bring the median towards middle grey by a power.
+
+    H×W int16 in, which may overshoot [0, WHITE]; H×W int16 in [0, WHITE] out.
+    """
     index = luminance.view(np.uint16) ^ np.uint16(_ZERO)  # overshoot included: the stretch brings most of it back
     low, high, median = (value / WHITE for value in _percentiles(index, (*rule.stretch_percentiles, 50)))
     low = min(low, rule.max_black)
@@ -228,7 +237,7 @@ _LUMA_TABLE = _luma_table()
 
 @functools.cache
 def _remapping(parameters: LocalLaplacian) -> np.ndarray:
-    """For each sample the remapped value of every luminance: samples×1×65536 int16, since cv2.LUT wants all indices."""
+    """For each sample, the remapped value of every int16 luminance: samples×1×65536 int16. cv2.LUT needs all entries."""
     values = np.arange(2**16) / WHITE
     centres = np.linspace(0, 1, parameters.samples)[:, None]
     distance = values - centres
@@ -239,7 +248,7 @@ def _remapping(parameters: LocalLaplacian) -> np.ndarray:
 
 
 def _carry_colours(pixels: np.ndarray, before: np.ndarray, after: np.ndarray, max_ratio: float) -> np.ndarray:
-    """Scale each pixel's colour by its luminance's ratio, which keeps hue and saturation."""
+    """Scale each pixel's colour by the ratio of its luminance after and before, which keeps hue and saturation."""
     ratio = np.float32(16) + after
     ratio /= np.float32(16) + before
     np.minimum(ratio, np.float32(max_ratio), out=ratio)
@@ -247,7 +256,7 @@ def _carry_colours(pixels: np.ndarray, before: np.ndarray, after: np.ndarray, ma
 
 
 def _percentiles(index: np.ndarray, percentiles: tuple[float, ...]) -> list[int]:
-    """The luminance below which so many of a hundred pixels lie; `index` is luminance above _ZERO."""
+    """The luminances below which these percentages of the pixels lie. index: luminance + _ZERO."""
     reached = np.cumsum(np.bincount(index.ravel(), minlength=2**16))
     return [int(np.searchsorted(reached, percentile / 100 * reached[-1])) - _ZERO for percentile in percentiles]
 

@@ -1,4 +1,4 @@
-"""Takes a folder's photos out of a store again: writes the shards anew that hold them, then the manifest."""
+"""Removes a folder's photos from a store: rewrites the shards that hold them, then the manifest."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ from naturaltone.pipeline.dataset.tables import from_ipc, to_ipc, to_tables
 
 @dataclass(frozen=True, kw_only=True)
 class Forgotten:
-    """What a forget did: the photos that are out of the store, and the shards with them that runs still need, by run."""
+    """What a forget did.
+
+    photos: how many photos it removed. kept_for_runs: how many shards with these photos stay on disk, by the name of the run
+    that still needs them.
+    """
 
     photos: int
     kept_for_runs: dict[str, int]
 
 
 def forget(source: str, *, role: str, store: str) -> Forgotten:
-    """Take out of the store every `role` photo that came from below the folder `source` alone.
+    """Remove from the store every `role` photo that came only from below the folder `source`.
 
-    A photo whose content another known folder holds too stays, under that folder's name. A shard that a run was begun with
-    stays for that run, though the store no longer names it: else the run could never be resumed. An ingest or a forget
-    deletes it once the run's folder is gone.
+    A photo stays if another ingested folder holds the same content; its source is then the file in that folder. A run
+    still needs the shards that it started with, or it could not be resumed. So these shards stay on disk, although the
+    manifest no longer names them. A later ingest or forget deletes them once the run's folder is gone.
+
+    `StorageError` if the store has nothing from this folder, or another process is adding or removing `role` photos.
     """
     source, store = storage.absolute(source), storage.absolute(store)
     prefix = storage.join(source, "")
@@ -40,9 +46,10 @@ def forget(source: str, *, role: str, store: str) -> Forgotten:
         sources = pa.concat_tables([shards.SOURCES.empty_table(), *listed])
         below = pc.starts_with(sources["source"], prefix)
         if not pc.any(below).as_py():
-            ledger.save_rejects(opened, role, ledger.Known.load(opened, role))  # a forget may have died before that
+            # An earlier forget of this folder may have died before it wrote the rejects.
+            ledger.save_rejects(opened, role, ledger.Known.load(opened, role))
             raise storage.StorageError(
-                f"'{source}': the store knows no {role} photos from there; see `naturaltone store {store}`"
+                f"'{source}': the store has no {role} photos from this folder; `naturaltone store {store}` lists its folders"
             )
         kept = sources.filter(pc.invert(below))
         also = kept.filter(pc.is_in(kept["photo_id"], value_set=sources.filter(below)["photo_id"].combine_chunks()))
@@ -66,7 +73,7 @@ def forget(source: str, *, role: str, store: str) -> Forgotten:
 
         lease.check()
         changed = shards.update_manifest(opened, change)
-        # A shard all of whose photos are known elsewhere keeps its name.
+        # A shard keeps its name if all of its photos are known from other folders: the manifest still needs that file.
         old = (set(opened.sources[role]) | set(rewritten)) - ledger.named_files(changed, role)
         frozen = {run: old & named for run, named in ledger.files_of_runs(store).items()}
         for file in old - set().union(*frozen.values()):
@@ -79,7 +86,7 @@ def forget(source: str, *, role: str, store: str) -> Forgotten:
 
 
 def _rewrite_shards(store: shards.Store, role: str, prefix: str, elsewhere: dict[str, str]) -> dict[str, pa.Table]:
-    """Write anew the shards that hold photos from below `prefix`: by old file, the rows of the manifest that replace its."""
+    """Rewrite the shards that hold photos from below `prefix`. Returns the new rows of the manifest by the old file's name."""
     files = shards.names_in(store.select(role)["file"]).to_pylist()
     rewritten = (
         ray.data.from_arrow(to_tables([{"file": file} for file in files], 1))

@@ -1,9 +1,9 @@
-"""Photos to shards: a Ray Data job that decodes, checks, computes the intermediates in parallel, and writes the store.
+"""Photos to shards: a Ray Data job that decodes and checks photos, computes their intermediates, and writes the store.
 
-The folder is taken in waves of its listing. A wave's new files are read once, in an order shuffled by the digest of their
-names, hashed, decoded and written; then one write of the manifest makes the whole wave part of the store. Waves and
-shards depend on nothing but the listing and the store, so a killed ingest that is run again writes the same files. Memory
-is that of a wave's names, and 32 bytes for each file that the store knows.
+An ingest takes the folder's listing in waves. It reads, hashes, decodes and writes the new files of a wave, in the order of
+a digest of their names, which shuffles them. Then one write of the manifest adds the whole wave to the store. Waves and
+shards depend only on the listing and the store, so a killed ingest that runs again writes the same files. Memory holds the
+names of one wave, and 32 bytes for each file that the store knows.
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ _PREPARED = pa.schema([*shards.PHOTOS, ("key", pa.binary(16)), ("reason", pa.str
 
 @dataclass(frozen=True, kw_only=True)
 class IngestReport:
-    """What one ingest did: counts of files, and those that are not in the store (schema `shards.REJECTED`).
+    """What one ingest did, in counts of files.
 
-    added: new photos. unchanged: known by name, size and version, not read. duplicates: read, but their content is in the
-    store already. other_files: no photos by name.
+    found: files that are photos by name. added: new photos. unchanged: files not read, because their name, size and version
+    are known. duplicates: files that were read, but are in the store already. other_files: files that are not photos by
+    name. rejects: the photos that are not in the store, and why (schema `shards.REJECTED`).
     """
 
     found: int
@@ -69,8 +70,9 @@ def ingest(
 ) -> IngestReport:
     """Add the photos below the folder `source` to the store `store` (both URIs) as `input` or `natural` photos.
 
-    A file that the store knows by name, size and version is not read, unless `full`. `StorageError` before any work if
-    the folder holds no photos, a place is out of reach, or the store was made otherwise.
+    full: also read the files that the store knows by name, size and version. Errors come before any work: `StorageError` if
+    the folder has no photos, storage cannot be reached, the store was made with other options, or another process is adding
+    or removing `role` photos; `UserError` if an option is not allowed.
     """
     source, store = storage.absolute(source), storage.absolute(store)
     check_photos(source)
@@ -111,20 +113,23 @@ def open_or_new(
     algorithm: str = tone.LOCAL_LAPLACIAN.name,
     intermediates: str = "cached",
 ) -> shards.Store:
-    """The store at `store`, or an empty one to be; `ValueError` if it was made otherwise or an option is unknown."""
+    """The store at `store`, or a new one that is not written yet.
+
+    `UserError` if an option is not allowed; `StorageError` if the store was made with other options.
+    """
     for name, value, allowed in (
         ("role", role, shards.ROLES),
         ("algorithm", algorithm, tuple(tone.ALGORITHMS)),
         ("intermediates", intermediates, shards.INTERMEDIATES),
     ):
         if value not in allowed:
-            raise UserError(f"{name} '{value}'; use one of {', '.join(allowed)}")
+            raise UserError(f"{name} '{value}' is unknown; use one of {', '.join(allowed)}")
     if long_side < shards.MIN_LONG_SIDE:
         raise UserError(
-            f"--long-side {long_side}: photos that small teach nothing; use at least {shards.MIN_LONG_SIDE}"
+            f"--long-side {long_side}: such small photos teach a model nothing; use at least {shards.MIN_LONG_SIDE}"
         )
     if long_side > shards.MAX_LONG_SIDE:
-        raise UserError(f"--long-side {long_side}: a JPEG cannot hold that; use at most {shards.MAX_LONG_SIDE}")
+        raise UserError(f"--long-side {long_side}: a JPEG cannot be that large; use at most {shards.MAX_LONG_SIDE}")
     storage.check_writable(store)
     wanted = shards.empty_store(
         store,
@@ -140,7 +145,7 @@ def open_or_new(
         if ours != theirs:
             raise storage.StorageError(
                 f"'{store}': made with {name.replace('_', ' ')} {theirs}, this ingest would use {ours}; "
-                "use the same or a new store"
+                "use the same value, or a new store"
             )
     return opened
 
@@ -164,7 +169,7 @@ class _Tally:
 
 
 def _leave_out_known(wave: list[dict[str, Any]], known: ledger.Known, tally: _Tally) -> list[dict[str, Any]]:
-    """The files of a wave whose source, size or version is new."""
+    """The files of a wave that the store does not know by source, size and version. Counts the others in `tally`."""
     fresh = []
     for file, is_known in zip(wave, known.has([file["key"] for file in wave]), strict=True):
         if not is_known:
@@ -177,13 +182,13 @@ def _leave_out_known(wave: list[dict[str, Any]], known: ledger.Known, tally: _Ta
 
 
 def _waves(source: str, tally: _Tally, progress: Progress) -> Iterator[list[dict[str, Any]]]:
-    """The photos below `source`, up to `WAVE_PHOTOS` at a time, as rows with the digest that each is known by."""
+    """The photos below `source`, up to `WAVE_PHOTOS` at a time, as rows with the digest (`key`) that identifies each file."""
     photos = _only_photos(list_files(source), tally)
     while wave := list(islice(photos, WAVE_PHOTOS)):
         is_first, tally.found = not tally.found, tally.found + len(wave)
         if len(wave) < WAVE_PHOTOS:
             progress.expect(tally.found)
-        elif is_first:  # more to come: a second listing runs ahead, for the ETA alone
+        elif is_first:  # a second listing counts all files, only for the ETA
             threading.Thread(target=_count_ahead, args=(source, progress), daemon=True).start()
         yield [
             {"source": ledger.source_of(file), "key": ledger.key_of(file), "size": file.size, "photo_id": None}
@@ -206,7 +211,7 @@ def _count_ahead(source: str, progress: Progress) -> None:
 def _ingest_wave(
     wave: list[dict[str, Any]], known: ledger.Known, *, role: str, store: shards.Store, progress: Progress
 ) -> tuple[pa.Table, pa.Table]:
-    """Read, decode and write the files of a wave; returns rows of the manifest, and what came of each (`SOURCES`)."""
+    """Read, decode and write the files of a wave. Returns manifest rows, and the outcome of each file (`SOURCES`)."""
     first, duplicates = _set_duplicates_aside(wave)
     progress.advance(len(duplicates))
     ordered = sorted(first, key=lambda file: file["key"])
@@ -223,7 +228,7 @@ def _ingest_wave(
             batch_size=None,
             batch_format="pyarrow",
         )
-        # Another CPU share than the stage before: Ray would fuse them, and a task would be a whole shard long.
+        # With the CPU share of the stage before, Ray would fuse the two, and one task would take as long as a whole shard.
         .map_batches(
             _write_batch,
             fn_kwargs={"role": role, "store": store.uri, "algorithm": store.algorithm},
@@ -245,13 +250,13 @@ def _ingest_wave(
 
 
 def _set_duplicates_aside(wave: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The files of a wave without the second and later ones of the same content, and those.
+    """Split a wave into the first file of each content, and the later files with the same content.
 
-    Only files of the same size can be the same: these alone are read twice.
+    Only files of the same size can be equal, so only these are read twice.
     """
     sizes = np.array([file["size"] for file in wave])
-    _, place, count = np.unique(sizes, return_inverse=True, return_counts=True)
-    suspects = [file for file, shared in zip(wave, count[place] > 1, strict=True) if shared and _is_read(file)]
+    _, index, count = np.unique(sizes, return_inverse=True, return_counts=True)
+    suspects = [file for file, shared in zip(wave, count[index] > 1, strict=True) if shared and _is_read(file)]
     if not suspects:
         return wave, []
     hashed = ray.data.from_arrow(to_tables(suspects, 64)).map_batches(
@@ -270,13 +275,13 @@ def _set_duplicates_aside(wave: list[dict[str, Any]]) -> tuple[list[dict[str, An
 
 
 def _not_yet_in(store: shards.Store, row_groups: pa.Table) -> pa.Table:
-    """The row groups whose shards the store does not name yet: a shard's name is that of its photos."""
+    """The row groups of shards that the store does not name yet. A shard's name depends only on its photos."""
     named = shards.names_in(store.row_groups["file"])
     return row_groups.filter(pc.invert(pc.is_in(row_groups["file"].cast(pa.string()), value_set=named)))
 
 
 def _is_read(file: dict[str, Any]) -> bool:
-    """Whether `_prepare` will read the file, rather than refuse it by its size or name."""
+    """Whether `_prepare` will read the file. It refuses some files by their size or name."""
     try:
         check_bytes(file["size"])
         refuse_raw(file["source"])
@@ -293,7 +298,7 @@ def _hash_batch(batch: pa.Table) -> pa.Table:
 def _hash(source: str) -> str | None:
     try:
         return hashlib.sha256(storage.read_bytes(source)).hexdigest()
-    except OSError:  # the second look reports it
+    except OSError:  # `_prepare` reads it again and reports the error
         return None
 
 
@@ -305,7 +310,7 @@ def _prepare_batch(batch: pa.Table, *, long_side: int, algorithm: str | None, kn
 
 
 def _prepare(row: dict[str, Any], *, long_side: int, algorithm: str | None, known_ids: np.ndarray) -> dict[str, Any]:
-    """The row of one photo (with its intermediate by `algorithm`, if not None), or why there is none."""
+    """The row of one photo, with its intermediate if `algorithm` is not None; or the reason why it is rejected."""
     prepared = {"source": row["source"], "key": row["key"]}
     try:
         check_bytes(row["size"])
@@ -332,7 +337,10 @@ def _prepare(row: dict[str, Any], *, long_side: int, algorithm: str | None, know
 
 
 def _write_batch(batch: pa.Table, *, role: str, store: str, algorithm: str) -> dict[str, list[bytes]]:
-    """Write one shard for each split in the batch; what is not written travels with it so that batches do not depend on it."""
+    """Write one shard for each split in the batch.
+
+    Rejected files and duplicates stay in the batch, so that they do not shift the borders between batches.
+    """
     good = batch.filter(pc.field("reason").is_null())
     row_groups = [shards.ROW_GROUPS.empty_table()]
     for split in pc.unique(good["split"]).to_pylist():
@@ -345,7 +353,7 @@ def _write_batch(batch: pa.Table, *, role: str, store: str, algorithm: str) -> d
 
 
 def _commit(store: shards.Store, role: str, origin: str, row_groups: pa.Table, outcomes: pa.Table) -> shards.Store:
-    """Make a wave part of the store: list its sources in a file, then name all in the manifest."""
+    """Add a wave to the store: write the list of its sources, then name that list and the new shards in the manifest."""
     files = [ledger.write_sources(store.uri, role, outcomes)] if outcomes.num_rows else []
 
     def change(newest: shards.Store) -> shards.Store:

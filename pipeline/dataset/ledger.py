@@ -1,4 +1,4 @@
-"""What a store knows of the files it was made from: their digests, and which of them it rejected and why."""
+"""What a store knows about the files it was made from: their digests, and which it rejected and why."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ from naturaltone.pipeline.listing import File, list_files
 from naturaltone.pipeline.reasons import Reason
 
 _PASSING = [reason for reason in Reason if not reason.lasts]
-_ORPHAN_SECONDS = 86_400  # on S3, where nobody can tell a killed ingest's files from those of one under way
+_ORPHAN_SECONDS = 86_400  # on S3, where the files of a killed ingest look like those of a running one
 
 
 @dataclass(kw_only=True)
 class Known:
-    """What the store knows of one role: digests of files and of contents, sorted, and the files it rejected by source."""
+    """What the store knows about one role.
+
+    keys: sorted digests of the known files (`key_of`). ids: sorted digests of the photos in the store. rejected: the rows of
+    the rejected files (schema `shards.SOURCES`), by source.
+    """
 
     keys: np.ndarray
     ids: np.ndarray
@@ -41,23 +45,23 @@ class Known:
             keys.append(_digests(ledger["key"]))
             ids.append(id_digests(ledger.filter(pc.field("reason").is_null())["photo_id"]))
             known._note_rejects(ledger)
-        # What could not be read may be readable today: it stays on the list, but its key is not known.
+        # A file that could not be read may be readable today: it stays on the list of rejects, but its key is not known.
         again = [row["key"] for row in known.rejected.values() if row["reason"] in _PASSING]
         known.keys = np.setdiff1d(np.concatenate(keys), np.array(again, "S16"))
         known.ids = np.unique(np.concatenate(ids))
         return known
 
     def has(self, keys: list[bytes]) -> np.ndarray:
-        """Which of the files (by key: source, size and version) need not be read."""
+        """Which of the files need not be read. keys: digests of source, size and version."""
         return _among(self.keys, np.array(keys, "S16"))
 
     def reject_of(self, source: str, key: bytes) -> dict[str, Any] | None:
-        """The row that says why the store rejected this very file, None if it did not."""
+        """The row that says why the store rejected this version of the file; None if it did not."""
         row = self.rejected.get(source)
         return row if row and row["key"] == key else None
 
     def new_rows(self, ledger: pa.Table) -> pa.Table:
-        """The rows that say more than the store's lists do: after `full`, most do not."""
+        """The rows worth a list: new files, new contents, and files that are or were rejected. After `full`, few rows are."""
         is_known = self.has(ledger["key"].to_pylist()) & self._has_content(ledger)
         was_rejected = np.array([source in self.rejected for source in ledger["source"].to_pylist()], bool)
         is_rejected = ledger["reason"].is_valid().to_numpy(zero_copy_only=False)
@@ -70,14 +74,14 @@ class Known:
         self._note_rejects(ledger)
 
     def _has_content(self, ledger: pa.Table) -> np.ndarray:
-        """Which of the rows are of photos in the store, or of none."""
+        """Whether each row's photo is in the store. Rejected rows have no photo and count as True."""
         has = np.ones(ledger.num_rows, bool)
         good = ledger["reason"].is_null().to_numpy(zero_copy_only=False)
         has[good] = _among(self.ids, id_digests(ledger.filter(pc.field("reason").is_null())["photo_id"]))
         return has
 
     def _note_rejects(self, ledger: pa.Table) -> None:
-        if self.rejected:  # a later outcome of the same file counts
+        if self.rejected:  # a file's later outcome replaces the earlier one
             later = pc.is_in(ledger["source"], value_set=pa.array(list(self.rejected), pa.string()))
             for source in ledger.filter(later)["source"].to_pylist():
                 self.rejected.pop(source, None)
@@ -85,12 +89,12 @@ class Known:
 
 
 def key_of(file: File) -> bytes:
-    """The digest by which a file is known: another size or version makes it another file."""
+    """The digest that identifies a file. Another size or version makes it another file."""
     return hashlib.blake2b(f"{source_of(file)}\0{file.size}\0{file.version}".encode(), digest_size=16).digest()
 
 
 def source_of(file: File) -> str:
-    """The file's URI; a name that is no UTF-8, which Parquet cannot hold, with question marks."""
+    """The file's URI. Parquet holds only UTF-8, so other characters become question marks."""
     return file.uri.encode(errors="replace").decode()
 
 
@@ -100,17 +104,17 @@ def contains(ordered: np.ndarray, photo_id: str) -> bool:
 
 
 def _among(ordered: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Which of the wanted digests are in a sorted array."""
+    """Which of the wanted digests are in the sorted array `ordered`."""
     if not len(ordered):
         return np.zeros(len(wanted), bool)
-    places = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
-    return np.asarray(ordered[places] == wanted)
+    indices = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+    return np.asarray(ordered[indices] == wanted)
 
 
 def write_sources(store: str, role: str, ledger: pa.Table) -> str:
-    """Write a list of sources (schema `shards.SOURCES`) and return its file, for the manifest to name."""
+    """Write a list of sources (schema `shards.SOURCES`). Returns its file name, which the manifest must then name."""
     data = to_parquet(ledger)
-    # Named by all of its content: the same files with other outcomes must not overwrite a list that the manifest names.
+    # The name is a hash of the whole content: the same files with other outcomes must not overwrite a list in the manifest.
     file = f"sources/{role}-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
     storage.write_bytes(storage.join(store, file), data)
     return file
@@ -122,7 +126,7 @@ def named_files(store: shards.Store, role: str) -> set[str]:
 
 
 def save_rejects(store: shards.Store, role: str, known: Known) -> None:
-    """Write the role's part of rejects.parquet anew."""
+    """Rewrite the role's part of rejects.parquet."""
     ours = pa.Table.from_pylist(
         [{"role": role, **known.rejected[source]} for source in sorted(known.rejected)], schema=shards.REJECTED
     )
@@ -135,15 +139,15 @@ def save_rejects(store: shards.Store, role: str, known: Known) -> None:
 
 
 def hold(store: str, role: str) -> contextlib.AbstractContextManager[lease.Lease]:
-    """Hold one role of a store: of the jobs that add photos or take them out, one at a time."""
+    """Lock one role of a store, so that only one job at a time adds or removes its photos."""
     return lease.hold(storage.join(store, "locks", f"{role}.json"), what=f"'{store}' ({role} photos)")
 
 
 def remove_orphans(store: shards.Store, role: str) -> None:
-    """Delete what a killed ingest of this role left: files that no manifest names, and half-written ones.
+    """Delete what a killed ingest of this role left: files that no manifest names, and half-written files.
 
-    The role is held, so nobody else writes there. On S3 files stay for a day all the same: some servers cannot keep the lock
-    from two jobs that start in the same second.
+    The caller holds the role's lock, so nobody else writes these files. On S3 they still stay for a day: some servers may
+    give the lock to two jobs that start in the same second.
     """
     newest = shards.open_store(store.uri) if storage.exists(storage.join(store.uri, shards.MANIFEST)) else store
     named = named_files(newest, role)
@@ -165,7 +169,7 @@ def remove_orphans(store: shards.Store, role: str) -> None:
 
 
 def files_of_runs(store: str) -> dict[str, set[str]]:
-    """The shards that each run was begun with, by the run's name: its batches need them, whatever the store is today."""
+    """The shards that each run started with, by the run's name. Its batches need them, whatever the store holds today."""
     folder = storage.join(store, shards.RUNS)
     if not storage.is_s3(store) and not os.path.isdir(storage.resolve(folder)[1]):
         return {}

@@ -1,7 +1,7 @@
 """The store: Parquet shards of photos in small row groups, and the manifest that names every row group.
 
-The manifest is the one place where anything becomes part of a store: shards and lists of sources that it does not name
-are what a killed ingest left behind, and count for nothing.
+Only the manifest makes a file part of the store. A killed ingest may leave shards and lists of sources that the manifest
+does not name; these are ignored.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from naturaltone.pipeline.photo.stored import decode_rgb, encode_jpeg
 
 SCHEMA_VERSION = 2
 ROW_GROUP_PHOTOS = 16
-SHARD_PHOTOS = 256  # about 200 MB of inputs with their intermediates: one task writes it from memory
+SHARD_PHOTOS = 256  # about 200 MB of inputs with their intermediates, which one task holds in memory
 TEST_PERCENT = 10
-LONG_SIDE, MIN_LONG_SIDE, MAX_LONG_SIDE = 1024, 64, 65_500  # of stored photos: by default, and what is allowed
+LONG_SIDE, MIN_LONG_SIDE, MAX_LONG_SIDE = 1024, 64, 65_500  # pixels of a stored photo: the default and the limits
 ROLES = ("input", "natural")
 INTERMEDIATES = ("cached", "stream")
 MANIFEST = "manifest.parquet"
-RUNS = "runs"  # the folder of the runs that were trained on the store, each with a copy of the manifest
+RUNS = "runs"  # the folder of the runs that trained on the store; each run has a copy of the manifest
 REJECTS = "rejects.parquet"
 
 PHOTOS = pa.schema(
@@ -55,7 +55,7 @@ ROW_GROUPS = pa.schema(
         ("num_bytes", pa.int32()),
     ]
 )
-# Every file that an ingest looked at; `key` is a digest of source, size and version. Without a reason it is in the store.
+# Every file that an ingest looked at. key: a digest of source, size and version. reason: null if the photo is in the store.
 SOURCES = pa.schema(
     [
         ("source", pa.string()),
@@ -70,11 +70,11 @@ REJECTED = pa.schema([("source", pa.string()), ("role", pa.string()), ("reason",
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """An opened store: its place, its row groups (schema `ROW_GROUPS`), and what every photo in it was made with.
+    """An opened store: its URI, its row groups (schema `ROW_GROUPS`), and how every photo in it was made.
 
-    sources: the files (schema `SOURCES`) that list what was ingested, oldest first, by role. origins: the folders that
-    were ingested, by role. intermediates: `cached` if
-    the shards hold them, `stream` if they are computed when they are wanted.
+    algorithm: the id of the algorithm of the intermediates. long_side: the limit of a photo's long side in pixels.
+    intermediates: `cached` if the shards hold them, `stream` if they are computed when a batch needs them. sources: by role,
+    the files (schema `SOURCES`) that list what was ingested, oldest first. origins: by role, the folders that were ingested.
     """
 
     uri: str
@@ -86,7 +86,7 @@ class Store:
     origins: dict[str, tuple[str, ...]]
 
     def select(self, role: str, split: str | None = None, columns: tuple[str, ...] | None = None) -> pa.Table:
-        """The row groups of one role, in one split or in all; only the named columns."""
+        """The row groups of one role, in one split or in both. columns: only these (None: all)."""
         chosen = _has_name(self.row_groups["role"], role)
         if split is not None:
             chosen = pc.and_(chosen, _has_name(self.row_groups["split"], split))
@@ -96,15 +96,15 @@ class Store:
         return pc.sum(self.select(role, split)["num_photos"]).as_py() or 0
 
     def photos(self, role: str, split: str, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """The photos of one role and split as dicts of schema `PHOTOS`, a row group in memory at a time.
+        """The photos of one role and split as dicts of schema `PHOTOS`, with one row group in memory at a time.
 
-        Inputs have their intermediates, whether these are stored or not.
+        Inputs always have their intermediates: those that are not stored are computed.
         """
         rows = (row for group in self.select(role, split).to_pylist() for row in self.read(group))
         return islice(rows, limit)
 
     def read(self, group: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The photos of one row of `row_groups`, as `photos`."""
+        """The photos of one row of `row_groups`, as `photos` yields them."""
         for row in read_row_group(self.uri, group["file"], group["row_group"], PHOTOS.names).to_pylist():
             if group["role"] == "input" and row["intermediate"] is None:
                 row["intermediate"] = make_intermediate(row["image"], tone.algorithm_of(self.algorithm))
@@ -112,12 +112,12 @@ class Store:
 
 
 def split_of(photo_id: str) -> str:
-    """`test` for TEST_PERCENT % of all photos, else `train`; a function of the content only, stable for ever."""
+    """`test` for TEST_PERCENT % of all photos, else `train`. It depends only on the content, so it never changes."""
     return "test" if int(photo_id[:8], 16) % 100 < TEST_PERCENT else "train"
 
 
 def empty_store(uri: str, *, algorithm: str, long_side: int, intermediates: str = "cached") -> Store:
-    """A store to be: nothing is written."""
+    """A new store. Nothing is written yet."""
     return Store(
         uri=uri,
         row_groups=ROW_GROUPS.empty_table(),
@@ -130,7 +130,11 @@ def empty_store(uri: str, *, algorithm: str, long_side: int, intermediates: str 
 
 
 def open_store(uri: str, *, manifest: str | None = None) -> Store:
-    """Read the manifest of a store, or an older copy of it; `StorageError` if there is none that this version reads."""
+    """Read the manifest of a store.
+
+    manifest: the URI of an older copy to read instead. `StorageError` if the manifest is missing, or this version of
+    naturaltone cannot read it.
+    """
     storage.check_reachable(uri)
     try:
         return _parse(uri, storage.read_bytes(manifest or storage.join(uri, MANIFEST)))
@@ -141,7 +145,7 @@ def open_store(uri: str, *, manifest: str | None = None) -> Store:
 
 
 def update_manifest(store: Store, change: Callable[[Store], Store]) -> Store:
-    """Replace the manifest by `change` of the newest one (of `store` if there is none yet); returns what was written."""
+    """Replace the newest manifest (`store` if none is written yet) by `change` of it. Returns the store that was written."""
     changed = [store]
 
     def rewritten(content: bytes | None) -> bytes:
@@ -153,13 +157,13 @@ def update_manifest(store: Store, change: Callable[[Store], Store]) -> Store:
 
 
 def names_in(column: pa.ChunkedArray) -> pa.Array:
-    """The different names in a dictionary column, in the order of their appearance."""
+    """The distinct names in a dictionary column, in the order of their first appearance."""
     names = [chunk.dictionary.take(pc.unique(chunk.indices)) for chunk in column.chunks]
     return pc.unique(pa.concat_arrays([pa.array([], pa.string()), *names]))
 
 
 def _has_name(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Which rows of a dictionary column have this name; comparing the column itself would spell each name out."""
+    """Which rows of a dictionary column have this name. Comparing the column itself would decode every row's name."""
     codes = [(chunk.indices, pc.index(chunk.dictionary, name).as_py()) for chunk in column.chunks]
     return pa.chunked_array([pc.equal(indices, code) for indices, code in codes], pa.bool_())
 
@@ -167,14 +171,14 @@ def _has_name(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 def _parse(uri: str, content: bytes) -> Store:
     try:
         table = from_parquet(content, ROW_GROUPS)
-    except (ValueError, KeyError) as error:  # no Parquet, or that of somebody else
+    except (ValueError, KeyError) as error:  # not Parquet, or Parquet with another schema
         raise storage.StorageError(
             f"'{uri}': {MANIFEST} cannot be read ({error}); restore it from a backup or ingest into a new store"
         ) from None
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     if metadata.get("schema_version") != str(SCHEMA_VERSION):
         raise storage.StorageError(
-            f"'{uri}': store schema {metadata.get('schema_version')}, this version reads {SCHEMA_VERSION}; "
+            f"'{uri}': store schema {metadata.get('schema_version')}, but this version of naturaltone reads {SCHEMA_VERSION}; "
             "ingest again into a new store"
         )
     return Store(
@@ -201,9 +205,9 @@ def _format(store: Store) -> bytes:
 
 
 def write_shard(store_uri: str, photos: pa.Table, *, role: str, algorithm: str) -> pa.Table:
-    """Write photos (schema `PHOTOS`, all of one split) as one shard; returns its rows of the manifest.
+    """Write photos (schema `PHOTOS`, all of one split) as one shard. Returns its rows of the manifest.
 
-    The file is named by its photos, so that writing them again writes the same file.
+    The file name is a hash of the photos' ids, so writing the same photos again writes the same file.
     """
     split = photos["split"][0].as_py()
     digest = hashlib.sha256("".join(photos["photo_id"].to_pylist()).encode()).hexdigest()[:16]
@@ -251,5 +255,5 @@ def read_columns(store_uri: str, file: str, columns: Iterable[str]) -> pa.Table:
 
 
 def make_intermediate(image: bytes, algorithm: tone.Algorithm) -> bytes:
-    """The stored intermediate of a stored photo: of its decoded pixels, so that it can be made again at any time."""
+    """The intermediate of a stored photo, as stored. It is made from the stored JPEG, so it can be made again at any time."""
     return encode_jpeg(tone.intermediate(decode_rgb(image), algorithm))

@@ -1,4 +1,4 @@
-"""What is in a store: its numbers, and random photos of it to look at."""
+"""Summarises a store in numbers, and picks random photos from it to look at."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from naturaltone.pipeline.dataset.tables import from_parquet
 
 
 def summarize(store: shards.Store) -> dict[str, Any]:
-    """Counts and bytes by role and split, what the photos were made with and from, and the rejects by role and reason."""
+    """Counts and bytes by role and split, how the photos were made, their folders, and the rejects by role and reason."""
     photos: dict[str, dict[str, dict[str, int]]] = {}
     for role in shards.ROLES:
         for split in ("train", "test"):
@@ -59,7 +59,7 @@ def format_summary(summary: dict[str, Any]) -> str:
 
 
 def random_photos(store: shards.Store, role: str, count: int, *, seed: int) -> list[dict[str, Any]]:
-    """Up to `count` photos of a role from as many row groups, as rows of schema `PHOTOS` with their intermediates."""
+    """Up to `count` random photos of a role, one a row group, as rows of schema `PHOTOS` with their intermediates."""
     groups = store.select(role)
     chance = random.Random(f"{seed} {role}")
     chosen = chance.sample(range(groups.num_rows), min(count, groups.num_rows))

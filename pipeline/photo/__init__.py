@@ -1,6 +1,6 @@
-"""One photo: its file to pixels and back, with everything else in the file kept.
+"""Read one photo file into pixels, and write pixels back while everything else in the file stays.
 
-The only room that imports Pillow. No Ray.
+Only this room imports Pillow. It does not use Ray.
 
 May import: pipeline, PIL, cv2, numpy, pillow_heif, pyarrow, tifffile.
 """

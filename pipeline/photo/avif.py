@@ -1,4 +1,4 @@
-"""What an AVIF's header says of how its pixels are coded."""
+"""Read from an AVIF's header how its pixels are coded."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _HIGH_BIT_DEPTH, _TWELVE_BIT, _SUBSAMPLED_X, _SUBSAMPLED_Y = 0x40, 0x20, 0x08, 0
 
 @dataclass(frozen=True)
 class Coding:
-    """Bits a channel, and chroma subsampling: 4:4:4, 4:2:2 or 4:2:0."""
+    """Bits a channel (8, 10 or 12) and chroma subsampling ("4:4:4", "4:2:2" or "4:2:0")."""
 
     depth: int
     subsampling: str
 
 
 def coding(data: bytes) -> Coding:
-    """From the first av1C box, as AV1 in ISOBMFF 2.3 defines it; `ValueError` if there is none."""
+    """Read the first av1C box (AV1 in ISOBMFF, 2.3); `ValueError` if there is none."""
     start = data.find(b"av1C")
     if start < 0 or start + 7 > len(data):
-        raise ValueError("the AVIF does not say how its pixels are coded")
+        raise ValueError("the AVIF does not say how its pixels are coded: it has no av1C box")
     flags = data[start + 6]
     depth = 8 if not flags & _HIGH_BIT_DEPTH else 12 if flags & _TWELVE_BIT else 10
     if not flags & _SUBSAMPLED_X:

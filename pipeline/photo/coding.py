@@ -1,4 +1,4 @@
-"""How a photo file's pixels are coded, and new pixels coded alike, without metadata."""
+"""Find out how a photo file codes its pixels, and code new pixels in the same way, without metadata."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _COMPRESSION, _UNCOMPRESSED = 259, 1
 
 
 def coding_of(image: Image.Image, data: bytes) -> dict[str, Any]:
-    """How the file's pixels are coded, for new ones to be coded alike."""
+    """How the file codes its pixels, as options for Pillow's `save` (for a TIFF: tifffile's `imwrite`)."""
     if image.format in ("JPEG", "MPO"):
-        # The source's own tables: no coarser than it was, and the file stays of its size.
+        # The file's own tables keep its quality and roughly its size.
         return {
             "qtables": image.quantization,  # type: ignore[attr-defined]
             "subsampling": max(JpegImagePlugin.get_sampling(image), 0),
@@ -37,20 +37,24 @@ def coding_of(image: Image.Image, data: bytes) -> dict[str, Any]:
 
 
 def code(photo: Photo, stored: np.ndarray, quality: int | None) -> bytes:
-    """The pixels as a file of the photo's format, without metadata."""
+    """Code pixels as a file of the photo's format, without metadata.
+
+    stored: H×W×3 or H×W×4, uint8 or uint16, turned as they are in the file. quality: 1 to 100, for JPEG and WebP; None keeps
+    the photo's own coding.
+    """
     if photo.format == "TIFF":
         return _tiff_bytes(photo, stored)
     if stored.dtype == np.uint16:
         values = (
             stored[..., 1] if photo.is_grey and not photo.has_alpha else stored[..., [2, 1, 0, 3][: stored.shape[2]]]
         )
-        return bytes(
-            cv2.imencode(".png", values, [cv2.IMWRITE_PNG_COMPRESSION, 6])[1]
-        )  # zlib's own default, as in 8 bits
+        # 6 is zlib's default, which Pillow uses for 8 bits.
+        return bytes(cv2.imencode(".png", values, [cv2.IMWRITE_PNG_COMPRESSION, 6])[1])
     return pillow_bytes(photo, stored, quality)
 
 
 def pillow_bytes(photo: Photo, stored: np.ndarray, quality: int | None, **metadata: Any) -> bytes:
+    """Code 8-bit pixels with Pillow, as `code` does; `metadata` goes to Pillow's `save` unchanged."""
     image = _to_image(stored, "RGBA" if photo.has_alpha else "RGB")
     if photo.is_grey:
         image = image.convert("LA" if photo.has_alpha else "L")

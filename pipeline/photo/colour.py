@@ -1,4 +1,4 @@
-"""Colour profiles: pixels to sRGB and back, and inks to sRGB."""
+"""Convert pixels from a colour profile to sRGB and back, and CMYK inks to sRGB."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ _SRGB = ImageCms.createProfile("sRGB")
 
 
 def to_srgb(pixels: np.ndarray, icc_profile: bytes | None) -> np.ndarray:
-    """Convert pixels encoded in `icc_profile` to sRGB; the same array when they already are."""
+    """Convert H×W×3 uint8 pixels from `icc_profile` to sRGB.
+
+    Returns the same array if the profile is None or sRGB. `ImageError` if the profile cannot be used.
+    """
     return _convert(pixels, icc_profile, into_srgb=True)
 
 
 def from_srgb(pixels: np.ndarray, icc_profile: bytes | None) -> np.ndarray:
-    """Convert sRGB pixels to the encoding of `icc_profile`; the inverse of `to_srgb` inside its gamut."""
+    """Convert sRGB pixels to `icc_profile`: the inverse of `to_srgb` for colours inside the profile's gamut."""
     return _convert(pixels, icc_profile, into_srgb=False)
 
 
@@ -31,27 +34,33 @@ def _convert(pixels: np.ndarray, icc_profile: bytes | None, *, into_srgb: bool) 
         transform, mode = _transform(icc_profile, into_srgb)
         if transform is None:
             return pixels
-        if mode == "L":  # a grey profile: one channel on its side of the conversion
+        if mode == "L":  # a grey profile has one channel on its side of the conversion
             image = Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if into_srgb else pixels)
         else:
             image = Image.fromarray(pixels)
         converted = transform.apply(image)
     except (ImageCms.PyCMSError, OSError, ValueError) as error:
-        raise ImageError(Reason.BAD_PROFILE, f"the embedded colour profile cannot be used ({error})") from None
+        raise ImageError(
+            Reason.BAD_PROFILE, f"the embedded colour profile cannot be used ({error}); save the photo as sRGB"
+        ) from None
     return np.asarray(converted.convert("RGB"))
 
 
 @functools.lru_cache(maxsize=8)
 def _transform(icc_profile: bytes, into_srgb: bool) -> tuple[ImageCms.ImageCmsTransform | None, str]:
-    """The conversion between a profile and sRGB (None: it is sRGB) and its own side's mode; archives repeat a few."""
+    """The conversion between a profile and sRGB (None if the profile is sRGB), and the profile's image mode.
+
+    The results are cached because an archive has few profiles.
+    """
     profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
     space = profile.profile.xcolor_space.strip()
     if space not in ("RGB", "GRAY"):
-        raise ValueError(f"it is for {space} on pixels that are not")
+        raise ValueError(f"it is for {space}, but the pixels are RGB or grey")
     mode = "L" if space == "GRAY" else "RGB"
     ends = (profile, _SRGB, mode, "RGB") if into_srgb else (_SRGB, profile, "RGB", mode)
     transform = ImageCms.buildTransform(*ends)
-    if mode == "RGB":  # sRGB by what it does, since there are many of that name
+    if mode == "RGB":
+        # Many different profiles are called sRGB, so test what this one does to colours.
         swatch = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
         if np.abs(np.asarray(transform.apply(Image.fromarray(swatch))).astype(int) - swatch).max() <= 1:
             return None, mode
@@ -59,7 +68,10 @@ def _transform(icc_profile: bytes, into_srgb: bool) -> tuple[ImageCms.ImageCmsTr
 
 
 def from_inks(image: Image.Image) -> np.ndarray:
-    """sRGB pixels of a CMYK image: by its profile, or plainly where it has none."""
+    """Convert a CMYK image to H×W×3 uint8 sRGB pixels by its profile, or by Pillow's simple formula if it has none.
+
+    `ImageError` if the profile cannot be used.
+    """
     profile = image.info.get("icc_profile")
     if not profile:
         return np.asarray(image.convert("RGB"))
@@ -67,5 +79,7 @@ def from_inks(image: Image.Image) -> np.ndarray:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError) as error:
-        raise ImageError(Reason.BAD_PROFILE, f"the embedded colour profile cannot be used ({error})") from None
+        raise ImageError(
+            Reason.BAD_PROFILE, f"the embedded colour profile cannot be used ({error}); save the photo as sRGB"
+        ) from None
     return np.asarray(converted)

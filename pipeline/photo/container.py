@@ -1,4 +1,4 @@
-"""A photo file with other pixels: its container stays byte for byte, and the coded pixels of another file are put into it."""
+"""Put the coded pixels of one file into another photo file, and keep the rest of that file byte for byte."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from naturaltone.pipeline.photo.xmp import Stamp, stamped, without_extras
 
 @dataclass(frozen=True)
 class Metadata:
-    """A file's EXIF block, without a prefix (of a TIFF: the file, which is one), and its XMP packet."""
+    """A file's EXIF block without its prefix, and its XMP packet.
+
+    A TIFF has the structure of an EXIF block, so its `exif` is the whole file.
+    """
 
     exif: bytes | None
     xmp: bytes | None
@@ -23,18 +26,20 @@ def replace_pixels(
     *,
     stamp: Stamp | None,
     thumbnail: Callable[[int], bytes] | None = None,
-    icc: bool = True,
     drop_extras: bool = False,
 ) -> bytes:
-    """`original` with the coded pixels of `encoded` (the same format, no metadata of its own); all else stays byte for byte.
+    """Return `original` with the coded pixels of `encoded`; everything else stays byte for byte.
 
-    stamp: added to the XMP packet. thumbnail: gives a JPEG of the new pixels of at most so many bytes, empty if it cannot;
-    it takes the place of the EXIF block's. icc: keep the colour profile. drop_extras: leave out gain maps, videos and all
-    else that stands behind a JPEG. `ValueError` says why a file cannot be taken apart.
+    encoded: a file of the same format without metadata. stamp: a note that is added to the XMP packet. thumbnail: a function
+    that gets a limit in bytes and returns a JPEG of the new pixels within that limit, or b"" if it cannot; this JPEG replaces
+    the thumbnail in the EXIF block. drop_extras: leave out gain maps, videos and all bytes after a JPEG's own picture, and
+    what the XMP packet says about them. Even without it, a JPEG loses its previews, which show the old pixels.
+
+    `ValueError` says why a file cannot be rewritten.
     """
     format = _format(original)
     if format is None or _format(encoded) != format:
-        raise ValueError("the old and the new file are not both JPEG, PNG, WebP or TIFF")
+        raise ValueError("the old and the new file must have the same format: JPEG, PNG, WebP or TIFF")
 
     def edit_xmp(packet: bytes | None) -> bytes | None:
         if drop_extras and packet is not None:
@@ -42,23 +47,24 @@ def replace_pixels(
         return stamped(packet, stamp) if stamp else packet
 
     if format == "JPEG":
-        return jpeg.replace_pixels(
-            original, encoded, edit_xmp=edit_xmp, thumbnail=thumbnail, icc=icc, drop_extras=drop_extras
-        )
+        return jpeg.replace_pixels(original, encoded, edit_xmp=edit_xmp, thumbnail=thumbnail, drop_extras=drop_extras)
     if format == "PNG":
-        return png.replace_pixels(original, encoded, edit_xmp=edit_xmp, thumbnail=thumbnail, icc=icc)
+        return png.replace_pixels(original, encoded, edit_xmp=edit_xmp, thumbnail=thumbnail)
     if format == "WebP":
-        return webp.replace_pixels(original, encoded, edit_xmp=edit_xmp, thumbnail=thumbnail, icc=icc)
-    return tiff.replace_pixels(original, encoded, edit_xmp=edit_xmp, icc=icc)
+        return webp.replace_pixels(original, encoded, edit_xmp=edit_xmp, thumbnail=thumbnail)
+    return tiff.replace_pixels(original, encoded, edit_xmp=edit_xmp)
 
 
 def extras(data: bytes) -> tuple[str, ...]:
-    """What else than the photo a file holds: "HDR gain map", "motion video", "other pictures", "preview"; only JPEGs do."""
+    """Name what a file holds besides the photo: "HDR gain map", "motion video", "other pictures", "preview".
+
+    Empty for every format but JPEG.
+    """
     return jpeg.extras(data) if _format(data) == "JPEG" else ()
 
 
 def read(data: bytes) -> Metadata:
-    """The metadata blocks of a file, from its headers; none of a file that cannot be read."""
+    """Read the metadata blocks of a file; both are None if the file cannot be read."""
     format = _format(data)
     try:
         if format == "JPEG":

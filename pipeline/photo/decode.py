@@ -1,4 +1,4 @@
-"""A photo file to upright pixels."""
+"""Decode a photo file to upright pixels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from naturaltone.pipeline.reasons import Reason
 if HAS_HEIF:
     import pillow_heif
 
-# A picture in one piece of memory, which NumPy can look at where it is: a copy of it takes as long as decoding it did.
+# Pillow then holds a picture in one piece of memory, which NumPy can view. A copy would take as long as the decoding.
 Image.core.set_use_block_allocator(1)
 
 
@@ -39,7 +39,10 @@ _MIN_IS_WHITE, _SEPARATE_PLANES = 0, 2
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Photo:
-    """Decode a photo file of any of `FORMATS`; `ImageError` says why another is refused, from the header if it can."""
+    """Decode a photo file of any format in `FORMATS`.
+
+    `ImageError` says why a file is refused. The header is checked first, before a pixel is decoded.
+    """
     check_bytes(len(data), max_bytes=max_bytes)
     image = open_image(data)
     try:
@@ -47,15 +50,16 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BY
         depth = bit_depth(image, data)
         coding = coding_of(image, data)
         orientation = image.getexif().get(_ORIENTATION, 1)
-        image.load()  # also for the deep formats: OpenCV would fill what a truncated file lacks with nothing
+        # Deep formats too: Pillow refuses a truncated file, but OpenCV would leave its missing part blank.
+        image.load()
         if depth > 8:
             packed, has_alpha, is_grey = _deep_arrays(image, data, depth, orientation)
         else:
-            # Pillow copies a photo that it has nothing to turn in.
+            # `exif_transpose` copies the photo even when nothing has to be turned.
             packed, has_alpha, is_grey = _arrays(ImageOps.exif_transpose(image) if orientation != 1 else image)
     except ImageError:
         raise
-    except Exception as error:  # Pillow's plugins meet broken files with whatever their parsers run into
+    except Exception as error:  # Pillow's parsers raise all kinds of errors on broken files
         what = str(error) or type(error).__name__
         raise ImageError(
             Reason.TRUNCATED, f"the pixels cannot be read ({what}); restore the file from a backup"
@@ -64,7 +68,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BY
         packed=packed,
         has_alpha=has_alpha,
         format="JPEG" if image.format == "MPO" else str(image.format),
-        # The inks of a CMYK photo have become sRGB.
+        # The inks of a CMYK photo are converted to sRGB, so its profile no longer applies.
         icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile"),
         is_grey=is_grey,
         orientation=orientation if orientation in range(1, 9) else 1,
@@ -77,31 +81,36 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BY
 
 
 def _arrays(image: Image.Image) -> tuple[np.ndarray, bool, bool]:
-    """Pixels (H×W×4 uint8), whether the fourth channel is opacity, and whether the photo is grey; of any 8-bit mode."""
+    """The pixels of any 8-bit mode (H×W×4 uint8, CMYK H×W×3), whether they have opacity, and whether the photo is grey."""
     if image.mode == "CMYK":
         return from_inks(image), False, False
     is_grey = image.mode in ("1", "L", "LA", "La")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        if image.mode == "La":  # which cannot become RGBA directly
+        if image.mode == "La":  # Pillow cannot convert La to RGBA directly
             image = image.convert("LA")
         return _packed(image if image.mode == "RGBA" else image.convert("RGBA")), True, is_grey
     return _packed(image if image.mode == "RGB" else image.convert("RGB")), False, is_grey
 
 
 def _packed(image: Image.Image) -> np.ndarray:
-    """The memory of an RGB or RGBA image as H×W×4 uint8, not a copy of it."""
+    """A view of an RGB or RGBA image's memory as H×W×4 uint8, without a copy."""
     return np.asarray(pa.array(image).flatten()).reshape(image.height, image.width, 4)
 
 
 def _deep_arrays(image: Image.Image, data: bytes, depth: int, orientation: int) -> tuple[np.ndarray, bool, bool]:
-    """As `_arrays`, H×W×3 or H×W×4 uint16, of more than 8 bits: Pillow has no such colour images, OpenCV and libheif do."""
+    """Like `_arrays`, for more than 8 bits a channel: H×W×3 or H×W×4 uint16.
+
+    Pillow has no colour images of this depth, so OpenCV and libheif decode them.
+    """
     if image.mode == "CMYK" or "transparency" in image.info:
         raise ImageError(
-            Reason.UNSUPPORTED_MODE, f"{depth} bits a channel and {image.mode}; save it as RGB or with 8 bits"
+            Reason.UNSUPPORTED_MODE,
+            f"{depth} bits a channel as CMYK or with a transparent colour; save it as plain RGB or with 8 bits",
         )
     if image.format == "HEIF":
         values = np.asarray(pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False))
-        values = values | (values >> depth)  # it comes shifted up, so that white would miss 65535
+        # libheif shifts the values up to 16 bits. The low bits are filled here, so that white becomes 65535.
+        values = values | (values >> depth)
         orientation = 1
     else:
         if image.format == "TIFF" and image.tag_v2.get(PLANES) == _SEPARATE_PLANES:  # type: ignore[attr-defined]
@@ -113,8 +122,9 @@ def _deep_arrays(image: Image.Image, data: bytes, depth: int, orientation: int) 
             raise ImageError(Reason.UNSUPPORTED_DEPTH, f"{depth} bits a channel; save it with 8 or 16")
         values = decoded if decoded.ndim == 2 else decoded[..., [2, 1, 0, 3][: decoded.shape[2]]]
         if image.format == "TIFF":
-            orientation = 1  # as libheif, OpenCV turns these itself
-            values = values | (values >> depth) if depth < 16 else values  # and shifts them up
+            # OpenCV turns a TIFF upright and shifts its values up, as libheif does.
+            orientation = 1
+            values = values | (values >> depth) if depth < 16 else values
             if image.tag_v2.get(PHOTOMETRIC) == _MIN_IS_WHITE:  # type: ignore[attr-defined]
                 values = 65535 - values
         elif depth < 16:

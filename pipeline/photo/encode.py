@@ -1,4 +1,4 @@
-"""Other pixels into a photo's own file: everything else in it stays."""
+"""Write new pixels into a photo's own file, and keep everything else in the file."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from naturaltone.pipeline.photo.refusals import MAX_PIXELS, ImageError, check_by
 from naturaltone.pipeline.photo.xmp import Stamp, stamped
 from naturaltone.pipeline.reasons import Reason
 
-_THUMBNAIL = 160  # pixels of the long side: what DCF asks of cameras
+_THUMBNAIL = 160  # pixels of the long side, as DCF requires of cameras
 _EXTRAS = {
     "HDR gain map": (
         Reason.HDR_GAIN_MAP,
-        "the file holds an HDR gain map, which new pixels would not fit; --hdr drop writes the plain photo without it",
+        "the file holds an HDR gain map, which fits only the old pixels; --hdr drop writes the plain photo without it",
     ),
     "motion video": (
         Reason.MOTION_VIDEO,
-        "the file holds an enclosed motion video, which new pixels would not fit; --hdr drop writes the plain photo without it",
+        "the file holds a motion video, which fits only the old pixels; --hdr drop writes the plain photo without it",
     ),
     "other pictures": (
         Reason.OTHER_PICTURES,
@@ -51,11 +51,14 @@ def encode(
     quality: int | None = None,
     drop_extras: bool = False,
 ) -> bytes:
-    """The photo's own file with other pixels: upright, of the size and depth of `photo.packed`; all else stays.
+    """Return the photo's own file with new pixels; everything else in it stays.
 
-    A photo with opacity keeps it if the pixels are H×W×3. stamp: what was done, for the file to say. quality: of JPEG, WebP
-    and AVIF (1 to 100; default: at least the file's own). drop_extras: leave out HDR gain maps and motion videos, which a
-    photo with them is refused for otherwise; with new pixels they would be wrong.
+    pixels: upright, H×W×3 or H×W×4, with the size and the dtype of `photo.packed`. With H×W×3, the photo keeps its opacity.
+    stamp: a note in the file that says what was done. quality: 1 to 100, for JPEG, WebP and AVIF. By default, a JPEG keeps its
+    own quality, a lossless WebP stays lossless, and others get 95. drop_extras: leave out HDR gain maps, motion videos and
+    other pictures, which fit only the old pixels; by default, a photo with one of them is refused.
+
+    `ImageError` if the photo cannot be written again.
     """
     refuse_to_rewrite(photo, drop_extras=drop_extras)
     if photo.has_alpha and pixels.shape[2] == 3:
@@ -73,16 +76,16 @@ def encode(
             drop_extras=drop_extras,
         )
     except (OSError, ValueError, RuntimeError, struct.error) as error:
-        raise ImageError(Reason.UNWRITABLE, f"it cannot be written again as {photo.format} ({error})") from None
+        raise ImageError(Reason.UNWRITABLE, f"the photo cannot be written again as {photo.format} ({error})") from None
 
 
 def refuse_to_rewrite(photo: Photo, *, drop_extras: bool = False) -> None:
-    """The `ImageError` with which `encode` would refuse the photo, before any work."""
+    """Raise the `ImageError` with which `encode` would refuse the photo, before any work is done."""
     _refuse_to_rewrite(photo.read_only, photo.stamp, photo.extras, drop_extras)
 
 
 def check_rewritable(data: bytes, *, drop_extras: bool = False) -> None:
-    """Refuse a photo file as `decode` and `refuse_to_rewrite` would, as far as its header tells."""
+    """Raise the `ImageError` of `decode` or `refuse_to_rewrite` if the file's header already shows the reason."""
     check_bytes(len(data))
     with reading_header():
         image = open_image(data)
@@ -104,14 +107,14 @@ def _refuse_to_rewrite(
 
 
 def recode(source: str, target: str) -> None:
-    """Decode a JPEG file and encode it again as it was: Pillow's bare cost, for comparison."""
+    """Decode a JPEG file and encode it again with its own quality: Pillow's cost alone, for comparison."""
     image = Image.open(source)
     image.load()
     image.save(target, quality="keep")
 
 
 def _stamped_info(photo: Photo, stamp: Stamp | None) -> dict[str, Any]:
-    """What Pillow is to write into an AVIF: it has no container that could be taken over."""
+    """The metadata for Pillow to write into an AVIF, since no code here edits AVIF containers."""
     info = Image.open(io.BytesIO(photo.original)).info
     kept = {name: info[name] for name in ("exif", "icc_profile") if info.get(name)}
     xmp = info.get("xmp")
@@ -119,7 +122,7 @@ def _stamped_info(photo: Photo, stamp: Stamp | None) -> dict[str, Any]:
 
 
 def _thumbnail(stored: np.ndarray, limit: int) -> bytes:
-    """A JPEG of at most `limit` bytes for the EXIF block; empty if there is none so small."""
+    """A JPEG of at most `limit` bytes for the EXIF block; empty if even the lowest quality needs more."""
     scale = _THUMBNAIL / max(stored.shape[:2])
     size = [max(1, round(side * scale)) for side in stored.shape[1::-1]]
     small = to_8bit(cv2.resize(stored, size, interpolation=cv2.INTER_AREA))

@@ -1,4 +1,4 @@
-"""The photos in a folder, by their names."""
+"""Find the photos in a folder by their names."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ FOUND_SUFFIXES = SUFFIXES + REFUSED_SUFFIXES
 
 
 def list_photos(source: str) -> Iterator[File]:
-    """All files below `source` that are photos by name, readable or not, in the order of their listing."""
+    """All files below `source` with a photo's suffix, readable or not, in the order of the listing."""
     return list_files(source, suffixes=FOUND_SUFFIXES)
 
 
 def check_photos(source: str) -> None:
-    """`StorageError` if there is no folder `source` or nothing in it is a photo by name."""
+    """Raise `StorageError` if there is no folder `source` or no file below it has a photo's suffix."""
     storage.check_folder(source)
     if next(list_photos(source), None) is None:
         raise storage.StorageError(
@@ -26,6 +26,6 @@ def check_photos(source: str) -> None:
 
 
 def find_photos(source: str) -> list[str]:
-    """The URIs of all photos (by name) below `source`; `StorageError` if there are none."""
+    """The URIs of all files below `source` with a photo's suffix; `StorageError` if there are none."""
     check_photos(source)
     return [file.uri for file in list_photos(source)]

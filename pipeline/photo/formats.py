@@ -1,4 +1,4 @@
-"""Which files are photos, by name and by their first bytes, and which of those are refused."""
+"""Tell by name and by first bytes which files are photos, and which photos are refused."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ RAW_SUFFIXES = (
     *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".kdc", ".mrw", ".nef", ".nrw", ".orf"),
     *(".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
 )
-# Found as photos, to be refused with their reason rather than passed over.
+# These are listed as photos, so that each is refused with a reason instead of skipped.
 REFUSED_SUFFIXES = (*RAW_SUFFIXES, ".bmp", ".gif", ".jp2", ".jxl", ".psd")
 NAMED_FORMATS = ("BMP", "GIF", "JPEG2000", "PSD")  # opened only to say what they are
 READABLE = "use JPEG, PNG, TIFF, WebP, AVIF or HEIC"
 RAW = "a camera's RAW file; develop it to JPEG, TIFF or PNG with darktable or RawTherapee first"
 HEIF = "HEIC needs an optional package; install it with `pip install 'naturaltone[heif]'`"
-# First bytes at an offset, and the reason and detail for what they start.
+# Offset, the bytes at that offset, and the reason and detail with which such a file is refused.
 SIGNATURES = (
     (0, b"FUJIFILMCCD-RAW", Reason.RAW, RAW),
     (0, b"IIU\0", Reason.RAW, RAW),  # Panasonic

@@ -19,12 +19,12 @@ from naturaltone.pipeline.reasons import Reason
 if HAS_HEIF:  # the optional extra [heif]
     import pillow_heif
 
-    # Thumbnails and depth maps are neither looked at nor rewritten: do not decode them.
+    # No code here uses thumbnails or depth maps, so they are not decoded.
     pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 
-# The limits are ours: decode() reads the size from the header and refuses before a pixel is decoded.
+# Pillow's own limit is off: `refuse_unsupported` checks the size in the header before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it would say is said by ImageError
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # ImageError reports what OpenCV would log
 
 
 _NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, PHOTOMETRIC, PLANES, _SUB_IFDS, _DNG_VERSION = 254, 258, 262, 284, 330, 50706
@@ -34,7 +34,7 @@ _RAW_PHOTOMETRICS = (32803, 34892)
 
 @contextlib.contextmanager
 def reading_header() -> Iterator[None]:
-    """Make an `ImageError` of whatever Pillow's parsers run into in a broken header."""
+    """Turn any error of Pillow's parsers on a broken header into an `ImageError`."""
     try:
         yield
     except (ImageError, UnidentifiedImageError):
@@ -47,13 +47,13 @@ def reading_header() -> Iterator[None]:
 
 
 def size(data: bytes) -> tuple[int, int]:
-    """Width and height of a photo file, from its header; `ImageError` as `decode`."""
+    """Width and height of a photo file, from its header; `ImageError` if it is no photo of a known format."""
     with reading_header():
         return open_image(data).size
 
 
 def stamp_of(data: bytes) -> Stamp | None:
-    """What was done to a photo file, from its header; None if nothing was, or if it is no photo."""
+    """The stamp in a photo file, from its header; None if it has no stamp or is no photo."""
     try:
         with reading_header():
             return stamp_in(open_image(data), data)
@@ -66,7 +66,7 @@ def stamp_in(image: Image.Image, data: bytes) -> Stamp | None:
 
 
 def open_image(data: bytes) -> Image.Image:
-    """Pillow's image of a photo file, its pixels not decoded yet; `ImageError` if it is no photo of a known format."""
+    """Open a photo file with Pillow, without decoding its pixels; `ImageError` if it is no photo of a known format."""
     for offset, signature, reason, detail in SIGNATURES:
         if data.startswith(signature, offset) and not (detail is HEIF and HAS_HEIF):
             raise ImageError(reason, detail)
@@ -76,12 +76,13 @@ def open_image(data: bytes) -> Image.Image:
     except UnidentifiedImageError:
         pass
     if data[:4] in (b"II*\0", b"MM\0*"):
-        detail = f"a TIFF of a kind that cannot be read; save it with 8 or 16 bits a channel. If it is {RAW}"
+        detail = f"this kind of TIFF cannot be read; save it with 8 or 16 bits a channel. It may be {RAW}"
         raise ImageError(Reason.UNSUPPORTED_FORMAT, detail)
     raise ImageError(Reason.NOT_AN_IMAGE, f"the bytes are no photo of a known format; {READABLE}, or remove the file")
 
 
 def refuse_unsupported(image: Image.Image, max_pixels: int) -> None:
+    """Raise `ImageError` if the header shows a format, size, depth or layout that `decode` does not support."""
     width, height = image.size
     if image.format not in FORMATS:
         raise ImageError(Reason.UNSUPPORTED_FORMAT, f"{image.format}; {READABLE}")
@@ -100,13 +101,13 @@ def refuse_unsupported(image: Image.Image, max_pixels: int) -> None:
 
 
 def _is_raw(tags: Any) -> bool:
-    # DNG, NEF, ARW and PEF are TIFFs: what Pillow would open is their sensor's mosaic or a thumbnail.
+    # DNG, NEF, ARW and PEF are TIFFs: Pillow would open the sensor's mosaic or a thumbnail.
     is_thumbnail = bool(tags.get(_NEW_SUBFILE_TYPE, 0) & 1) and _SUB_IFDS in tags
     return _DNG_VERSION in tags or tags.get(PHOTOMETRIC) in _RAW_PHOTOMETRICS or is_thumbnail
 
 
 def bit_depth(image: Image.Image, data: bytes) -> int:
-    """Bits a channel. Pillow opens deeper photos as 8-bit without a word, so the files' own headers are asked."""
+    """Bits a channel, from the file's own header, since Pillow silently opens deeper photos as 8-bit."""
     if image.format == "PNG":
         return png.bit_depth(data)
     if image.format == "TIFF":
@@ -117,6 +118,7 @@ def bit_depth(image: Image.Image, data: bytes) -> int:
 
 
 def read_only(image: Image.Image, depth: int) -> ImageError | None:
+    """The `ImageError` for a photo that can be read but not written again; None for any other photo."""
     if image.format == "HEIF":
         return ImageError(Reason.UNSUPPORTED_FORMAT, "HEIC is read, not written; convert it to JPEG or AVIF first")
     if image.mode == "CMYK":
@@ -124,7 +126,7 @@ def read_only(image: Image.Image, depth: int) -> ImageError | None:
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
         if _PHOTOSHOP_LAYERS in tags:
-            return ImageError(Reason.UNSUPPORTED_MODE, "layers, which new pixels would not fit; save it without them")
+            return ImageError(Reason.UNSUPPORTED_MODE, "layers, which fit only the old pixels; save it without layers")
         if depth == 8 and _ASSOCIATED in tuple(tags.get(_EXTRA_SAMPLES, ())):
             what = "opacity multiplied into the colours; save it with plain (unassociated) opacity"
             return ImageError(Reason.UNSUPPORTED_MODE, what)

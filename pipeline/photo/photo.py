@@ -1,4 +1,4 @@
-"""A decoded photo: its pixels, and all that it takes to write it again."""
+"""A decoded photo: its pixels, and everything needed to write it again."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from naturaltone.pipeline.photo.xmp import Stamp
 
 @dataclass(frozen=True, kw_only=True)
 class Photo:
-    """A decoded photo, upright, and what it takes to write it again.
+    """A decoded photo, upright, and everything needed to write it again.
 
-    `packed` is H×W×3 or H×W×4 (the fourth channel is opacity if `has_alpha`, else nothing) uint8, uint16 if the file has more
-    than 8 bits, encoded in the photo's own `icc_profile` (sRGB if there is none); a grey photo has three equal channels.
-    `orientation` is that of the file's own pixels. `extras` are what else the file holds (`container.extras`). `stamp` says
-    what was done to it before. `read_only` says why `encode` would refuse it, None if it would not.
+    `packed` is H×W×3 or H×W×4. It is uint8, or uint16 if the file has more than 8 bits a channel. The fourth channel is opacity
+    if `has_alpha`, and unused otherwise. The values are encoded in the photo's own `icc_profile` (sRGB if None). A grey photo
+    has three equal channels. `orientation` is the EXIF orientation (1–8) of the pixels in the file. `coding` holds the options
+    that code new pixels like the old ones. `original` is the file's bytes. `extras` names what else the file holds
+    (`container.extras`). `stamp` says what was done to the photo before. `read_only` is the error for a photo that can be read
+    but not written again, None for any other.
     """
 
     packed: np.ndarray

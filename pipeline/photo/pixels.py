@@ -1,4 +1,4 @@
-"""Arrays of pixels: smaller, to 8 bits, over white, turned upright and back."""
+"""Change arrays of pixels: shrink them, round them to 8 bits, put them over white, turn them upright and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from naturaltone.pipeline.photo.refusals import MIN_SIDE
 
 
 def training_pixels(photo: Photo) -> np.ndarray:
-    """The photo as the networks see it: H×W×3 uint8 sRGB, transparent places over white, as viewers show them."""
+    """The photo as the networks see it: H×W×3 uint8 sRGB. Transparent areas lie over white, as viewers show them."""
     pixels = to_srgb(to_8bit(photo.pixels), photo.icc_profile)
     if photo.alpha is None:
         return pixels
@@ -23,12 +23,12 @@ def training_pixels(photo: Photo) -> np.ndarray:
 
 
 def to_8bit(values: np.ndarray) -> np.ndarray:
-    """uint8 of uint8 or uint16 values, rounded."""
+    """Round uint16 values to uint8. Returns a uint8 array as it is."""
     return values if values.dtype == np.uint8 else ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def upright(values: np.ndarray, orientation: int) -> np.ndarray:
-    """The array turned as EXIF orientation 1–8 asks."""
+    """Turn an array as EXIF orientation 1–8 asks."""
     if orientation >= 5:
         values = values.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -48,9 +48,10 @@ def as_stored(values: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def shrink(pixels: np.ndarray, long_side: int) -> np.ndarray:
-    """The photo with its long side at most `long_side`, averaged down, and no side below `MIN_SIDE`.
+    """Shrink pixels until the long side is at most `long_side`, by averaging; no side gets below `MIN_SIDE`.
 
-    A very long strip is squeezed rather than made thinner than the networks can see. The same array if nothing is to be done.
+    A very long strip is squeezed lengthwise, because the networks cannot see a thinner one. Returns the same array if its size
+    does not change.
     """
     height, width = pixels.shape[:2]
     scale = min(1.0, long_side / max(height, width))

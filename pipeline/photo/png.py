@@ -1,4 +1,4 @@
-"""PNG files as chunks, so that new coded pixels can be put among another file's metadata."""
+"""Split PNG files into chunks, to put the coded pixels of one file among the metadata of another."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from naturaltone.pipeline.photo import tiff
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-_DEPTH = 24  # where the header, which is the first chunk, has it
+_DEPTH = 24  # offset of the bit depth in the file; the header is always the first chunk
 
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-_OF_LAYOUT = (b"bKGD", b"hIST", b"sBIT")  # in units of a sample, or places of a palette
-_PLACES = b"iDOT"  # Apple's: where in the file the halves of the old pixels are
+_OF_LAYOUT = (b"bKGD", b"hIST", b"sBIT")  # their content depends on the bit depth or the palette
+_OFFSETS = b"iDOT"  # Apple's: the offsets of the two halves of the old pixels
 _XMP = b"XML:com.adobe.xmp\0"
-_MAX_XMP = 2**26  # bytes: a compressed packet can promise any number
+_MAX_XMP = 2**26  # bytes; a small compressed packet could unpack to any size
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,17 @@ def replace_pixels(
     *,
     edit_xmp: Callable[[bytes | None], bytes | None],
     thumbnail: Callable[[int], bytes] | None,
-    icc: bool,
 ) -> bytes:
-    """`original` with the header, palette and pixels of `encoded`."""
+    """Return `original` with the header, palette and pixels of `encoded`."""
     chunks, new_chunks = _chunks(original), _chunks(encoded)
     view, new_view = memoryview(original), memoryview(encoded)
-    # Colour type and depth, and what a palette's places stand for.
+    # The layout is the depth, the colour type and the palette.
     same_layout = _layout(original, chunks) == _layout(encoded, new_chunks)
     new_pixels = {
         kind: [new_view[chunk.start : chunk.end] for chunk in new_chunks if chunk.kind == kind] for kind in _PIXELS
     }
     if not (new_pixels[b"IHDR"] and new_pixels[b"IDAT"]):
-        raise ValueError("the new pixels are no PNG")
+        raise ValueError("the new PNG has no header or no pixels")
     palette = [*new_pixels[b"PLTE"], *new_pixels[b"tRNS"]]
     parts: list[bytes | memoryview] = [SIGNATURE, *new_pixels[b"IHDR"]]
     has_xmp = any(_is_xmp(original, chunk) for chunk in chunks)
@@ -66,7 +65,7 @@ def replace_pixels(
         elif _is_xmp(original, chunk) and not is_edited:
             is_edited = True
             parts.append(_edited(original, chunk, edit_xmp))
-        elif chunk.kind not in (*_PIXELS, _PLACES, *(() if same_layout else _OF_LAYOUT), *(() if icc else (b"iCCP",))):
+        elif chunk.kind not in (*_PIXELS, _OFFSETS, *(() if same_layout else _OF_LAYOUT)):
             parts.append(view[chunk.start : chunk.end])
     if not has_pixels:
         raise ValueError("the PNG has no pixels")
@@ -79,7 +78,7 @@ def bit_depth(data: bytes) -> int:
 
 
 def read(data: bytes) -> tuple[bytes | None, bytes | None]:
-    """The EXIF block and the XMP packet."""
+    """The EXIF block and the XMP packet, each None if the file has none; `ValueError` if the file is broken."""
     chunks = _chunks(data)
     exif = next((data[chunk.start + 8 : chunk.end - 4] for chunk in chunks if chunk.kind == b"eXIf"), None)
     xmp = next((_packet(data, chunk)[1] for chunk in chunks if _is_xmp(data, chunk)), None)
@@ -89,22 +88,22 @@ def read(data: bytes) -> tuple[bytes | None, bytes | None]:
 def _chunks(data: bytes) -> list[_Chunk]:
     """All chunks up to the end chunk."""
     chunks = []
-    place = len(SIGNATURE)
-    while place + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, place)
-        end = place + 12 + length
+    offset = len(SIGNATURE)
+    while offset + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, offset)
+        end = offset + 12 + length
         if end > len(data):
-            raise ValueError(f"the PNG's chunk at {place} runs out of the file")
-        chunks.append(_Chunk(kind, place, end))
+            raise ValueError(f"the PNG's chunk at byte {offset} runs past the end of the file")
+        chunks.append(_Chunk(kind, offset, end))
         if kind == b"IEND":
             return chunks
-        place = end
-    raise ValueError("the PNG has no end")
+        offset = end
+    raise ValueError("the PNG has no end chunk")
 
 
 def _layout(data: bytes, chunks: list[_Chunk]) -> tuple[bytes, list[bytes]]:
     palette = [data[chunk.start : chunk.end] for chunk in chunks if chunk.kind == b"PLTE"]
-    return data[_DEPTH : _DEPTH + 2], palette  # and the colour type
+    return data[_DEPTH : _DEPTH + 2], palette  # depth and colour type
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
@@ -116,7 +115,7 @@ def _is_xmp(data: bytes, chunk: _Chunk) -> bool:
 
 
 def _packet(data: bytes, chunk: _Chunk) -> tuple[bytes, bytes]:
-    """What stands before a packet in its chunk, and the packet."""
+    """The bytes before a packet in its chunk, and the packet, unpacked."""
     content = data[chunk.start + 8 : chunk.end - 4]
     flags = len(_XMP)
     language = content.find(b"\0", flags + 2)

@@ -1,4 +1,4 @@
-"""Why a photo cannot be used: `ImageError` with its reason, and the limits."""
+"""Say why a photo cannot be used (`ImageError`), and set the limits of size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MIN_SIDE = 16
 
 
 class ImageError(UserError):
-    """A photo that cannot be used: its reason, and what to do about it in `detail`."""
+    """A photo cannot be used: `reason` says why, and `detail` says what to do about it."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -25,6 +25,6 @@ class ImageError(UserError):
 
 
 def check_bytes(size: int, *, max_bytes: int = MAX_BYTES) -> None:
-    """Refuse a file by its size, before it is read."""
+    """Refuse a file of more than `max_bytes` before it is read (`ImageError`)."""
     if size > max_bytes:
         raise ImageError(Reason.TOO_LARGE, f"{size / 2**20:.0f} MiB; the limit is {max_bytes / 2**20:.0f} MiB")

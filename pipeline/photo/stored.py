@@ -1,4 +1,4 @@
-"""The pictures that this project stores and shows: JPEGs of its own, of which single rows can be decoded."""
+"""Encode and decode the JPEGs that this project itself stores and shows, whole or only some rows."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 
 
 def encode_jpeg(pixels: np.ndarray, *, quality: int = 95) -> bytes:
-    """H×W×3 uint8 sRGB pixels as a JPEG without chroma subsampling: how shards and sheets store pictures.
+    """Encode H×W×3 uint8 sRGB pixels as a JPEG without chroma subsampling, for shards and sheets.
 
-    A restart marker behind every row of blocks (0.2% more bytes) lets `decode_rows` leave out the others.
+    A restart marker after every row of blocks costs 0.2% more bytes. It lets `decode_rows` decode only the rows it needs.
     """
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=quality, subsampling=0, restart_marker_rows=1)
@@ -29,9 +29,9 @@ def encode_jpeg(pixels: np.ndarray, *, quality: int = 95) -> bytes:
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
-    """H×W×3 uint8 pixels of a picture that this project wrote itself (`encode_jpeg`).
+    """Decode a JPEG of `encode_jpeg` to H×W×3 uint8 pixels; `ImageError` if it is damaged.
 
-    OpenCV's decoder makes the same pixels as Pillow's in 15% less time, and training waits for this one.
+    Training waits for this decoder. OpenCV makes the same pixels as Pillow in 15% less time.
     """
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
@@ -40,10 +40,11 @@ def decode_rgb(data: bytes) -> np.ndarray:
 
 
 def decode_rows(data: bytes, top: int, bottom: int) -> np.ndarray:
-    """The rows [top, bottom) of `decode_rgb`'s pixels, in the time that these rows take.
+    """Decode only the rows [top, bottom) of `decode_rgb`'s pixels; `ImageError` if the picture is damaged.
 
-    Without subsampling, rows of 8×8 blocks know nothing of each other but the predicted DC value, which a restart marker
-    resets (ITU-T T.81, F.1.1.5.1): those that are wanted make a JPEG of their own.
+    Without subsampling, one row of 8×8 blocks passes only its predicted DC value to the next. A restart marker resets this
+    value (ITU-T T.81, F.1.1.5.1), so the wanted rows of blocks make a JPEG of their own. A JPEG without a restart marker after
+    every row of blocks is decoded whole.
     """
     try:
         frame, pixels = jpeg.frame_and_pixels(data)

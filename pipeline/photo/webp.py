@@ -1,4 +1,4 @@
-"""WebP files as chunks, so that new coded pixels can be put among another file's metadata."""
+"""Split WebP files into chunks, to put the coded pixels of one file among the metadata of another."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from naturaltone.pipeline.photo import tiff
 
 _HEAD = 12
 _PIXELS = (b"ALPH", b"VP8 ", b"VP8L")
-_ANIMATION, _XMP, _EXIF, _ALPHA, _ICC = 0x02, 0x04, 0x08, 0x10, 0x20  # of VP8X
+_ANIMATION, _XMP, _EXIF, _ALPHA, _ICC = 0x02, 0x04, 0x08, 0x10, 0x20  # flags of VP8X
 _LOSSY_START = b"\x9d\x01\x2a"
 
 
 @dataclass(frozen=True)
 class _Chunk:
     kind: bytes
-    start: int  # of the content
+    start: int  # offset of the content
     end: int
 
 
@@ -27,9 +27,8 @@ def replace_pixels(
     *,
     edit_xmp: Callable[[bytes | None], bytes | None],
     thumbnail: Callable[[int], bytes] | None,
-    icc: bool,
 ) -> bytes:
-    """`original` with the coded pixels of `encoded`, and an extended header where its metadata asks for one."""
+    """Return `original` with the coded pixels of `encoded`, and with an extended header if metadata or opacity need one."""
     chunks, end = _chunks(original)
     new_chunks, _ = _chunks(encoded)
     if any(chunk.kind in (b"ANIM", b"ANMF") for chunk in chunks):
@@ -42,7 +41,7 @@ def replace_pixels(
     has_pixels, has_xmp = False, False
     present: set[bytes] = set()
     for chunk in chunks:
-        if chunk.kind == b"VP8X" or (chunk.kind == b"ICCP" and not icc):
+        if chunk.kind == b"VP8X":
             continue
         if chunk.kind in _PIXELS:
             parts += [] if has_pixels else pixels
@@ -72,7 +71,7 @@ def replace_pixels(
         parts = [*_chunk(b"VP8X", bytes([flags]) + reserved + sides), *parts]
     size = 4 + sum(map(len, parts))
     if size >= 2**32:
-        raise ValueError("the WebP would be larger than its header can say")
+        raise ValueError("the WebP would be larger than 4 GiB, the limit of its header")
     return b"".join([b"RIFF", struct.pack("<I", size), b"WEBP", *parts, memoryview(original)[end:]])
 
 
@@ -93,23 +92,23 @@ def read(data: bytes) -> tuple[bytes | None, bytes | None]:
 
 
 def _chunks(data: bytes) -> tuple[list[_Chunk], int]:
-    """The chunks, and where the file of them ends."""
+    """The chunks, and the offset after the RIFF container."""
     size = struct.unpack_from("<I", data, 4)[0] if len(data) >= _HEAD else 0
     whole = 8 + size + size % 2
     # Some writers leave out the last padding byte.
     if size < 4 or 8 + size > len(data):
         raise ValueError("the WebP is cut short")
     chunks = []
-    place = _HEAD
-    while place < 8 + size:
-        if place + 8 > 8 + size:
-            break  # a byte or so left over holds nothing
-        kind, length = struct.unpack_from("<4sI", data, place)
-        end = place + 8 + length
+    offset = _HEAD
+    while offset < 8 + size:
+        if offset + 8 > 8 + size:
+            break  # the few bytes left cannot hold a chunk
+        kind, length = struct.unpack_from("<4sI", data, offset)
+        end = offset + 8 + length
         if end > 8 + size:
-            raise ValueError(f"the WebP's chunk at {place} runs out of the file")
-        chunks.append(_Chunk(kind, place + 8, end))
-        place = end + length % 2
+            raise ValueError(f"the WebP's chunk at byte {offset} runs past the end of the file")
+        chunks.append(_Chunk(kind, offset + 8, end))
+        offset = end + length % 2
     return chunks, min(whole, len(data))
 
 
@@ -128,4 +127,4 @@ def _shape(data: bytes, chunks: list[_Chunk]) -> tuple[int, int, bool]:
         if chunk.kind == b"VP8 " and content[3:6] == _LOSSY_START and len(content) == 10:
             width, height = struct.unpack_from("<HH", content, 6)
             return width & 0x3FFF, height & 0x3FFF, has_alpha
-    raise ValueError("the new pixels are no WebP")
+    raise ValueError("the new WebP has no pixels")

@@ -1,4 +1,4 @@
-"""XMP packets changed by cutting and inserting text, so that what other programs wrote stays as they wrote it."""
+"""Change XMP packets by cutting and inserting text, so that everything other programs wrote stays as it is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FRESH = (
     '<?xpacket end="w"?>'
 ).encode()
 
-# The first characters of a packet in another encoding than UTF-8, whose Latin characters are bytes of their own.
+# How a packet in UTF-16 or UTF-32 starts. UTF-8 is edited as Latin-1, since every ASCII character is one byte in both.
 _WIDE = (
     (b"\xff\xfe\0\0", "utf-32-le"), (b"\0\0\xfe\xff", "utf-32-be"), (b"<\0\0\0", "utf-32-le"), (b"\0\0\0<", "utf-32-be"),
     (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"), (b"<\0", "utf-16-le"), (b"\0<", "utf-16-be"),
@@ -35,13 +35,13 @@ _OURS = re.compile(
     rf'<rdf:Description(?: xmlns:rdf="[^"]*")? rdf:about="[^"]*" xmlns:naturaltone="{re.escape(NAMESPACE)}"'
     r'(?: naturaltone:\w+="[^"]*")*/>\n?'
 )
-_MAX_DEPTH, _MAX_NAMESPACES = 100, 1000  # what a made-up packet may cost
+_MAX_DEPTH, _MAX_NAMESPACES = 100, 1000  # they bound the cost of a made-up packet
 _BLOCKS = (("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>"), ("<!", ">"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stamp:
-    """What was done to a photo: by which model, how strongly, and from which file (a digest by which the archive knows it)."""
+    """What was done to a photo: the model, its strength, and the source file (the digest by which the archive knows it)."""
 
     model: str
     strength: float
@@ -50,7 +50,7 @@ class Stamp:
 
 @dataclass(frozen=True, kw_only=True)
 class _Tag:
-    """A start or end tag at its place in the text; names are (namespace, local name)."""
+    """A start or end tag, and its position in the text. Names are pairs: (namespace, local name)."""
 
     start: int
     end: int
@@ -62,13 +62,16 @@ class _Tag:
 
 
 def stamped(xmp: bytes | None, stamp: Stamp) -> bytes:
-    """The packet with the stamp in place of an earlier one, or a packet of its own; `ValueError` if it has no RDF to add to."""
+    """Put a stamp into a packet, instead of any earlier stamp; without a packet, make one.
+
+    `ValueError` if the packet has no rdf:RDF element or cannot be parsed.
+    """
     text, codec = _decode(_FRESH if xmp is None else xmp)
     text = _without(_OURS.sub("", text), lambda name: name[0] == NAMESPACE)
     about = ""
     for tag in _tags(text):
         for _, _, name, value in tag.attributes:
-            if name == (_RDF, "about"):  # one packet describes one thing: readers refuse a second name for it
+            if name == (_RDF, "about"):  # a packet describes one thing, and readers refuse a second name for it
                 about = about or value.replace('"', "&quot;")
         if tag.name == (_RDF, "RDF") and (tag.closes or tag.is_empty):
             ours = _description(stamp, about, tag.prefix)
@@ -77,11 +80,11 @@ def stamped(xmp: bytes | None, stamp: Stamp) -> bytes:
             opened = text[tag.start : tag.end - 1].rstrip("/ \t\r\n")
             closing = f"</{tag.prefix}:RDF>" if tag.prefix else "</RDF>"
             return _encode(f"{text[: tag.start]}{opened}>\n{ours}{closing}{text[tag.end :]}", codec)
-    raise ValueError("the XMP packet cannot be added to: it has no rdf:RDF element")
+    raise ValueError("the XMP packet cannot take naturaltone's note: it has no rdf:RDF element")
 
 
 def read_stamp(xmp: bytes | None) -> Stamp | None:
-    """The stamp of a packet, also as other programs write it again; None if there is none that can be read."""
+    """Read the stamp in a packet, also after another program has rewritten the packet; None if no stamp can be read."""
     values: dict[str, str] = {}
     try:
         text, codec = _decode(xmp or b"")
@@ -102,7 +105,7 @@ def read_stamp(xmp: bytes | None) -> Stamp | None:
 
 
 def without_extras(xmp: bytes) -> bytes:
-    """The packet without what it says of a gain map or a motion video; `ValueError` if it is not XML."""
+    """Cut out what a packet says about gain maps and motion videos; `ValueError` if the packet is not XML."""
     text, codec = _decode(xmp)
     return _encode(_without(text, _describes_extra), codec)
 
@@ -147,9 +150,9 @@ def _character(match: re.Match[str]) -> str:
 
 
 def _without(text: str, is_dropped: Callable[[tuple[str, str]], bool]) -> str:
-    """The text without elements and attributes of such names, and without the namespaces that are nothing but such names."""
+    """Cut out the elements and attributes with a dropped name, and the declarations of dropped namespaces."""
     cuts: list[tuple[int, int]] = []
-    depth, begin = 0, 0  # of the element that is being dropped
+    depth, begin = 0, 0  # inside the element that is being dropped
     for tag in _tags(text):
         if depth:
             depth += 0 if tag.is_empty else -1 if tag.closes else 1
@@ -168,28 +171,28 @@ def _without(text: str, is_dropped: Callable[[tuple[str, str]], bool]) -> str:
                     cuts.append((start, end))
     if depth:
         raise ValueError("the XMP packet cannot be changed: an element is not closed")
-    kept, place = [], 0
+    kept, position = [], 0
     for start, end in cuts:
-        kept.append(text[place:start])
-        place = end
-    return "".join([*kept, text[place:]])
+        kept.append(text[position:start])
+        position = end
+    return "".join([*kept, text[position:]])
 
 
 def _tags(text: str) -> Iterator[_Tag]:
     scopes: list[dict[str, str]] = [{}]
-    place = 0
-    while (place := text.find("<", place)) >= 0:
-        closer = next((closer for opener, closer in _BLOCKS if text.startswith(opener, place)), None)
+    position = 0
+    while (position := text.find("<", position)) >= 0:
+        closer = next((closer for opener, closer in _BLOCKS if text.startswith(opener, position)), None)
         if closer:
-            end = text.find(closer, place)
+            end = text.find(closer, position)
             if end < 0:
-                raise ValueError("the XMP packet ends in the middle")
-            place = end + len(closer)
+                raise ValueError("the XMP packet is cut short")
+            position = end + len(closer)
             continue
-        match = _TAG.match(text, place)
+        match = _TAG.match(text, position)
         if match is None:
             raise ValueError("the XMP packet is not XML")
-        place = match.end()
+        position = match.end()
         closes, is_empty = match[1] == "/", match[3].endswith("/")
         raw = [] if closes else list(_ATTRIBUTE.finditer(text, match.start(3), match.end(3)))
         bound = {
@@ -209,7 +212,7 @@ def _tags(text: str) -> Iterator[_Tag]:
             attributes.append((attribute.start(), attribute.end(), (namespace, rest), value))
         yield _Tag(
             start=match.start(),
-            end=place,
+            end=position,
             closes=closes,
             is_empty=is_empty,
             prefix=prefix,
@@ -227,7 +230,7 @@ def _decode(xmp: bytes) -> tuple[str, str]:
     try:
         return xmp.decode(codec, "surrogatepass"), codec
     except UnicodeDecodeError:
-        raise ValueError(f"the XMP packet is not the {codec} that it begins as") from None
+        raise ValueError(f"the XMP packet starts as {codec}, but is not valid {codec}") from None
 
 
 def _encode(text: str, codec: str) -> bytes:

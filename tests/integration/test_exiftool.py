@@ -1,4 +1,4 @@
-"""What ExifTool, which reads more of photos' metadata than any other program, finds in a file stays as it was."""
+"""ExifTool finds the same metadata in a file before and after; it reads more metadata than any other program."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ALSO: dict[str, dict[str, str]] = {
     "WEBP": {},
     "TIFF": {**IPTC, "PageName": "one", "DocumentName": "doc"},
 }
-# Of the file itself, and what new pixels are coded by.
+# Tags that may change: those of the file itself, of the stamp and of how the pixels are coded.
 ALLOWED = {
     *("SourceFile", "System:FileName", "System:Directory", "System:FileSize", "System:FileModifyDate"),
     *("System:FileAccessDate", "System:FileInodeChangeDate", "System:FilePermissions"),
@@ -51,11 +51,11 @@ ALLOWED = {
 ALLOWED_IN: dict[str, set[str]] = {
     "JPEG": set(),
     "PNG": set(),
-    # The EXIF block stands behind the pixels: its place, counted from the file's start, is another.
+    # The EXIF block follows the pixels, so the thumbnail's offset in the file changes.
     "WEBP": {"IFD1:ThumbnailOffset"},
     "TIFF": {f"IFD0:{name}" for name in ("Compression", "StripOffsets", "StripByteCounts", "RowsPerStrip", "Predictor")}
     | {f"IFD0:Tile{name}" for name in ("Width", "Length", "Offsets", "ByteCounts")}
-    | {"IFD0:PlanarConfiguration", "IFD0:SampleFormat"},  # both say in words what is so without them
+    | {"IFD0:PlanarConfiguration", "IFD0:SampleFormat"},  # both only state the default
     "AVIF": {f"QuickTime:MediaData{part}" for part in ("", "Size", "Offset")},  # the coded pixels
 }
 
@@ -85,13 +85,13 @@ def write(file: Path, tags: dict[str, str], *options: str) -> None:
 
 
 def tags(file: Path) -> dict[str, Any]:
-    # -a: also tags that are there twice; -u: also those it has no name for; -b would hide what is binary behind base64.
+    # -a: repeated tags too; -u: tags without a name too. -b is left out: it would turn binary values into base64.
     command = ["exiftool", "-j", "-G1", "-a", "-u", "-s", "-struct", "-D", "-api", "LargeFileSupport=1", str(file)]
     return dict(json.loads(subprocess.run(command, check=True, capture_output=True).stdout)[0])
 
 
 def compare(tmp_path: Path, old: bytes, new: bytes, format: str, *, also_allowed: frozenset[str] = frozenset()) -> None:
-    """Rebuild, and have ExifTool read both files."""
+    """Replace the pixels, and compare what ExifTool reads in the old and the new file."""
     compare_files(
         tmp_path, old, container.replace_pixels(old, new, stamp=STAMP), format, STAMP, also_allowed=also_allowed
     )
@@ -141,13 +141,13 @@ def test_every_tag_stays_as_it_was(format: str, with_xmp: bool, order: str, tmp_
     found = tags(file)
     assert len(found) > 60 and found["ExifIFD:DateTimeOriginal"]["val"] == "2019:07:21 14:03:12"
     assert order in found["File:ExifByteOrder"]["val"]
-    new_xmp = frozenset() if with_xmp else frozenset({"RIFF:WebP_Flags"})  # says that there is a packet
+    new_xmp = frozenset() if with_xmp else frozenset({"RIFF:WebP_Flags"})  # one flag says that there is a packet
     compare(tmp_path, old, coded(format, 2, sign), format, also_allowed=new_xmp)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "PNG of 16 bits", "WEBP", "TIFF", "TIFF of 16 bits", "AVIF"])
 def test_every_tag_outlives_the_enhancer(kind: str, bundle: Bundle, tmp_path: Path) -> None:
-    """The whole way: decoded, enhanced, coded again, of every format and depth that is written."""
+    """Decode, enhance and encode a photo of every format and depth that can be written."""
     format = kind.partition(" ")[0]
     file = tmp_path / f"photo.{format.lower()}"
     deep = np.random.default_rng(4).integers(0, 2**16, (SIZE[1], SIZE[0], 3), np.uint16)
@@ -160,7 +160,7 @@ def test_every_tag_outlives_the_enhancer(kind: str, bundle: Bundle, tmp_path: Pa
     else:
         file.write_bytes(coded(format, 1, icc_profile=PROFILE))
     written = WRITTEN | ALSO.get(format, {})
-    if format == "AVIF":  # whose orientation is a box beside the EXIF block
+    if format == "AVIF":  # an AVIF keeps its orientation in a box outside the EXIF block
         written = {name: value for name, value in written.items() if name != "Orientation#"}
     write(file, written)
     done = Stamp(model="tiny", strength=1.0, source="12ab")
@@ -170,7 +170,7 @@ def test_every_tag_outlives_the_enhancer(kind: str, bundle: Bundle, tmp_path: Pa
 
 @pytest.mark.parametrize("order", "<>")
 def test_a_maker_note_with_offsets_in_it_can_still_be_read(order: str, tmp_path: Path) -> None:
-    """A note of Nikon's kind, with a directory whose offsets count from the note, and a thumbnail behind it."""
+    """A note like Nikon's: the offsets in its directory count from the note, and a thumbnail follows it."""
     old = jpeg((0xE1, exif(order)), jfif=True)
     compare(tmp_path, old, coded("JPEG", 2, quality=75), "JPEG")
     compare(tmp_path, png("RGB", (b"eXIf", exif(order)[6:])), coded("PNG", 2), "PNG")

@@ -1,4 +1,4 @@
-"""What the tests of the pipeline share: photos to ingest, and an S3 server that knows conditional writes."""
+"""Shared by the tests of the pipeline: photos to ingest, and an S3 server with conditional writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.ingests import run
 
 @pytest.fixture
 def folder(photo_folder: Path, tmp_path: Path) -> Path:
-    """Its own copy of the 24 photos."""
+    """A copy of the 24 photos for one test."""
     return Path(shutil.copytree(photo_folder, tmp_path / "photos"))
 
 
@@ -30,7 +30,7 @@ def small_waves(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def stores(ray_cluster: None, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, shards.Store]:
-    """The same photos with cached and with streamed intermediates."""
+    """Two stores of the same photos, with cached and with streamed intermediates."""
     opened = {}
     for kind in shards.INTERMEDIATES:
         store = tmp_path_factory.mktemp(kind) / "store"
@@ -42,7 +42,7 @@ def stores(ray_cluster: None, photo_folder: Path, tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="session")
 def conditional_server() -> Iterator[dict[str, str | None]]:
-    """A server that knows conditional writes, as AWS does and the embedded one does not; the environment of its clients."""
+    """An S3 server with conditional writes, like AWS and unlike the embedded server. Yields its clients' environment."""
     port = local.free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
@@ -68,6 +68,6 @@ def conditional_server() -> Iterator[dict[str, str | None]]:
 
 @pytest.fixture
 def conditional_s3(conditional_server: dict[str, str | None], tmp_path: Path) -> Iterator[str]:
-    """A prefix of its own on that server, which the environment names."""
+    """A prefix for one test on the `conditional_server`; the environment points to the server."""
     with local.environment(conditional_server):
         yield f"s3://bucket/{tmp_path.name}"

@@ -1,4 +1,4 @@
-"""Of a failed task's pages one line is shown: the one that says what began it."""
+"""`cause` finds the one line of a failed task's message that says what went wrong."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def test_the_line_that_names_the_exception_is_found(text: str, line: str) -> Non
     assert cause(RuntimeError(text)) == line
 
 
-def test_a_users_mistake_is_a_value_error_and_a_failed_run_is_none() -> None:
+def test_a_users_mistake_is_a_value_error_and_a_failed_run_is_not() -> None:
     assert issubclass(UserError, ValueError) and not issubclass(RunFailed, ValueError)

@@ -1,4 +1,4 @@
-"""Blocks arrive as soon as they are made; where Ray lacks what that takes, they arrive all the same."""
+"""Blocks arrive as soon as they are made. If Ray lacks the private fields for that, they still arrive, but later."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def slowly(rows: pa.Table) -> Iterator[pa.Table]:
         time.sleep(0.3)
 
 
-def test_this_version_of_ray_has_what_the_hurry_takes(caplog: pytest.LogCaptureFixture) -> None:
-    """Fails when Ray is renewed and has other fields: then measure `bench stream` and `bench archive` again."""
+def test_this_version_of_ray_has_the_private_fields(caplog: pytest.LogCaptureFixture) -> None:
+    """If a new version of Ray fails this test, measure `bench stream` and `bench archive` again."""
     with handover._hurry(ray.data.DataContext.get_current().copy(), 4) as hurries:
         assert hurries is not None
     assert not caplog.records
@@ -40,10 +40,10 @@ def test_the_first_block_does_not_wait_for_the_last() -> None:
     next(blocks)
     started = time.monotonic()
     assert len(list(blocks)) == 19
-    assert time.monotonic() - started > 2, "most were still to be made"
+    assert time.monotonic() - started > 2, "most blocks were not made yet when the first one arrived"
 
 
-def test_without_rays_private_fields_nothing_is_lost_and_one_line_says_so(
+def test_without_rays_private_fields_no_block_is_lost_and_one_line_says_so(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ray.data._internal.execution.resource_manager import ResourceManager
@@ -54,11 +54,11 @@ def test_without_rays_private_fields_nothing_is_lost_and_one_line_says_so(
         patched.setattr(handover, "_hurry", _without(handover._hurry, ResourceManager))
         dataset = ray.data.from_arrow([pa.table({"n": [1, 2, 3]}), pa.table({"n": [4]})])
         assert sorted(blocks_of(dataset)) == [1, 2, 3, 4]
-    assert caplog.text.count("hands over later than 2.60") == 1
+    assert caplog.text.count("may deliver blocks later than 2.60") == 1
 
 
 def _without(hurry, manager):  # type: ignore[no-untyped-def]
-    """`_hurry`, for which the field is missing, and which leaves it to Ray."""
+    """`_hurry` when the field is missing. Afterwards Ray gets the field that it needs."""
     import contextlib
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""One process at a time: the second is told who the first is, a dead one does not block, and who lost the lock is told."""
+"""One process holds a lock: a second one is told which, a dead one does not block, and one that loses it is told."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def start_holder(uri: str) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tenths of seconds for seconds."""
+    """Wait for tenths of seconds instead of seconds."""
     monkeypatch.setattr(lease, "_RENEW_SECONDS", 0.3)
     monkeypatch.setattr(lease, "_EXPIRE_SECONDS", 2.0)
     monkeypatch.setattr(lease, "_WATCH_SECONDS", 0.1)
@@ -50,16 +50,16 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The holders that were there before this look like those of another machine."""
+    """Locks that were taken before seem to be held by another machine."""
     monkeypatch.setattr(lease, "_machine", lambda: "another machine")
     yield
 
 
-def test_the_second_is_refused_at_once_and_told_who_the_first_is_until_that_one_dies(uri: str) -> None:
+def test_a_second_process_is_refused_at_once_and_told_which_is_first_until_the_first_dies(uri: str) -> None:
     process = start_holder(uri)
     started = time.monotonic()
     with pytest.raises(
-        storage.StorageError, match=rf"the folder: process {process.pid} on .*, since 20.*writing there"
+        storage.StorageError, match=rf"the folder: process {process.pid} on .* \(since 20.*writing there"
     ):
         with lease.hold(uri, what="the folder"):
             pass
@@ -73,7 +73,7 @@ def test_the_second_is_refused_at_once_and_told_who_the_first_is_until_that_one_
         pass
 
 
-def test_a_holder_on_another_machine_is_watched_and_refuses_if_it_lives(
+def test_a_holder_on_another_machine_is_watched_and_keeps_the_lock_if_it_is_alive(
     conditional_s3: str, quick: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = storage.join(conditional_s3, "lock.json")
@@ -82,7 +82,7 @@ def test_a_holder_on_another_machine_is_watched_and_refuses_if_it_lives(
         with caplog.at_level(logging.WARNING), pytest.raises(storage.StorageError, match="is writing there"):
             with lease.hold(uri, what="the folder"):
                 pass
-    assert "looking whether it lives" in caplog.text
+    assert "checking whether that process is alive" in caplog.text
 
 
 def test_a_holder_on_another_machine_that_is_silent_loses_the_lock_whatever_its_clock_says(
@@ -96,7 +96,7 @@ def test_a_holder_on_another_machine_that_is_silent_loses_the_lock_whatever_its_
     assert time.monotonic() - started >= lease._EXPIRE_SECONDS
 
 
-def test_who_lost_the_lock_is_told_and_leaves_it_to_the_other(conditional_s3: str, quick: None) -> None:
+def test_a_process_that_lost_the_lock_is_told_and_does_not_delete_it(conditional_s3: str, quick: None) -> None:
     uri = storage.join(conditional_s3, "lock.json")
     with lease.hold(uri, what="the folder") as held:
         held.check()
@@ -107,18 +107,18 @@ def test_who_lost_the_lock_is_told_and_leaves_it_to_the_other(conditional_s3: st
             while time.monotonic() < deadline:
                 held.check()
                 time.sleep(0.05)
-    assert s3.read(uri) == other, "not deleted: it is the other's"
+    assert s3.read(uri) == other, "not deleted: the other process has it"
 
 
-def test_who_was_asleep_looks_before_it_writes(
+def test_a_process_that_was_asleep_checks_the_lock_before_it_writes(
     conditional_s3: str, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread that renews sleeps with the machine: the first check after it must not trust what it knew."""
+    """The renewing thread sleeps with the machine, so the first check after the sleep must ask the server."""
     uri = storage.join(conditional_s3, "lock.json")
     monkeypatch.setattr(lease, "_RENEW_SECONDS", 60.0)
     with lease.hold(uri, what="the folder") as held:
         time.sleep(lease._EXPIRE_SECONDS + 0.2)
-        held.check()  # nobody took it: it goes on
+        held.check()  # nobody took the lock: the process may continue
         s3.write(uri, json.dumps({"token": "other"}).encode())
         time.sleep(lease._EXPIRE_SECONDS + 0.2)
         with pytest.raises(lease.LeaseLost):
@@ -168,7 +168,7 @@ def test_a_server_without_conditional_writes_is_named_once(
         for _ in range(2):
             with lease.hold(uri, what="it"):
                 pass
-    assert caplog.text.count("knows no conditional writes") == 1
+    assert caplog.text.count("does not support conditional writes") == 1
     assert not storage.exists(uri)
 
 

@@ -1,4 +1,4 @@
-"""Files are listed in a fixed order, and what stands in the way is named."""
+"""Files are listed in a fixed order. Links are followed, or are listed with their problem."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_keys_with_double_slashes_are_objects_of_their_own(monkeypatch: pytest.M
     assert [file.uri for file in list_files("s3://b/p")] == ["s3://b/p/a.jpg", "s3://b/p//a.jpg"]
 
 
-def test_links_are_followed_unless_the_listing_is_to_stay(tmp_path: Path) -> None:
+def test_links_are_followed_unless_the_listing_must_stay_in_the_folder(tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "a.jpg").touch()
     folder = tmp_path / "folder"
@@ -40,7 +40,7 @@ def test_links_are_followed_unless_the_listing_is_to_stay(tmp_path: Path) -> Non
     assert [file.relative for file in list_files(str(folder))] == ["out/a.jpg"]
     found = {file.relative: file.problem for file in list_files(str(folder), stay=True)}
     assert found["out"] == Problem(Reason.NOT_FOLLOWED, "a link that leads out of the folder")
-    assert found["loop"] == Problem(Reason.NOT_FOLLOWED, "a link to a folder that it lies in")
+    assert found["loop"] == Problem(Reason.NOT_FOLLOWED, "a link to a folder that contains it")
     assert set(found) == {"out", "loop"}
 
 

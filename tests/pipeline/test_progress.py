@@ -1,4 +1,4 @@
-"""Progress: a line now and then where nobody watches a bar, with a rate once there is one."""
+"""Without a terminal, progress is a line every few seconds, with a rate as soon as there is one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from naturaltone.pipeline.progress import Progress, track
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, to be set by the test."""
+    """The time in seconds, which the test sets."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 
-def test_no_rate_is_told_before_there_is_one(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_rate_is_shown_before_there_is_one(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("train", unit="step", total=100) as shown:
         clock[0] = progress._LINE_SECONDS + 1
         shown.advance(10, note="L_color 0.1")
@@ -27,7 +27,7 @@ def test_no_rate_is_told_before_there_is_one(clock: list[float], capsys: pytest.
     assert capsys.readouterr().err == "train: 10/100 steps  L_color 0.1\ntrain: 32/100 steps, 2.0/s, 34 s left\n"
 
 
-def test_lines_come_seldom_and_without_a_total_have_no_end(
+def test_lines_are_few_and_show_no_time_left_without_a_total(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Progress("ingest", unit="photo") as shown:
@@ -38,9 +38,7 @@ def test_lines_come_seldom_and_without_a_total_have_no_end(
     assert len(lines) == 3 and lines[-1] == "ingest: 99 photos, 3.0/s"
 
 
-def test_a_total_that_is_known_later_gives_the_time_left(
-    clock: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_time_left_is_shown_once_the_total_is_known(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("ingest", unit="photo") as shown:
         shown.advance()
         shown.expect(51)
@@ -49,5 +47,5 @@ def test_a_total_that_is_known_later_gives_the_time_left(
     assert "21/51 photos, 1.0/s, 30 s left" in capsys.readouterr().err
 
 
-def test_tracked_items_all_pass() -> None:
+def test_all_tracked_items_are_yielded() -> None:
     assert list(track(range(5), "count")) == [0, 1, 2, 3, 4]

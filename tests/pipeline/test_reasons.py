@@ -1,4 +1,4 @@
-"""Every reason is in one place, and the tables that people read say the same."""
+"""Every reason is in `Reason`, and the tables of docs/archive.md say the same."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_every_reason_says_what_it_means_and_how_http_answers(reason: Reason) ->
 
 
 def test_no_reason_is_written_as_a_bare_string() -> None:
-    """Another spelling, or a reason that the table lacks, would go into reports unnoticed."""
+    """A misspelt reason, or one that `Reason` lacks, would go into reports unnoticed."""
     root = Path(__file__).parents[2]
     words = "|".join(Reason)
     for folder in ("pipeline", "training", "serving", "infra"):

@@ -1,4 +1,4 @@
-"""An S3 server that is busy, out of reach or refuses says so at once, and loses nothing."""
+"""Wrong keys and a missing bucket end a command at once, and a busy server loses nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_wrong_keys_and_a_missing_bucket_end_the_command_at_once(
     assert "AWS_SECRET_ACCESS_KEY" in capsys.readouterr().err
 
 
-def test_a_busy_server_does_not_look_like_a_wrong_place(object_store: local.ObjectStore) -> None:
+def test_a_busy_server_does_not_look_like_a_missing_bucket_or_object(object_store: local.ObjectStore) -> None:
     endpoint = object_store.environment["AWS_ENDPOINT_URL"]
     uri = storage.join(object_store.uri, "busy", "object")
     storage.write_bytes(uri, b"content")

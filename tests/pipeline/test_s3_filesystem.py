@@ -7,7 +7,7 @@ from naturaltone.pipeline import storage
 from naturaltone.pipeline.s3_filesystem import without_directories
 
 
-def test_making_a_directory_puts_no_object_in_the_way(object_store: local.ObjectStore) -> None:
+def test_making_a_directory_writes_no_object_that_blocks_files_below_it(object_store: local.ObjectStore) -> None:
     filesystem, path = storage.resolve(storage.join(object_store.uri, "runs/one"))
     flat = without_directories(filesystem)
     flat.create_dir(path)

@@ -1,4 +1,4 @@
-"""A few of many are spread evenly over them."""
+"""The picked items are at even distances."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from naturaltone.pipeline.spread import spread
 
 
 @given(size=st.integers(0, 500), count=st.integers(1, 50))
-def test_they_are_different_in_order_and_evenly_spread(size: int, count: int) -> None:
+def test_picked_items_are_distinct_in_order_and_at_even_distances(size: int, count: int) -> None:
     chosen = spread(range(size), count)
     assert len(chosen) == min(size, count) and chosen == sorted(set(chosen))
     gaps = [later - earlier for earlier, later in itertools.pairwise(chosen)]

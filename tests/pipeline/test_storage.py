@@ -1,4 +1,4 @@
-"""Storage: writes are whole or absent, and a wrong place is one clear line."""
+"""Writes are whole or absent, and a wrong URI gives one clear line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from naturaltone.pipeline.listing import list_files
 from tests.fault_proxy import Faults, fault_proxy
 
 
-def test_paths_and_file_uris_name_the_same_place(tmp_path: Path) -> None:
+def test_a_path_and_its_file_uri_name_the_same_file(tmp_path: Path) -> None:
     storage.write_bytes(str(tmp_path / "a b.txt"), b"1")
     assert storage.read_bytes(f"file://{tmp_path}/a%20b.txt") == b"1"
 
@@ -35,12 +35,12 @@ def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path, mon
     assert target.read_bytes() == b"old"
 
 
-def test_an_unknown_scheme_is_named_with_what_is_known() -> None:
+def test_an_unknown_scheme_is_named_with_the_supported_ones() -> None:
     with pytest.raises(storage.StorageError, match=r"'gs://bucket'.*s3://"):
         storage.resolve("gs://bucket")
 
 
-def test_a_server_that_is_not_there_fails_at_once_with_the_remedy() -> None:
+def test_a_missing_server_fails_at_once_with_the_remedy() -> None:
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
     endpoint = f"http://127.0.0.1:{local.free_port()}"
     with local.environment({**keys, "AWS_ENDPOINT_URL": endpoint}):
@@ -57,8 +57,8 @@ def test_wrong_keys_and_a_missing_bucket_say_so(object_store: local.ObjectStore)
             storage.check_reachable(object_store.uri)
 
 
-def test_no_update_is_lost_or_made_twice_whatever_answers_are_lost(conditional_s3: str) -> None:
-    """A server that knows conditions refuses the repetition of a write that it has done."""
+def test_no_update_is_lost_or_made_twice_when_answers_are_lost(conditional_s3: str) -> None:
+    """A server with conditional writes refuses the retry of a write that succeeded."""
     uri = storage.join(conditional_s3, "counter")
     upstream = os.environ["AWS_ENDPOINT_URL"]
 
@@ -99,7 +99,7 @@ except OSError as error:
 """
 
 
-def test_a_disk_that_takes_no_more_keeps_the_old_file_and_no_half_one(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_old_file_and_no_half_written_one(tmp_path: Path) -> None:
     target = tmp_path / "shard"
     finished = subprocess.run(
         [sys.executable, "-c", _FULL_DISK, str(target)], capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""The fixed algorithms: drastic, bounded, and the same for ever under one id."""
+"""The fixed algorithms are strong and bounded, and never change under one id."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_alpha_and_beta_of_one_are_the_identity(photo: np.ndarray) -> None:
 
 
 def direct_local_laplacian(light: np.ndarray, parameters: tone.LocalLaplacian) -> np.ndarray:
-    """The definition (Paris et al. 2011, algorithm 1), in floats: one remapped photo and pyramid for each coefficient."""
+    """The definition (Paris et al. 2011, algorithm 1) in floats: a remapped photo and its pyramid for each coefficient."""
 
     def pyramid(image: np.ndarray, levels: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         gaussian, laplacian = [image], []
@@ -156,19 +156,19 @@ def test_an_id_leads_back_to_its_algorithm(algorithm: tone.Algorithm) -> None:
     assert tone.algorithm_of(tone.algorithm_id(algorithm)) is algorithm
 
 
-def test_an_unknown_id_names_those_there_are() -> None:
+def test_an_unknown_id_is_refused_with_the_known_ids() -> None:
     with pytest.raises(ValueError, match=r"local_laplacian/0-abc: this version of naturaltone has local_laplacian/1-"):
         tone.algorithm_of("local_laplacian/0-abc")
 
 
-def test_samples_that_would_round_are_refused() -> None:
+def test_a_number_of_samples_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="samples 12"):
         tone.LocalLaplacian(samples=12)
 
 
 @each_algorithm
 def test_a_version_makes_the_pixels_it_always_made(algorithm: tone.Algorithm, photo: np.ndarray) -> None:
-    """Stores and models name the algorithm: another pixel anywhere needs another version, and another golden image."""
+    """Stores and models name the algorithm: if any pixel changes, it needs a new version and a new golden image."""
     golden = Path(__file__).parent / "golden" / f"{algorithm.name}-{algorithm.version}.png"
     both = np.vstack([dull(photo), photo])  # the second overshoots black and white
     assert np.array_equal(tone.intermediate(both, algorithm), np.asarray(Image.open(golden)))

@@ -1,4 +1,4 @@
-"""Forgetting takes out a folder's photos, and no other's."""
+"""Forgetting removes a folder's photos, and no others."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def test_several_ingests_add_up_and_a_forgotten_source_is_gone(folder: Path, tmp
     opened = shards.open_store(str(store))
     assert opened.origins["natural"] == (str(second),)
     named = {*opened.row_groups["file"].to_pylist(), *opened.sources["natural"], shards.MANIFEST, shards.REJECTS}
-    assert set(content(store)) == named, "neither shards nor lists of the forgotten photos stay behind"
+    assert set(content(store)) == named, "neither shards nor lists of the forgotten photos are left"
     assert pq.read_table(store / shards.REJECTS).num_rows == 0
     assert run(folder, store).added == 21, "forgotten photos can come back"
-    with pytest.raises(storage.StorageError, match="knows no natural photos from there"):
+    with pytest.raises(storage.StorageError, match="has no natural photos from this folder"):
         forget.forget("/never/ingested", role="natural", store=str(store))
 
 
@@ -50,14 +50,14 @@ def test_forgetting_one_of_two_copies_keeps_every_photo(folder: Path, tmp_path: 
 
 
 def freeze(store: Path, run_name: str) -> set[str]:
-    """Begin a run as training does: with a copy of the manifest. Returns the shards that it needs."""
+    """Start a run as training does, with a copy of the manifest. Returns the shards that the run needs."""
     copy = store / shards.RUNS / run_name / shards.MANIFEST
     copy.parent.mkdir(parents=True)
     shutil.copy(store / shards.MANIFEST, copy)
     return set(shards.open_store(str(store)).row_groups["file"].to_pylist())
 
 
-def test_a_run_keeps_the_shards_that_it_was_begun_with_until_it_is_gone(
+def test_a_run_keeps_the_shards_that_it_started_with_until_it_is_deleted(
     folder: Path, tmp_path: Path, small_waves: None
 ) -> None:
     store, second = tmp_path / "store", tmp_path / "second"
@@ -70,16 +70,14 @@ def test_a_run_keeps_the_shards_that_it_was_begun_with_until_it_is_gone(
     assert forgotten.photos == 23 and names(store) == ["05.jpg"]
     assert set(forgotten.kept_for_runs) == {"first"} and forgotten.kept_for_runs["first"] > 0
     assert frozen <= set(content(store)), "the run can still read every batch"
-    assert run(second, store).unchanged == 1 and frozen <= set(content(store)), "nor does an ingest delete them"
+    assert run(second, store).unchanged == 1 and frozen <= set(content(store)), "an ingest does not delete them either"
     shutil.rmtree(store / shards.RUNS)
     run(second, store)
     assert not (frozen - set(shards.open_store(str(store)).row_groups["file"].to_pylist())) & set(content(store))
 
 
-def test_a_forgotten_photo_is_added_again_however_close_an_ingest_comes(
-    conditional_s3: str, photo_folder: Path
-) -> None:
-    """While one forgets, an ingest would take the photos for duplicates of what is being deleted: it has to wait."""
+def test_an_ingest_and_a_forget_cannot_run_at_the_same_time(conditional_s3: str, photo_folder: Path) -> None:
+    """During a forget, an ingest would take new photos for duplicates of photos that are being deleted."""
     from naturaltone.pipeline.dataset import ingest, ledger
 
     store = storage.join(conditional_s3, "store")

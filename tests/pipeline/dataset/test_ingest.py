@@ -1,4 +1,4 @@
-"""An ingest adds what is new, names what it leaves out, and may die at any moment."""
+"""An ingest adds new photos, names the photos that it leaves out, and may die at any moment."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.stores import content, names, photos_of
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def test_a_cached_intermediate_is_the_fixed_algorithms_of_the_whole_photo(store: str) -> None:
+def test_a_cached_intermediate_is_made_from_the_whole_stored_photo(store: str) -> None:
     row = next(shards.open_store(store).photos("input", "train"))
     photo = decode(storage.read_bytes(row["source"])).pixels
     stored = encode_jpeg(shrink(photo, 128))
@@ -46,7 +46,7 @@ def test_known_photos_are_not_added_twice(store: str, photo_folder: Path) -> Non
     assert len(photos_of(store, "input")) == 24
 
 
-def test_a_store_made_otherwise_is_refused(store: str, photo_folder: Path) -> None:
+def test_a_store_made_with_other_options_is_refused(store: str, photo_folder: Path) -> None:
     with pytest.raises(storage.StorageError, match="made with long side 128, this ingest would use 64"):
         ingest.ingest(str(photo_folder), role="input", store=store, long_side=64)
 
@@ -79,14 +79,16 @@ def test_known_files_are_not_read_again_and_changed_ones_are(folder: Path, tmp_p
     os.utime(silently, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     openly.write_bytes((folder / "03.jpg").read_bytes() + b"\0")
     again = run(folder, store)
-    assert (again.added, again.unchanged, again.rejects.num_rows) == (1, 23, 0), "size and time say nothing happened"
+    assert (again.added, again.unchanged, again.rejects.num_rows) == (1, 23, 0), (
+        "the size and time of 01.jpg did not change"
+    )
     thorough = run(folder, store, full=True)
     assert (thorough.added, thorough.duplicates) == (0, 23)
     assert thorough.rejects["reason"].to_pylist() == ["not_an_image"]
-    assert len(names(store)) == 25, "what was ingested stays until it is forgotten"
+    assert len(names(store)) == 25, "an ingested photo stays until it is forgotten"
 
 
-def test_an_objects_etag_tells_that_it_changed(object_store: local.ObjectStore, folder: Path, tmp_path: Path) -> None:
+def test_an_object_with_a_new_etag_is_read_again(object_store: local.ObjectStore, folder: Path, tmp_path: Path) -> None:
     source = storage.join(object_store.uri, "incremental")
     for name in ("01.jpg", "02.jpg"):
         storage.write_bytes(storage.join(source, name), (folder / name).read_bytes())
@@ -97,7 +99,7 @@ def test_an_objects_etag_tells_that_it_changed(object_store: local.ObjectStore, 
     assert (report.added, report.unchanged) == (1, 1)
 
 
-def test_the_same_content_is_stored_once_whatever_wave_or_folder_it_comes_in(
+def test_the_same_content_is_stored_once_across_waves_and_folders(
     folder: Path, tmp_path: Path, small_waves: None
 ) -> None:
     store = tmp_path / "store"
@@ -114,7 +116,7 @@ def test_the_same_content_is_stored_once_whatever_wave_or_folder_it_comes_in(
 def test_a_retried_file_is_not_known_before_its_photo_is_in_the_store(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed between writing the list of sources and the manifest, when an earlier list of the same file exists."""
+    """The ingest is killed between writing the list of sources and the manifest. An earlier list names the same file."""
     store, target = tmp_path / "store", tmp_path / "elsewhere.jpg"
     (folder / "link.jpg").symlink_to(target)
     for _ in range(3):
@@ -132,7 +134,7 @@ def test_a_retried_file_is_not_known_before_its_photo_is_in_the_store(
 
 
 def _with_version_of(list_files: Callable[..., Iterator[File]], name: str) -> Callable[..., object]:
-    """The listing in which one file keeps the size and version of the broken link it was."""
+    """The listing, but one file has the size and version of its link, which was broken before."""
 
     def listed(*arguments: object, **options: object) -> Iterator[File]:
         for file in list_files(*arguments, **options):
@@ -164,7 +166,7 @@ def test_copies_of_a_raw_file_are_both_rejected_as_raw(folder: Path, tmp_path: P
 def test_a_wave_committed_twice_is_in_the_store_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when the answer to the manifest's write is lost, and another writer was faster than its repetition."""
+    """This happens if the answer to the manifest's write is lost, and another writer is faster than the retry."""
     update = shards.update_manifest
     monkeypatch.setattr(shards, "update_manifest", lambda store, change: update(store, lambda s: change(change(s))))
     run(folder, tmp_path / "store")
@@ -172,7 +174,7 @@ def test_a_wave_committed_twice_is_in_the_store_once(
 
 
 @pytest.mark.parametrize("moment", ["before the manifest", "after the manifest"])
-def test_an_ingest_that_dies_at_a_commit_goes_on_to_the_same_store(
+def test_an_ingest_that_dies_at_a_commit_and_runs_again_makes_the_same_store(
     moment: str, folder: Path, tmp_path: Path, small_waves: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(folder, tmp_path / "undisturbed")
@@ -197,7 +199,7 @@ def test_an_ingest_that_dies_at_a_commit_goes_on_to_the_same_store(
     assert content(tmp_path / "store") == content(tmp_path / "undisturbed")
 
 
-def test_both_roles_can_be_ingested_at_once_and_one_role_only_once(folder: Path, tmp_path: Path) -> None:
+def test_both_roles_can_be_ingested_at_once_but_not_one_role_twice(folder: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     threads = [threading.Thread(target=run, args=(folder, store, role)) for role in shards.ROLES]
     for thread in threads:
@@ -223,7 +225,7 @@ def test_another_algorithm_makes_another_store(name: str, photo_folder: Path, tm
 
 
 def test_a_store_can_be_read_while_it_grows(folder: Path, tmp_path: Path, to_file: Callable[..., bytes]) -> None:
-    """Shards are never changed: a plan made before goes on over the photos that it was made of."""
+    """Shards never change, so an earlier plan still reads the photos that it was made from."""
     store = tmp_path / "store"
     for role in shards.ROLES:
         run(folder, store, role)

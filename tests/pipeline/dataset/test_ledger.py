@@ -40,4 +40,4 @@ def test_every_file_that_is_not_in_the_store_is_listed_with_its_reason(
     shutil.copy(folder / "01.jpg", folder / "text.jpg")
     run(folder, tmp_path / "store")
     kept = pq.read_table(tmp_path / "store" / shards.REJECTS)
-    assert len(kept) == 4, "a file that was mended is off the list"
+    assert len(kept) == 4, "a repaired file is no longer on the list"

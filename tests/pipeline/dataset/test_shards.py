@@ -1,4 +1,4 @@
-"""A store's shards and manifest: small row groups, named by the manifest, for ever in the same split."""
+"""Shards have small row groups, which the manifest names, and a photo never changes its split."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_photo_stays_in_its_split_and_a_tenth_is_held_out(to_file: Callable[..
     assert 0.08 < splits.count("test") / len(splits) < 0.12
 
 
-def test_shards_hold_every_photo_small_and_inputs_their_intermediates(store: str) -> None:
+def test_shards_hold_every_photo_at_reduced_size_and_only_inputs_have_intermediates(store: str) -> None:
     inputs, natural = photos_of(store, "input"), photos_of(store, "natural")
     assert len({row["photo_id"] for row in inputs}) == len(inputs) == len(natural) == 24
     for row in inputs:
@@ -47,6 +47,6 @@ def test_manifest_rows_match_their_files(store: str) -> None:
         assert row["file"].startswith(f"{row['role']}/{row['split']}-")
 
 
-def test_a_store_without_intermediates_cannot_be_read_as_if_it_had_them(stores: dict[str, shards.Store]) -> None:
+def test_a_store_without_intermediates_cannot_be_read_as_cached(stores: dict[str, shards.Store]) -> None:
     with pytest.raises(ValueError, match="holds no intermediates; use --intermediates stream"):
         make_plan(stores["stream"], batch=4, crop=32, seed=1, intermediates="cached")

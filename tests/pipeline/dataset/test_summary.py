@@ -1,4 +1,4 @@
-"""A store says and shows what it holds."""
+"""A store's summary and page show what the store holds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from naturaltone.serving.sheet import store as store_page
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def test_a_store_says_and_shows_what_it_holds(stores: dict[str, shards.Store]) -> None:
+def test_the_summary_counts_all_photos_and_the_page_shows_random_ones(stores: dict[str, shards.Store]) -> None:
     for store in stores.values():
         numbers = summary.summarize(store)
         for role in shards.ROLES:

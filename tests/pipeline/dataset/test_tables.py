@@ -1,4 +1,4 @@
-"""Tables survive their way between processes and through Parquet, dictionaries included."""
+"""Tables keep their content and dictionaries between processes and through Parquet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pytest
 
-from naturaltone.pipeline.dataset.tables import blocks, from_ipc, from_parquet, schema_of, to_ipc, to_parquet
+from naturaltone.pipeline.dataset.tables import from_ipc, from_parquet, schema_of, to_ipc, to_parquet, to_tables
 
 _SCHEMA = pa.schema([("name", pa.dictionary(pa.int32(), pa.string())), ("count", pa.int16())])
 _TABLE = pa.table({"name": pa.array(["a", "b", "a"]).dictionary_encode(), "count": [1, 2, 3]}, schema=_SCHEMA)
@@ -24,14 +24,14 @@ def test_an_empty_table_is_a_table_too() -> None:
     assert from_parquet(to_parquet(_SCHEMA.empty_table()), _SCHEMA).num_rows == 0
 
 
-def test_what_is_no_parquet_is_a_value_error() -> None:
+def test_bytes_that_are_not_parquet_are_a_value_error() -> None:
     with pytest.raises(ValueError):
         from_parquet(b"no Parquet", _SCHEMA)
 
 
 @pytest.mark.parametrize(("rows", "sizes"), [(5, [2, 2, 1]), (4, [2, 2]), (1, [1])])
-def test_rows_are_cut_into_blocks(rows: int, sizes: list[int]) -> None:
-    assert [block.num_rows for block in blocks([{"n": n} for n in range(rows)], 2)] == sizes
+def test_rows_are_cut_into_tables(rows: int, sizes: list[int]) -> None:
+    assert [table.num_rows for table in to_tables([{"n": n} for n in range(rows)], 2)] == sizes
 
 
 def test_a_dataclass_is_a_schema() -> None:

@@ -1,4 +1,4 @@
-"""Photo files built by hand, with all that cameras and programs put into them; what the container tests share."""
+"""Photo files built by hand, with everything that cameras and programs put into them, for the container tests."""
 
 from __future__ import annotations
 
@@ -56,27 +56,27 @@ def segment(marker: int, content: bytes) -> bytes:
 
 
 def jpeg(*segments: Segment, trailer: bytes = b"", mode: str = "RGB", jfif: bool = False, **options: object) -> bytes:
-    """A JPEG with just these segments before its own."""
+    """A JPEG with only these segments before its own."""
     data = file(picture(mode), "JPEG", **options)
     start = 2 if jfif else 4 + int.from_bytes(data[4:6], "big")
     return data[:2] + b"".join(segment(*each) for each in segments) + data[start:] + trailer
 
 
 def metadata_segments(data: bytes) -> list[Segment]:
-    """All APPn and COM segments up to the first scan; read by another hand than pipeline/jpeg.py."""
-    found, place = [], 2
-    while data[place + 1] != 0xDA:
-        length = int.from_bytes(data[place + 2 : place + 4], "big")
-        if data[place + 1] >= 0xE0:
-            found.append((data[place + 1], data[place + 4 : place + 2 + length]))
-        place += 2 + length
+    """All APPn and COM segments before the first scan, read independently of pipeline/photo/jpeg.py."""
+    found, offset = [], 2
+    while data[offset + 1] != 0xDA:
+        length = int.from_bytes(data[offset + 2 : offset + 4], "big")
+        if data[offset + 1] >= 0xE0:
+            found.append((data[offset + 1], data[offset + 4 : offset + 2 + length]))
+        offset += 2 + length
     return found
 
 
 def exif(order: str = "<", thumbnail: bytes = b"\xff\xd8\xff" + b"old" * 300) -> bytes:
-    """Orientation 6, a maker note with an offset in it, a GPS block and a thumbnail, all at places that must stay."""
+    """Orientation 6, a maker note with an offset in it, a GPS block and a thumbnail, all at offsets that must stay."""
     note = b"Nikon\0\2\0" + (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8) + bytes(range(64))
-    places = {"exif": 62, "gps": 92, "second": 122, "note": 160, "latitude": 260, "thumbnail": 300}
+    offsets = {"exif": 62, "gps": 92, "second": 122, "note": 160, "latitude": 260, "thumbnail": 300}
 
     def ifd(rows: list[tuple[int, int, int, int]], following: int) -> bytes:
         packed = b"".join(struct.pack(f"{order}HHII", *row) for row in rows)
@@ -84,33 +84,33 @@ def exif(order: str = "<", thumbnail: bytes = b"\xff\xd8\xff" + b"old" * 300) ->
 
     orientation = 6 if order == "<" else 6 << 16
     block = bytearray(300)
-    for place, content in (
+    for offset, content in (
         (0, (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)),
-        (8, ifd([(274, 3, 1, orientation), (34665, 4, 1, 62), (34853, 4, 1, 92)], places["second"])),
-        (places["exif"], ifd([(0x927C, 7, len(note), places["note"])], 0)),
-        (places["gps"], ifd([(2, 5, 3, places["latitude"])], 0)),
-        (places["second"], ifd([(0x201, 4, 1, places["thumbnail"]), (0x202, 4, 1, len(thumbnail))], 0)),
-        (places["note"], note),
-        (places["latitude"], struct.pack(f"{order}6I", 47, 1, 22, 1, 5, 1)),
+        (8, ifd([(274, 3, 1, orientation), (34665, 4, 1, 62), (34853, 4, 1, 92)], offsets["second"])),
+        (offsets["exif"], ifd([(0x927C, 7, len(note), offsets["note"])], 0)),
+        (offsets["gps"], ifd([(2, 5, 3, offsets["latitude"])], 0)),
+        (offsets["second"], ifd([(0x201, 4, 1, offsets["thumbnail"]), (0x202, 4, 1, len(thumbnail))], 0)),
+        (offsets["note"], note),
+        (offsets["latitude"], struct.pack(f"{order}6I", 47, 1, 22, 1, 5, 1)),
     ):
-        block[place : place + len(content)] = content
+        block[offset : offset + len(content)] = content
     return b"Exif\0\0" + bytes(block) + thumbnail
 
 
 def icc_segments(profile: bytes) -> list[Segment]:
-    parts = [profile[place : place + 65_519] for place in range(0, len(profile), 65_519)]
+    parts = [profile[offset : offset + 65_519] for offset in range(0, len(profile), 65_519)]
     return [(0xE2, b"ICC_PROFILE\0" + bytes([i + 1, len(parts)]) + part) for i, part in enumerate(parts)]
 
 
 def mpf(kinds: list[int], pictures: list[bytes], *segments: Segment, order: str = "<", trailer: bytes = b"") -> bytes:
-    """A JPEG with a multi-picture index and the pictures behind it."""
+    """A JPEG with a multi-picture index, and the pictures after it."""
     size = 8 + 2 + 12 * 3 + 4 + 16 * (1 + len(pictures))
     bare = jpeg(*segments, (0xE2, b"MPF\0" + bytes(size)))
     base = bare.index(b"MPF\0") + 4
-    rows, place = struct.pack(f"{order}IIIHH", 0x030000, len(bare), 0, 0, 0), len(bare)
+    rows, offset = struct.pack(f"{order}IIIHH", 0x030000, len(bare), 0, 0, 0), len(bare)
     for kind, data in zip(kinds, pictures, strict=True):
-        rows += struct.pack(f"{order}IIIHH", kind, len(data), place - base, 0, 0)
-        place += len(data)
+        rows += struct.pack(f"{order}IIIHH", kind, len(data), offset - base, 0, 0)
+        offset += len(data)
     index = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, 3)
     index += struct.pack(f"{order}HHI", 0xB000, 7, 4) + b"0100"
     index += struct.pack(f"{order}HHIIHHIII", 0xB001, 4, 1, 1 + len(pictures), 0xB002, 7, len(rows), 50, 0)
@@ -147,7 +147,7 @@ HOLDING: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "a camera's previews": (mpf([0x010001, 0x010002], [PREVIEW, PREVIEW]), ("preview",)),
     "previews of Motorola order": (mpf([0x010002], [PREVIEW], order=">", trailer=bytes(500)), ("preview",)),
     "a preview without an index": (jpeg(trailer=bytes(100) + PREVIEW), ("preview",)),
-    "an index of what is gone": (mpf([0], [PREVIEW])[: -len(PREVIEW)], ()),
+    "an index of pictures that are gone": (mpf([0], [PREVIEW])[: -len(PREVIEW)], ()),
     "a depth map": (mpf([0x020002], [PREVIEW]), ("other pictures",)),
     "a panorama and a preview": (mpf([0x020001, 0x010001], [PREVIEW, PREVIEW]), ("other pictures",)),
     "an undefined picture": (mpf([0], [PREVIEW]), ("other pictures",)),
@@ -159,7 +159,7 @@ HOLDING: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "Apple's gain map": (mpf([0], [APPLE_GAIN_MAP]), ("HDR gain map",)),
     "a gain map without an index": (jpeg(trailer=GAIN_MAP), ("HDR gain map",)),
     "a motion photo": (jpeg((0xE1, XMP + MOTION_XMP), trailer=FTYP), ("motion video",)),
-    "a video nobody speaks of": (jpeg(trailer=FTYP), ("motion video",)),
+    "a video that the XMP does not mention": (jpeg(trailer=FTYP), ("motion video",)),
     "Samsung's video": (jpeg(trailer=b"\0\0\x30\x0a\x10\0\0\0MotionPhoto_Data...SEFT"), ("motion video",)),
     "all of it": (
         mpf([0, 0x010001], [GAIN_MAP, PREVIEW], (0xE1, XMP + MOTION_XMP), trailer=FTYP),
@@ -173,13 +173,13 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    place = 8
-    while place < len(data):
-        length = int.from_bytes(data[place : place + 4], "big")
-        kind, content = data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
-        assert data[place + 8 + length : place + 12 + length] == struct.pack(">I", zlib.crc32(kind + content)), kind
+    offset = 8
+    while offset < len(data):
+        length = int.from_bytes(data[offset : offset + 4], "big")
+        kind, content = data[offset + 4 : offset + 8], data[offset + 8 : offset + 8 + length]
+        assert data[offset + 8 + length : offset + 12 + length] == struct.pack(">I", zlib.crc32(kind + content)), kind
         yield kind, content
-        place += 12 + length
+        offset += 12 + length
 
 
 XMP_CHUNK = b"XML:com.adobe.xmp\0"
@@ -217,11 +217,11 @@ def riff(*parts: tuple[bytes, bytes]) -> bytes:
 
 def riff_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
     assert struct.unpack_from("<I", data, 4)[0] == len(data) - 8
-    found, place = [], 12
-    while place < len(data):
-        kind, length = struct.unpack_from("<4sI", data, place)
-        found.append((kind, data[place + 8 : place + 8 + length]))
-        place += 8 + length + length % 2
+    found, offset = [], 12
+    while offset < len(data):
+        kind, length = struct.unpack_from("<4sI", data, offset)
+        found.append((kind, data[offset + 8 : offset + 8 + length]))
+        offset += 8 + length + length % 2
     return found
 
 
@@ -247,7 +247,7 @@ DAMAGED = {
 
 
 def linear_profile(*, grey: bool = False) -> bytes:
-    """A matrix or grey profile with sRGB's colours and a linear curve, built by hand: no tool here writes one."""
+    """A matrix or grey profile with sRGB's colours and a linear curve, built by hand, as no tool here writes one."""
 
     def fixed(value: float) -> bytes:
         return struct.pack(">i", round(value * 65536))

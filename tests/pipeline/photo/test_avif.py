@@ -14,7 +14,7 @@ def test_what_pillow_wrote_is_read(photo: np.ndarray, to_file, subsampling: str)
 
 
 @pytest.mark.parametrize(("flags", "depth"), [(0x0C, 8), (0x4C, 10), (0x6C, 12)])
-def test_deeper_ones_are_known(flags: int, depth: int) -> None:
+def test_every_bit_depth_is_read(flags: int, depth: int) -> None:
     assert coding(b"\0\0\0\x0cav1C\x81\x05" + bytes([flags, 0])).depth == depth
 
 

@@ -1,4 +1,4 @@
-"""Colours survive their profile's way to sRGB and back."""
+"""Colours survive the conversion from their profile to sRGB and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from naturaltone.pipeline.photo.refusals import ImageError
 from tests.pipeline.photo.files import linear_profile
 
 
-def test_another_profile_is_converted_and_back_within_rounding(photo: np.ndarray) -> None:
+def test_a_profile_is_converted_to_srgb_and_back_within_rounding(photo: np.ndarray) -> None:
     wide = linear_profile()
     there = to_srgb(photo, wide)
     back = from_srgb(there, wide)

@@ -1,4 +1,4 @@
-"""Whatever the container, a damaged file is refused by name or gets its pixels."""
+"""In every format, a damaged file raises ValueError or gets its new pixels."""
 
 from __future__ import annotations
 
@@ -26,21 +26,20 @@ from tests.pipeline.photo.files import (
 )
 
 
-def test_what_stands_behind_a_png_or_webp_stays() -> None:
+def test_the_bytes_after_a_png_or_webp_stay() -> None:
     for old, new in ((png("RGB"), file(picture(seed=1), "PNG")), (riff(*RIFF), file(picture(seed=1), "WEBP"))):
         assert container.replace_pixels(old + b"trailer", new, stamp=STAMP).endswith(b"trailer")
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_a_profile_that_no_longer_fits_can_be_left_out(format: str) -> None:
+def test_a_colour_profile_stays(format: str) -> None:
     old = file(picture(), format, icc_profile=PROFILE, compression="raw" if format == "TIFF" else None)
-    for kept in (True, False):
-        data = container.replace_pixels(old, file(picture(seed=1), format), stamp=STAMP, icc=kept)
-        assert Image.open(io.BytesIO(data)).info.get("icc_profile") == (PROFILE if kept else None)
+    data = container.replace_pixels(old, file(picture(seed=1), format), stamp=STAMP)
+    assert Image.open(io.BytesIO(data)).info.get("icc_profile") == PROFILE
 
 
 @pytest.mark.parametrize("format", ["GIF", "BMP", "PNG"])
-def test_other_formats_are_refused_by_name(format: str) -> None:
+def test_other_formats_are_refused(format: str) -> None:
     with pytest.raises(ValueError, match="JPEG, PNG, WebP or TIFF"):
         container.replace_pixels(file(picture("RGB"), format), NEW, stamp=STAMP)
     assert container.extras(file(picture("RGB"), format)) == ()
@@ -53,8 +52,8 @@ def test_a_damaged_file_raises_value_error_or_gets_its_pixels(format: str, data:
     whole, new = DAMAGED[format]
     old = bytearray(whole)
     for _ in range(data.draw(st.integers(0, 3))):
-        place = data.draw(st.integers(0, len(old) - 1))
-        old[place : place + data.draw(st.integers(1, 4))] = data.draw(st.binary(min_size=1, max_size=4))
+        offset = data.draw(st.integers(0, len(old) - 1))
+        old[offset : offset + data.draw(st.integers(1, 4))] = data.draw(st.binary(min_size=1, max_size=4))
     if data.draw(st.booleans()):
         del old[data.draw(st.integers(0, len(old))) :]
     container.extras(bytes(old))

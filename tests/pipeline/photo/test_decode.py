@@ -60,7 +60,7 @@ def test_sixteen_bits_stay_sixteen_bits_and_are_turned_upright(
 ) -> None:
     pixels = deep(photo)
     data = cv2.imencode(suffix, pixels[..., ::-1])[1].tobytes()
-    if suffix == ".png":  # with the orientation in a chunk behind IHDR
+    if suffix == ".png":  # with the orientation in a chunk after IHDR
         exif = Image.Exif()
         exif[0x0112] = orientation
         block = b"eXIf" + exif.tobytes()[6:]

@@ -56,7 +56,7 @@ def test_a_photo_is_decoded_upright_and_written_as_it_was_stored_with_its_tag(
     file = encode(decoded, decoded.pixels)
     reopened = Image.open(io.BytesIO(file))
     assert (reopened.getexif().get(0x0112, 1), reopened.getexif()[0x010F]) == (orientation, "Maker")
-    if format != "TIFF":  # which Pillow turns at once
+    if format != "TIFF":  # Pillow turns a TIFF as soon as it opens it
         assert reopened.size == stored.shape[1::-1]
 
 
@@ -104,7 +104,7 @@ def test_a_tiff_of_separate_planes_can_be_read_again(photo: np.ndarray) -> None:
     assert np.array_equal(decode(encode(decoded, photo)).pixels, photo)
 
 
-def test_a_tiffs_camera_data_and_place_survive(photo: np.ndarray, to_file: ToFile) -> None:
+def test_a_tiffs_camera_data_and_gps_position_survive(photo: np.ndarray, to_file: ToFile) -> None:
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0x9003] = "2019:07:21 14:03:12"
     exif.get_ifd(0x8825)[0x0001] = "N"
@@ -133,7 +133,7 @@ def test_a_photo_says_what_was_done_to_it_and_is_not_enhanced_twice(
 
 
 @pytest.mark.parametrize("kind", ["layers", "associated alpha"])
-def test_a_tiff_whose_other_half_would_go_wrong_is_not_rewritten(kind: str, photo: np.ndarray) -> None:
+def test_a_tiff_with_layers_or_associated_alpha_is_not_rewritten(kind: str, photo: np.ndarray) -> None:
     buffer = io.BytesIO()
     if kind == "layers":
         tifffile.imwrite(buffer, photo, photometric="rgb", extratags=[(37724, 7, 4, b"8BIM", True)])

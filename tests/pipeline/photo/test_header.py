@@ -1,4 +1,4 @@
-"""A file that is no photo we can use is refused from its header, with its reason."""
+"""A file that cannot be used is refused from its header, with a reason."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_heic_without_its_package_says_what_to_install(
 
 
 def test_a_tiff_with_a_bad_second_page_is_refused_not_a_traceback(photo: np.ndarray) -> None:
-    """Counting its pages fails, which only `decode` was prepared for."""
+    """Pillow raises an error of its own when it counts the pages."""
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
         for _ in range(2):

@@ -47,7 +47,7 @@ def test_a_jpegs_segments_stay_byte_for_byte_and_in_order(kind: str, jfif: bool)
     assert [each for each in marked if not each[1].startswith(XMP)] == expected
 
 
-def test_a_new_packet_stands_behind_what_readers_look_for_first() -> None:
+def test_a_new_packet_comes_after_the_segments_that_readers_expect_first() -> None:
     old = jpeg((0xE0, b"JFIF\0\1\1\1\0\xf0\0\xf0\0\0"), (0xE1, exif()), (0xED, b"Photoshop 3.0\0"))
     assert [marker for marker, _ in metadata_segments(container.replace_pixels(old, NEW, stamp=STAMP))] == [
         0xE0, 0xE1, 0xE1, 0xED,
@@ -114,7 +114,7 @@ def test_a_trailer_stays() -> None:
 
 
 @pytest.mark.parametrize("name", HOLDING)
-def test_what_else_a_jpeg_holds_is_known_and_can_be_left_out(name: str) -> None:
+def test_what_a_jpeg_holds_besides_the_photo_is_named_and_can_be_left_out(name: str) -> None:
     data, expected = HOLDING[name]
     assert Image.open(io.BytesIO(data)).size == (40, 24)
     assert container.extras(data) == expected
@@ -125,13 +125,13 @@ def test_what_else_a_jpeg_holds_is_known_and_can_be_left_out(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, (_, found) in HOLDING.items() if found == ("preview",)])
-def test_stale_previews_go_and_what_stands_behind_them_stays(name: str) -> None:
+def test_old_previews_go_and_the_bytes_after_them_stay(name: str) -> None:
     data = container.replace_pixels(HOLDING[name][0] + b"vendor's trailer", NEW, stamp=None)
     assert b"MPF\0" not in data and PREVIEW[-50:] not in data
     assert data.endswith(b"vendor's trailer") and container.extras(data) == ()
 
 
-def test_padding_behind_stale_previews_goes_with_them() -> None:
+def test_padding_after_old_previews_goes_with_them() -> None:
     data = container.replace_pixels(HOLDING["previews of Motorola order"][0], NEW, stamp=None)
     assert data.endswith(NEW[-100:])
 
@@ -145,15 +145,15 @@ def test_only_the_first_of_two_packets_is_marked() -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (b"\xff\xfe\0\0", "runs out"),
-        (b"\xff\xfe\0\1", "runs out"),
-        (b"\xff\xfe\xff\xff", "runs out"),
+        (b"\xff\xfe\0\0", "runs past the end"),
+        (b"\xff\xfe\0\1", "runs past the end"),
+        (b"\xff\xfe\xff\xff", "runs past the end"),
         (b"\0\0\0\0", "no marker"),
         (b"\xff\xd9\0\0", "impossible marker"),
         (b"\xff\xff\xff", "ends before"),
     ],
 )
-def test_a_broken_jpeg_is_refused_by_name(damage: bytes, message: str) -> None:
+def test_a_broken_jpeg_is_refused_and_the_fault_is_named(damage: bytes, message: str) -> None:
     start = b"\xff\xd8" + segment(0xFE, b"comment")
     with pytest.raises(ValueError, match=message):
         container.replace_pixels(start + damage + (b"" if message == "ends before" else bytes(99)), NEW, stamp=STAMP)
@@ -166,7 +166,7 @@ def test_a_broken_jpeg_is_refused_by_name(damage: bytes, message: str) -> None:
         max_size=8,
     )
 )
-def test_a_jpeg_with_its_own_pixels_is_itself(segments: list[Segment]) -> None:
+def test_a_jpeg_with_its_own_pixels_does_not_change(segments: list[Segment]) -> None:
     old = jpeg(*segments)
     own = jpeg()
     if not any(content.startswith((b"MPF\0", b"Adobe")) for _, content in segments):

@@ -14,7 +14,7 @@ from naturaltone.pipeline.photo.pixels import shrink, training_pixels
 ToFile = Callable[..., bytes]
 
 
-def test_for_training_transparent_places_are_white_and_half_transparent_ones_half(
+def test_for_training_transparent_pixels_are_white_and_half_transparent_ones_half_white(
     photo: np.ndarray, to_file: ToFile
 ) -> None:
     alpha = np.full(photo.shape[:2], 255, np.uint8)

@@ -51,15 +51,15 @@ def test_a_pngs_chunks_stay_byte_for_byte_and_in_order(mode: str, packet: str) -
     assert [each for each in chunks(unmarked) if each[1].startswith(XMP_CHUNK)] == PNG_XMP[packet]
 
 
-def test_what_a_pngs_old_pixels_were_described_by_goes_with_them() -> None:
+def test_chunks_that_describe_a_pngs_old_pixels_go_with_them() -> None:
     old = png("P", (b"iDOT", bytes(28)))
-    place = old.index(b"IDAT") - 4
-    old = old[:place] + chunk(b"bKGD", b"\3") + chunk(b"hIST", bytes(512)) + old[place:]
+    offset = old.index(b"IDAT") - 4
+    old = old[:offset] + chunk(b"bKGD", b"\3") + chunk(b"hIST", bytes(512)) + old[offset:]
     kinds = [kind for kind, _ in chunks(container.replace_pixels(old, file(picture(seed=1), "PNG"), stamp=None))]
     assert kinds == [b"IHDR", b"IDAT", b"IEND"]
     background = png("RGB", (b"bKGD", bytes(6)))
     kinds = [kind for kind, _ in chunks(container.replace_pixels(background, file(picture(seed=1), "PNG"), stamp=None))]
-    assert b"bKGD" in kinds, "of the same layout it still fits"
+    assert b"bKGD" in kinds, "the layout is the same, so the chunk still fits"
 
 
 def test_a_pngs_thumbnail_shows_the_new_picture() -> None:
@@ -81,6 +81,6 @@ def test_a_packed_packet_that_cannot_be_unpacked_is_refused(packed: bytes) -> No
         st.tuples(st.sampled_from([b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"prVt"]), st.binary(max_size=40)), max_size=8
     )
 )
-def test_a_png_with_its_own_pixels_is_itself(own: list[tuple[bytes, bytes]]) -> None:
+def test_a_png_with_its_own_pixels_does_not_change(own: list[tuple[bytes, bytes]]) -> None:
     old = png("RGB", *own, after=AFTER)
     assert container.replace_pixels(old, file(picture(), "PNG"), stamp=None) == old

@@ -1,4 +1,4 @@
-"""XMP packets: a stamp goes in and comes out, and not a character of another program's changes."""
+"""XMP packets: a stamp goes in and comes out, and everything that other programs wrote stays."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def test_nothing_but_the_stamp_is_added_to_a_packet() -> None:
     ET.fromstring(packet)
 
 
-def test_a_second_stamp_takes_the_place_of_the_first() -> None:
+def test_a_second_stamp_replaces_the_first() -> None:
     second = Stamp(model="other", strength=0.25)
     assert stamped(stamped(PACKET, STAMP), second) == stamped(PACKET, second)
     assert read_stamp(stamped(stamped(None, STAMP), second)) == second
 
 
-def test_a_stamp_that_another_program_wrote_again_is_read_and_replaced() -> None:
+def test_a_stamp_that_another_program_rewrote_is_read_and_replaced() -> None:
     rewritten = f"""<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='{RDF}'>
  <rdf:Description rdf:about='' xmlns:n='https://naturaltone.dev/ns/1.0/' xmlns:dc="http://purl.org/dc/elements/1.1/">
   <n:Model>retouch é &amp; co</n:Model><n:Strength>0.5</n:Strength><dc:format>image/jpeg</dc:format>
@@ -79,7 +79,7 @@ def test_a_stamp_that_another_program_wrote_again_is_read_and_replaced() -> None
 
 @pytest.mark.parametrize("prefix", ["rdf", "r", "RDF-1"])
 @pytest.mark.parametrize("empty", [True, False])
-def test_any_prefix_of_rdf_and_an_empty_one_will_do(prefix: str, empty: bool) -> None:
+def test_any_prefix_of_the_rdf_element_works_and_so_does_an_empty_element(prefix: str, empty: bool) -> None:
     rest = "/>" if empty else f"></{prefix}:RDF>"
     packet = stamped(f'<{prefix}:RDF xmlns:{prefix}="{RDF}" {rest}'.encode(), STAMP)
     assert read_stamp(packet) == STAMP
@@ -147,8 +147,8 @@ def test_any_stamp_is_read_as_it_was_written(model: str, strength: float, source
 def test_a_damaged_packet_raises_nothing_but_value_error(data: st.DataObject) -> None:
     packet = bytearray(data.draw(st.sampled_from([PACKET, EXTRAS, stamped(EXTRAS, STAMP)])))
     for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.integers(0, len(packet) - 1))
-        packet[place : place + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))
+        position = data.draw(st.integers(0, len(packet) - 1))
+        packet[position : position + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))
     for change in (lambda xmp: stamped(xmp, STAMP), without_extras):
         try:
             change(bytes(packet))
