@@ -1,4 +1,4 @@
-"""A model to enhanced photos: the enhancer, what a model URI names, and single photos.
+"""Enhances photos with a model: the enhancer, the lookup of models by URI, and single photos.
 
 May import: pipeline, pipeline.photo, training, cv2, mlflow, numba, numpy, psutil, torch.
 """

@@ -1,8 +1,8 @@
-"""Carry a change that was made to a small picture to the photo itself, of any size: local affine colour models.
+"""Transfers the change of a small picture to the full-size photo, through local affine colour models.
 
-The change is described at the working resolution by an affine colour model at each pixel (a guided filter with the photo
-as its guide: He, Sun & Tang 2013, and what that leaves over as an offset), and the models are enlarged and applied: edges
-stay where the photo has them, and no detail of the photo passes through a resize.
+At the working resolution, an affine colour model at each pixel describes the change. A guided filter with the photo as
+its guide fits the models (He, Sun & Tang 2013). An offset at each pixel adds what the fit misses. The models are then
+enlarged to the photo and applied to its own pixels. So edges stay in position, and no detail of the photo is resized.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ import cv2
 import numba
 import numpy as np
 
-KEPT = 0.35  # of a value's distance to black and to white: what the photo has in shadows and highlights, it keeps
+# The share of its distance to black and to white that a value keeps, so that shadows and highlights keep detail.
+KEPT = 0.35
 
-_RADIUS = 1 / 24  # of the long side: the window in which one affine model explains the change
-_EPSILON = 1e-4  # keeps the model of a flat window near a shift; in squared units of [0, 1]
+_RADIUS = 1 / 24  # of the long side; one affine model explains the change within a window of this radius
+_EPSILON = 1e-4  # in squared units of [0, 1]; keeps the model of a flat window close to a plain shift
 _ROWS = 256
-_TILE = 512  # columns at a time: the models of a row of them, enlarged, fit into a core's cache
+_TILE = 512  # columns at a time: their enlarged models fit into the cache of a core
 
 
 def affine_models(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """The 3×4 colour model [A | b] around each pixel with after = A·before + b in [0, 1]; uint8 in, H×W×3×4 float32 out.
+    """Fit a colour model [A | b] to each pixel, so that after = A·before + b for values in [0, 1].
 
-    A is the least-squares fit of a window. What that leaves over, local contrast most of all, which no single line through
-    a window's colours has, is put into the pixel's own b: at the working resolution the models give G's picture exactly.
+    before, after: H×W×3 uint8. Returns H×W×3×4 float32. A is the least-squares fit over a window. The fit misses local
+    contrast most of all. The offset b of each pixel takes up the remainder, so the models reproduce G's picture exactly
+    at the working resolution.
     """
     x, y = before.astype(np.float32) / 255, after.astype(np.float32) / 255
     side = 2 * max(1, round(_RADIUS * max(x.shape[:2]))) + 1
@@ -38,7 +40,7 @@ def affine_models(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     covariance = mean(x[..., :, None] * x[..., None, :]) - mean_x[..., :, None] * mean_x[..., None, :]
     cross = mean(y[..., :, None] * x[..., None, :]) - mean_y[..., :, None] * mean_x[..., None, :]
     identity = np.eye(3, dtype=np.float32)
-    # Regularised towards the identity, not towards zero: where the photo is flat, its noise is carried over, not blurred.
+    # Regularised towards the identity, not towards zero: flat areas keep their noise instead of being blurred.
     linear = mean(np.linalg.solve(covariance + _EPSILON * identity, np.swapaxes(cross + _EPSILON * identity, -1, -2)))
     linear = linear.swapaxes(-1, -2)
     offset = y - np.einsum("hwij,hwj->hwi", linear, x)
@@ -46,27 +48,27 @@ def affine_models(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def apply_models(pixels: np.ndarray, models: np.ndarray, strength: float) -> np.ndarray:
-    """Enlarge the models bilinearly to the photo and apply them; a new array like `pixels`.
+    """Enlarge the models bilinearly to the size of the photo and apply them; returns a new array like `pixels`.
 
-    pixels: H×W×3 or H×W×4 (the fourth channel is kept), uint8 or uint16. No value comes nearer to black or white than `KEPT`
-    of its own distance: what is there to see stays to be seen. A value of an 8-bit photo stands for the whole step around
-    it: it is taken from there at random, so that stretched gradients do not fall apart into bands.
+    pixels: H×W×3 or H×W×4, uint8 or uint16; the fourth channel is kept. strength: 0 unchanged, 1 the models' result.
+    Each value keeps at least the share `KEPT` of its distance to black and to white, so visible detail stays visible.
+    8-bit photos are dithered: each value is moved by up to half a step first, so stretched gradients show no bands.
     """
     height, width = pixels.shape[:2]
     rows, columns = models.shape[:2]
     white = np.iinfo(pixels.dtype).max
-    # One plane each for the twelve coefficients; at least two cells a side, to interpolate between.
+    # One plane for each of the twelve coefficients. Interpolation needs at least two cells a side.
     planes = np.pad(models.reshape(rows, columns, 12), ((0, rows == 1), (0, columns == 1), (0, 0)), mode="edge")
     planes = np.ascontiguousarray(planes.transpose(2, 0, 1)) * np.float32(strength)
-    planes[[0, 5, 10]] += np.float32(1 - strength)  # the identity's share
+    planes[[0, 5, 10]] += np.float32(1 - strength)  # blends with the identity
     planes[3::4] *= white
     result = np.empty_like(pixels)
     _apply(
         np.ascontiguousarray(pixels),
         result,
         planes,
-        *_places(height, rows),
-        *_places(width, columns),
+        *_positions(height, rows),
+        *_positions(width, columns),
         np.float32(KEPT),
         np.float32(white),
         pixels.dtype == np.uint8,
@@ -75,7 +77,10 @@ def apply_models(pixels: np.ndarray, models: np.ndarray, strength: float) -> np.
 
 
 def add_change(pixels: np.ndarray, before: np.ndarray, after: np.ndarray, strength: float) -> np.ndarray:
-    """`pixels` changed by what lies between two H×W×3 uint8 pictures of their size, within the same bounds."""
+    """Add `strength` times the difference of two pictures to `pixels`; returns a new array like it.
+
+    before, after: H×W×3 uint8, as large as `pixels`. The share `KEPT` limits the change as in `apply_models`.
+    """
     white = np.iinfo(pixels.dtype).max
     result = pixels.copy()
     for top in range(0, len(pixels), _ROWS):
@@ -87,15 +92,15 @@ def add_change(pixels: np.ndarray, before: np.ndarray, after: np.ndarray, streng
     return result
 
 
-def _places(size: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """The cell before each pixel, and its distance from there in cells; the pixel centres of cv2.resize."""
-    place = np.clip((np.arange(size, dtype=np.float32) + 0.5) * (cells / size) - 0.5, 0, cells - 1)
-    before = np.minimum(place.astype(np.int32), max(cells - 2, 0))
-    return before, (place - before).astype(np.float32)
+def _positions(size: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """The index of the cell before each pixel, and the distance from it in cells; pixel centres as in cv2.resize."""
+    position = np.clip((np.arange(size, dtype=np.float32) + 0.5) * (cells / size) - 0.5, 0, cells - 1)
+    before = np.minimum(position.astype(np.int32), max(cells - 2, 0))
+    return before, (position - before).astype(np.float32)
 
 
 def _apply_everywhere(source, result, planes, above, down, left, right, kept, white, is_dithered):  # type: ignore[no-untyped-def]
-    """The models of a row of cells are enlarged along it once, and from row to row between two of them."""
+    """Enlarge the models along each row of cells once, then interpolate between two rows for each row of pixels."""
     height, width, channels = source.shape
     start = np.empty((12, _TILE), np.float32)
     change = np.empty((12, _TILE), np.float32)
@@ -120,7 +125,7 @@ def _apply_everywhere(source, result, planes, above, down, left, right, kept, wh
                         change[k, x] = lower - upper
             share = down[y]
             if is_dithered:
-                # Interleaved gradient noise (Jimenez 2014): neighbours differ as much as they can.
+                # Interleaved gradient noise (Jimenez 2014): neighbouring pixels differ as much as possible.
                 for x in range(count):
                     value = np.float32(0.06711056) * np.float32(first + x) + np.float32(0.00583715) * np.float32(y)
                     value = np.float32(52.9829189) * (value - np.floor(value))
@@ -146,13 +151,14 @@ def _apply_everywhere(source, result, planes, above, down, left, right, kept, wh
 
 
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """Compiled on its first call, and kept on disk for the next process where there is a place to write to.
+    """Compile the function on its first call, and cache it on disk for the next process if a folder is writable.
 
-    OpenCV and NumPy pass each of the enlarged coefficients through memory, a hundred bytes a pixel: ten times as slow.
+    OpenCV and NumPy are ten times as slow: they pass every enlarged coefficient through memory, a hundred bytes a
+    pixel.
     """
     try:
         return numba.njit(nogil=True, fastmath=True, cache=True)(function)
-    except RuntimeError:  # a container without one: compiling takes a second and 70 MiB
+    except RuntimeError:  # no writable cache folder, as in some containers: each process compiles, 1 s and 70 MiB
         return numba.njit(nogil=True, fastmath=True)(function)
 
 

@@ -1,7 +1,7 @@
-"""Enhancer: a loaded model that enhances photos of any size; the one path for archive, HTTP and evaluation.
+"""Enhancer: a loaded model that enhances photos of any size. Archive, HTTP service and evaluation all use it.
 
-G runs at the working resolution it was trained at, so a photo gets the same look at any size; `apply` carries its change to
-the photo itself.
+G runs at the working resolution that it was trained at, so a photo gets the same look at any size. The module `apply`
+transfers G's change to the full-size photo.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_STRENGTH = 1.5
 
 @dataclass(frozen=True, kw_only=True)
 class EnhancedFile:
-    """An enhanced photo as a file's bytes, and its size."""
+    """The bytes of an enhanced photo file, and the photo's size in megapixels."""
 
     data: bytes
     megapixels: float
@@ -45,12 +45,12 @@ class Enhancer:
         self.bundle = bundle
         self.version = version
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        # A copy: the bundle itself stays on the CPU, from where it can be sent to other processes.
+        # A copy: the bundle itself stays on the CPU, so that it can be sent to other processes.
         self._generator = copy.deepcopy(bundle.generator).to(self._device)
 
     @classmethod
     def load(cls, uri: str) -> Enhancer:
-        """From what `load_model` takes."""
+        """Load the model that `uri` names; see `registry.load_model`."""
         bundle, version = load_model(uri)
         return cls(bundle, version=version)
 
@@ -65,17 +65,18 @@ class Enhancer:
         exact: bool = False,
         source: str = "",
     ) -> EnhancedFile:
-        """A photo file in, the enhanced photo in the same format with everything else that it holds out.
+        """Enhance a photo file; returns it in the same format, with all its metadata.
 
-        Strength 0 gives the very same bytes. The file says what was done to it, and is refused the next time; `ImageError`
-        says why, and what else cannot be enhanced. quality, drop_extras: see `images.encode`. photos_only: refuse
-        screenshots and graphics. exact: see `enhance`. source: what the caller knows the file by, kept in the stamp.
+        A stamp in the result says what was done, so the result is refused when it is enhanced again. Strength 0 returns
+        the same bytes. `ImageError` if the photo cannot be enhanced, `UserError` for a strength out of range. strength,
+        exact: see `enhance`. quality, drop_extras: see `encode`. photos_only: refuse screenshots and graphics. source:
+        the caller's name for the file, kept in the stamp.
         """
         check_strength(strength)
         photo = decode(data)
         refuse_to_rewrite(photo, drop_extras=drop_extras)
         if photos_only and is_graphic(photo):
-            raise ImageError(Reason.GRAPHIC, "a screenshot or graphic, by its flat colours")
+            raise ImageError(Reason.GRAPHIC, "its flat colours are those of a screenshot or graphic")
         if strength == 0:
             return EnhancedFile(data=data, megapixels=photo.megapixels)
         pixels = self.enhance(photo.packed, strength=strength, icc_profile=photo.icc_profile, exact=exact)
@@ -91,10 +92,12 @@ class Enhancer:
         icc_profile: bytes | None = None,
         exact: bool = False,
     ) -> np.ndarray:
-        """Enhance an upright photo, H×W×3 or H×W×4 (the fourth channel is kept) uint8 or uint16; a new array like it.
+        """Enhance the pixels of an upright photo; returns a new array like `pixels`.
 
-        strength: 0 gives the same pixels, 1 the model's result, up to 1.5 beyond it. icc_profile: how the pixels are encoded
-        (None: sRGB), and the result too. exact: run G on every pixel; slow, and the look depends on the photo's size.
+        pixels: H×W×3 or H×W×4, uint8 or uint16; the fourth channel is kept. strength: 0 to 1.5; 0 gives the same
+        pixels, 1 the model's result. icc_profile: the colour profile of the pixels and of the result; None for sRGB.
+        exact: run G on every pixel, which is slow and makes the look depend on the photo's size. `UserError` for a
+        strength out of range.
         """
         check_strength(strength)
         if strength == 0:
@@ -107,10 +110,10 @@ class Enhancer:
         return apply_models(pixels, affine_models(before, after), strength)
 
     def correct(self, pixels: np.ndarray) -> np.ndarray:
-        """The first corrected image: G on sRGB pixels, H×W×3 uint8 in and out."""
+        """Run G on sRGB pixels; returns the first corrected image. H×W×3 uint8 in and out."""
         return to_pixels(generate(self._generator, to_tensor(pixels[None], self._device)))[0]
 
 
 def check_strength(strength: float) -> None:
     if not 0 <= strength <= MAX_STRENGTH:
-        raise UserError(f"strength {strength}: must be between 0 (unchanged) and {MAX_STRENGTH}; 1 is the model's own")
+        raise UserError(f"strength {strength}: must be between 0 (unchanged) and {MAX_STRENGTH}; 1 is the full result")

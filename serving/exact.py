@@ -1,8 +1,8 @@
-"""G on every pixel of a photo of any size: what the fast way is compared with.
+"""Runs G on every pixel of a photo of any size, as the reference for the fast way.
 
-The residual blocks see the mean of the whole photo, so G cannot go over a photo tile by tile. Encoder and decoder can: they
-are a few convolutions deep. Between them the features of the whole photo are there at an eighth of its size, where the
-residual part runs once.
+The residual blocks use the mean of the whole photo, so G as a whole cannot work tile by tile. The encoder and the
+decoder can, since they are only a few convolutions deep. Between them, the residual part runs once on the features of
+the whole photo, which have an eighth of its size.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from torch import Tensor
 from naturaltone.training.networks import STRIDE, ToneEnhancer
 
 _TILE = 1024  # pixels a side
-# Further than encoder and decoder see together: 7 + 7 pixels, a feature's size and whole strides.
+# Wider than what encoder and decoder see around a pixel: 7 pixels each, and one feature of 8. A multiple of the stride.
 _MARGIN = 4 * STRIDE
 
 
 @torch.inference_mode()
 def generate(generator: ToneEnhancer, image: Tensor, *, tile: int = _TILE) -> Tensor:
-    """`generator(image)` of 1×3×H×W in [−1, 1], computed in tiles: equal to it but for rounding, whatever the size."""
+    """Compute `generator(image)` in tiles of `tile` pixels a side; equal to it except for rounding.
+
+    image: 1×3×H×W in [−1, 1], of any size; the result too.
+    """
     height, width = image.shape[-2:]
     if max(height, width) <= tile:
         return generator(image)
@@ -44,7 +47,10 @@ _Index = tuple[slice | EllipsisType, ...]
 
 
 class _Tile:
-    """A tile of an image: its own pixels (inner), those with a margin around them (outer), and the former in the latter."""
+    """The indexes of a tile, in pixels, or in features if a stride is given.
+
+    inner: the tile in the image. outer: the tile with a margin around it, in the image. inside: the tile within outer.
+    """
 
     def __init__(self, shape: torch.Size, top: int, left: int, side: int) -> None:
         self._spans = []

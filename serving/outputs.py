@@ -1,4 +1,4 @@
-"""Whose a file is that lies where an enhanced photo is to go: naturaltone overwrites only what it wrote itself."""
+"""Protects files of the user: an enhanced photo may only overwrite a file that naturaltone wrote itself."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from naturaltone.pipeline.reasons import Reason
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """A file that is there already: its bytes, and the note in it if naturaltone enhanced it."""
+    """A file that exists already: its bytes, and its stamp if naturaltone enhanced it."""
 
     data: bytes
     stamp: Stamp | None
 
 
 def read_output(uri: str) -> Output | None:
-    """The file at `uri`, None if there is none."""
+    """Read the file at `uri`; None if it does not exist."""
     try:
         data = storage.read_bytes(uri)
     except FileNotFoundError:
@@ -30,7 +30,7 @@ def read_output(uri: str) -> Output | None:
 
 
 def refuse_foreign(uri: str) -> NoReturn:
-    """The `ImageError` for a file that somebody else wrote."""
+    """Raise the `ImageError` for a file that naturaltone did not write."""
     raise ImageError(
-        Reason.OUTPUT_EXISTS, f"'{uri}' exists, and naturaltone did not make it; move it, or choose another target"
+        Reason.OUTPUT_EXISTS, f"'{uri}' exists, and naturaltone did not make it; move it or choose another target"
     )

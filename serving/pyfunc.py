@@ -1,4 +1,4 @@
-"""The script that MLflow runs to load a registered model (models-from-code): a bundle behind the Enhancer, no pickle."""
+"""The script that MLflow runs to load a registered model (models-from-code): it wraps the bundle without any pickle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from naturaltone.training.tracking import BUNDLE_ARTIFACT
 
 
 class RegisteredEnhancer(PythonModel):
-    """N×H×W×3 uint8 sRGB photos to enhanced ones; `params={"strength": 0.5}` blends."""
+    """Enhances a batch of N×H×W×3 uint8 sRGB photos; `params={"strength": 0.5}` sets the strength, 0 to 1.5."""
 
     def load_context(self, context: PythonModelContext) -> None:
         self._enhancer = Enhancer(load_bundle(Path(context.artifacts[BUNDLE_ARTIFACT])), version="registered")

@@ -1,4 +1,4 @@
-"""What a model URI names, and the models that are registered."""
+"""Finds and loads the model that a URI names, and registers new models."""
 
 from __future__ import annotations
 
@@ -10,31 +10,39 @@ from naturaltone.pipeline import storage
 from naturaltone.training import tracking
 from naturaltone.training.checkpoint import BUNDLE_JSON, BUNDLE_TENSORS, Bundle, load_bundle
 
-PRETRAINED = "pretrained"  # the model that comes with this package, see its card
+PRETRAINED = "pretrained"  # the model that ships with this package; see its card
 _REGISTERED = "models:/"
 
 
 def register(bundle: Path, *, run_id: str) -> tracking.ModelVersion:
-    """Put a finished run's bundle into the registry, with the script that loads it; once, however often it is asked."""
-    script = importlib.util.find_spec("naturaltone.serving.pyfunc")  # found, not imported: it is MLflow that runs it
+    """Register the bundle of a finished run, with the script that loads it. Repeated calls register it only once.
+
+    `RunFailed` if the tracking server refuses it.
+    """
+    script = importlib.util.find_spec("naturaltone.serving.pyfunc")  # found, not imported, since MLflow runs it
     assert script is not None and script.origin is not None  # a part of this package
     return tracking.register(bundle, run_id=run_id, digest=load_bundle(bundle).digest, code=Path(script.origin))
 
 
 def default_model() -> str:
-    """What a command takes that names no model: the registry's champion if there is one, else the model shipped here."""
+    """The model of a command that names none: the registry's champion if it has one, else the pretrained model."""
     return tracking.CHAMPION_URI if tracking.has_champion() else PRETRAINED
 
 
 def resolve(uri: str) -> str:
-    """A URI that names the same model for all who load it, whatever is promoted meanwhile."""
+    """Resolve an alias to a version number, so that the URI names the same model after a promotion.
+
+    Other URIs are returned unchanged. `TrackingError` if the registry does not know the alias.
+    """
     return tracking.resolve(uri) if uri.startswith(_REGISTERED) else uri
 
 
 def load_model(uri: str) -> tuple[Bundle, str]:
-    """The bundle that `uri` names, and the version to report for it: a name for people, a digest for the weights.
+    """Load the bundle that `uri` names; returns it and its version, NAME-DIGEST (the digest is that of the weights).
 
-    uri: `pretrained`, a bundle folder, an `s3://` prefix or a registered model (`models:/name@alias`).
+    uri: `pretrained`, a bundle folder, an `s3://` prefix or a registered model (`models:/name@alias`). `BundleError`
+    for a folder without a usable bundle, `StorageError` for an S3 prefix without one, `TrackingError` for an unknown
+    model.
     """
     if uri == PRETRAINED:
         name, bundle = PRETRAINED, load_bundle(Path(__file__).parent / PRETRAINED)
@@ -56,5 +64,5 @@ def _load_stored(uri: str) -> Bundle:
             try:
                 (Path(local) / name).write_bytes(storage.read_bytes(storage.join(uri, name)))
             except OSError:
-                raise storage.StorageError(f"'{uri}': no {name} there; give the folder of a model bundle") from None
+                raise storage.StorageError(f"'{uri}': has no {name}; give the folder of a model bundle") from None
         return load_bundle(Path(local))

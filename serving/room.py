@@ -1,7 +1,7 @@
-"""Room in memory for the photos under work on one machine: bounded by their megapixels, whatever the number of workers.
+"""Limits the megapixels that all workers of one machine enhance at once, so that they do not run out of memory.
 
-Slots are files that a worker locks; the system unlocks those of a dead one. Who wants several takes them one by one while
-the others wait behind it, so that a huge photo gets its turn.
+Memory is divided into slots. A slot is a file, and a worker locks it. When a worker dies, the system unlocks its files.
+A worker that wants several slots takes them one by one while the other workers wait, so a huge photo gets its turn.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ import psutil
 
 from naturaltone.pipeline.private_folder import private_folder
 
-BYTES_PER_PIXEL = 20  # that enhancing takes at its peak, file and codecs included (RESULTS: `bench enhance`)
+BYTES_PER_PIXEL = 20  # peak memory of enhancing, file and codecs included (RESULTS.md: `bench enhance`)
 _SLOT_MEGAPIXELS = 16.0
-_SHARE = 0.5  # of the machine's memory; the rest is Ray's, the workers' own and the page cache's
+_SHARE = 0.5  # of the machine's memory; the rest is for Ray, the workers themselves and the page cache
 _WAIT_SECONDS = 0.05
-_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of the container
+_LIMIT = Path("/sys/fs/cgroup/memory.max")  # the memory limit of the container
 
 
 @contextlib.contextmanager
 def room_for(megapixels: float, *, slots: int | None = None) -> Iterator[None]:
-    """Wait until there is room for a photo of that size on this machine; a larger one than there is at all goes alone."""
+    """Wait until this machine has memory for a photo of `megapixels`, and reserve it while the context lasts.
+
+    A photo larger than all slots together waits until it is alone. slots: for tests; default: `total_slots()`.
+    """
     slots = slots or total_slots()
     folder = private_folder()
     wanted = min(slots, max(1, math.ceil(megapixels / _SLOT_MEGAPIXELS)))
@@ -42,15 +45,15 @@ def room_for(megapixels: float, *, slots: int | None = None) -> Iterator[None]:
 
 
 def total_slots() -> int:
-    """How many slots this machine's memory, or its container's, has room for."""
+    """The number of slots that fit into the memory of this machine or its container; at least 1."""
     memory = psutil.virtual_memory().total
-    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+    with contextlib.suppress(OSError, ValueError):  # the file says "max" if there is no limit
         memory = min(memory, int(_LIMIT.read_text()))
     return max(1, int(memory * _SHARE / (_SLOT_MEGAPIXELS * 1e6 * BYTES_PER_PIXEL)))
 
 
 def _free(folder: Path, slots: int) -> Iterator[contextlib.AbstractContextManager[object]]:
-    """Slots as they become free, locked; each is free again when its file is closed."""
+    """Yield slots as they become free, each locked. Closing the yielded file frees the slot."""
     taken: set[int] = set()
     while True:
         for number in set(range(slots)) - taken:

@@ -1,4 +1,4 @@
-"""One photo file enhanced into another."""
+"""Enhances one photo file into another file."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ def enhance_photo(
     drop_extras: bool = False,
     exact: bool = False,
 ) -> tuple[EnhancedFile, str]:
-    """Enhance the photo file `source` into `target` (both URIs); returns what was written, and the model's version.
+    """Enhance the photo file `source` into `target` (both are URIs); returns the written file and the model's version.
 
-    load: gives the model, once it is clear that the photo can be enhanced. The other arguments: see `Enhancer.enhance_file`.
-    `ValueError` if `target` is the photo itself, a folder, or a file that naturaltone did not write.
+    load: loads the model; called only after the header of the photo passed the checks. Other arguments: see
+    `Enhancer.enhance_file`.
+    `UserError` if `target` is the photo itself or a folder. `ImageError` if `target` is a file that naturaltone did not
+    write, or if the photo cannot be enhanced.
     """
     if storage.resolve(source) == storage.resolve(target):
-        raise UserError(f"'{target}' is the photo itself; originals stay untouched: choose another name")
+        raise UserError(f"'{target}' is the photo itself, and originals stay untouched; choose another name")
     if os.path.isdir(target):
-        raise UserError(f"'{target}' is a folder; name the file that the enhanced photo is to be")
+        raise UserError(f"'{target}' is a folder; give the name of the file to write")
     output = read_output(target)
     if output is not None and output.stamp is None:
         refuse_foreign(target)

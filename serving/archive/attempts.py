@@ -1,7 +1,7 @@
-"""Files on which workers die: given up after some attempts, since Ray would run a lost task again for ever.
+"""Counts the attempts at a photo that kills its workers. Ray alone would run the lost task again for ever.
 
-An attempt is a byte in a file of this machine's, which goes when the attempt ends, however it ends, and stays when the process
-dies.
+Each attempt adds a byte to a file on this machine. The file is removed when an attempt ends, with success or an error.
+It stays only if the process dies.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 from naturaltone.pipeline.private_folder import private_folder
 
-MOST = 8  # a run may be killed several times while it is at the same photo
+MOST = 8  # more than a few, since a user may kill several runs while they work on the same good photo
 
 
 @contextlib.contextmanager
 def attempt(key: str) -> Iterator[int]:
-    """Count one more attempt at what `key` names; gives its number, from 1."""
+    """Count one more attempt at the file that `key` names; yields the number of attempts, from 1."""
     path = private_folder() / f"attempt-{key}"
     with open(path, "ab") as file:
         file.write(b".")

@@ -1,4 +1,4 @@
-"""One file of an archive, enhanced, copied or left alone: whatever becomes of it, there is an entry that says so."""
+"""Enhances one file of an archive, copies it or leaves it alone, and always returns an entry for the report."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.outputs import read_output, refuse_foreign
 from naturaltone.serving.room import room_for
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # no space on the disk, or none left of the user's share of it
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, or the user's quota is used up
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What every task of a run knows. model: its version."""
+    """What every task of a run knows. source, target: folder URIs. model: the version of the model."""
 
     source: str
     target: str
@@ -34,14 +34,14 @@ class Job:
 
 
 def process_file(task: FileTask, job: Job, enhancer: Enhancer) -> Entry:
-    """Enhance, copy or leave alone one file; never raises."""
+    """Enhance one file, copy it or leave it alone. Never raises: the returned entry names the error."""
     started = time.perf_counter()
     entry = _entry(task, job)
     try:
         if task.kind == Kind.PHOTO:
             with attempt(_key(entry)) as number:
                 if number > MOST:
-                    raise ImageError(Reason.CRASHES, f"{MOST} workers died on it; report this, with the file")
+                    raise ImageError(Reason.CRASHES, f"{MOST} workers died at this file; report the bug with the file")
                 done = _enhance(task, job, enhancer, entry)
         else:
             listed = entry if task.kind == Kind.SIDECAR else unread_entry(task, job)
@@ -51,15 +51,15 @@ def process_file(task: FileTask, job: Job, enhancer: Enhancer) -> Entry:
     except OSError as error:
         full = error.errno in FULL
         done = replace(entry, status=FAILED, reason=Reason.DISK_FULL if full else Reason.UNREADABLE, detail=str(error))
-    except Exception as error:  # one photo's trouble must not end the archive's night
+    except Exception as error:  # one bad photo must not end the whole run
         done = replace(
-            entry, status=FAILED, reason=Reason.INTERNAL, detail=f"{type(error).__name__}: {error}; report this"
+            entry, status=FAILED, reason=Reason.INTERNAL, detail=f"{type(error).__name__}: {error}; report this bug"
         )
     return replace(done, seconds=time.perf_counter() - started)
 
 
 def unread_entry(task: FileTask, job: Job) -> Entry:
-    """The entry of a file that is only listed."""
+    """The entry of a file that is only listed, not read."""
     entry = replace(_entry(task, job), status=SKIPPED, settings=job.options.of_skipped)
     if task.kind == Kind.PROBLEM:
         status = SKIPPED if Reason[task.reason.upper()].left_alone else FAILED
@@ -70,9 +70,11 @@ def unread_entry(task: FileTask, job: Job) -> Entry:
         except ImageError as error:
             return replace(entry, reason=error.reason, detail=error.detail)
         return replace(
-            entry, reason=Reason.UNSUPPORTED_FORMAT, detail="a format that is not enhanced; --copy-others copies it"
+            entry,
+            reason=Reason.UNSUPPORTED_FORMAT,
+            detail="naturaltone does not enhance this format; use --copy-others to copy it",
         )
-    return replace(entry, reason=Reason.NOT_A_PHOTO, detail="--copy-others copies it")
+    return replace(entry, reason=Reason.NOT_A_PHOTO, detail="it is no photo, by its name; use --copy-others to copy it")
 
 
 def _enhance(task: FileTask, job: Job, enhancer: Enhancer, entry: Entry) -> Entry:
@@ -80,7 +82,7 @@ def _enhance(task: FileTask, job: Job, enhancer: Enhancer, entry: Entry) -> Entr
     options, target, key = job.options, task.uri(job.target), _key(entry)
     output = read_output(target)
     if output is not None and output.stamp is not None and output.stamp.source == key:
-        # Done by a run, or a worker, that was killed before it could say so.
+        # An earlier run or worker wrote this output and was killed before it could report it.
         width, height = size(output.data)
         return replace(entry, megapixels=width * height / 1e6)
     data = storage.read_bytes(task.uri(job.source))
@@ -103,7 +105,7 @@ def _enhance(task: FileTask, job: Job, enhancer: Enhancer, entry: Entry) -> Entr
 
 
 def _copy(task: FileTask, job: Job, entry: Entry) -> Entry:
-    """Copy a file as it is. What lies there already and is the same counts as copied."""
+    """Copy a file as it is. A target file that already has the same content counts as copied."""
     source, target = task.uri(job.source), task.uri(job.target)
     is_there = storage.exists(target)
     if not (is_there and storage.same_content(source, target)):
@@ -114,7 +116,7 @@ def _copy(task: FileTask, job: Job, entry: Entry) -> Entry:
 
 
 def _refused(task: FileTask, job: Job, entry: Entry, error: ImageError) -> Entry:
-    """A photo that is not enhanced: left alone, or copied if asked for, or failed."""
+    """The entry of a photo that cannot be enhanced. With `copy_others`, the photo is copied if its reason allows."""
     refused = replace(entry, status=FAILED, settings=job.options.of_skipped, reason=error.reason, detail=error.detail)
     if not error.reason.left_alone:
         return refused
@@ -140,7 +142,11 @@ def _entry(task: FileTask, job: Job) -> Entry:
 
 
 def _key(entry: Entry) -> str:
-    """What an output carries: a digest of its source's name, which makes it ours, and one of all that it was made from."""
+    """The `source` of an output's stamp: NAME-WHOLE.
+
+    NAME is a digest of the source's name; it shows that the output belongs to this source. WHOLE is a digest of
+    everything that decides the output.
+    """
     parts = (entry.source, entry.fingerprint, entry.model, entry.settings)
     name, whole = (hashlib.blake2b("\0".join(of).encode(), digest_size=12).hexdigest() for of in (parts[:1], parts))
     return f"{name}-{whole}"

@@ -1,4 +1,4 @@
-"""A whole archive: a Ray Data job from a tree of photos to a parallel tree of enhanced ones, with a report."""
+"""Enhances a whole archive: a Ray Data job from a folder of photos to a parallel folder, with a report."""
 
 from __future__ import annotations
 
@@ -40,23 +40,25 @@ from naturaltone.training import allocator
 from naturaltone.training.checkpoint import Bundle
 
 _SHOWN_FAILURES = 20
-_CHUNK_PHOTOS = 64  # that one Ray task does
-_HAND_OVER_SECONDS = 1.0  # each time costs Ray 30 ms
-_CPU_SHARE = 0.65  # three workers on two cores: one works while another waits for Ray or for the disk
-_GPU_SHARE = 1 / 8  # of a GPU for each worker: the network is the smaller part of a photo's work
-# Bytes that a worker keeps: photos of up to 64 megapixels find their memory where the last one had it.
+_CHUNK_PHOTOS = 64  # the most that one Ray task takes
+_HAND_OVER_SECONDS = 1.0  # each hand-over costs Ray 30 ms
+_CPU_SHARE = 0.65  # of a core for each worker: three run on two cores, since workers wait for Ray and for the disk
+_GPU_SHARE = 1 / 8  # of a GPU for each worker, since the network is the smaller part of the work on a photo
+# Bytes. A worker keeps freed blocks up to the first size, and up to the second size in total. So photos of up to 64
+# megapixels reuse the memory of the photo before.
 _KEPT_BLOCK, _KEPT_TOTAL = 2**28, 2**29
 
 
 class ArchiveStopped(RunFailed):
-    """The run stopped before its end; the same command goes on where it was."""
+    """The run stopped early. The same command continues it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What one run did. counts: by status; reasons: of skipped and failed files; unchanged: done before.
+    """What one run did.
 
-    failures: the first ones; the report has them all.
+    unchanged: the number of files that were done before. counts: files by status. reasons: skipped and failed files by
+    reason. seconds: wall-clock time. failures: only the first ones; the report holds all of them.
     """
 
     unchanged: int
@@ -72,7 +74,7 @@ class Summary:
 
 
 def describe(summary: Summary) -> str:
-    """What a run did, in a line."""
+    """Say in one line what a run did."""
     counts = summary.counts
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.reasons.items()))
     return (
@@ -83,17 +85,17 @@ def describe(summary: Summary) -> str:
 
 
 def describe_failures(summary: Summary) -> Iterator[str]:
-    """A line each of the first failures, and how many more there are."""
+    """One line for each of the first failures, and a line with the number of the others."""
     for entry in summary.failures:
         yield f"failed {entry.source}: {entry.reason}: {entry.detail}"
     more = summary.counts.get(FAILED, 0) - len(summary.failures)
     if more:
-        yield f"and {more} more failures, all in the report"
+        yield f"and {more} more failures; the report lists all of them"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A run that can begin: its plan, the report to write, and the lock on the target (None for a dry run)."""
+    """A run that is ready to start. lease: the lock on the target; None for a dry run."""
 
     plan: ArchivePlan
     report: Report
@@ -104,10 +106,10 @@ class Prepared:
 def prepared(
     source: str, target: str, model: str, options: ArchiveOptions, *, dry_run: bool = False
 ) -> Iterator[Prepared]:
-    """Plan a run from `source` to `target`, while this process has the target for itself.
+    """Plan a run from the folder `source` to the folder `target`, and lock the target while the context lasts.
 
-    `UserError` before any work for folders that lie in each other, cannot be used, or are in use. dry_run: nothing is to be
-    written, so another process may be at the target.
+    dry_run: do not lock the target, since nothing is written to it. Before any work, `UserError` if one folder lies in
+    the other, if a folder cannot be read or written, or if another process has locked the target.
     """
     source, target = check(source, target)
     lock = hold(storage.join(target, FOLDER, LOCK), what=f"'{target}'")
@@ -117,16 +119,17 @@ def prepared(
 
 
 def enhance_archive(source: str, target: str, enhancer: Enhancer, options: ArchiveOptions | None = None) -> Summary:
-    """Do everything below the folder `source` that is not done yet, into the same names below `target`.
+    """Process all files below the folder `source` that are not done yet; outputs have the same names below `target`.
 
-    `source` is only read. `UserError` as `prepared`; `ArchiveStopped` if `target` is full. Needs Ray.
+    `source` is only read. Needs a running Ray. `UserError` as in `prepared`. `ArchiveStopped` if `target` is full or
+    the report cannot be written. `LeaseLost` if another process took over the lock.
     """
     with prepared(source, target, enhancer.version, options or ArchiveOptions()) as run:
         return run_archive(run, enhancer)
 
 
 def run_archive(run: Prepared, enhancer: Enhancer) -> Summary:
-    """Do what the plan says, and write the report."""
+    """Process the files of the plan and write the report; raises as `enhance_archive`."""
     plan, report = run.plan, run.report
     started = time.perf_counter()
     failures = list(plan.first_broken)
@@ -154,7 +157,7 @@ def run_archive(run: Prepared, enhancer: Enhancer) -> Summary:
             report.finish()
         except OSError as error:
             raise _stopped(plan.target, "the report", error) from None
-        finally:  # also where it ends early; what cannot be written then is found again in the photos
+        finally:  # also after an error; the next run reads from the photos what the report does not say
             with contextlib.suppress(OSError, RunFailed):
                 if run.lease:
                     run.lease.check()
@@ -171,14 +174,14 @@ def run_archive(run: Prepared, enhancer: Enhancer) -> Summary:
 
 def _stopped(target: str, what: str, error: OSError) -> ArchiveStopped:
     if error.errno in FULL:
-        return ArchiveStopped(f"'{target}': no space left for {what}; make room and give the same command again")
-    return ArchiveStopped(f"'{target}': {what} cannot be written ({error}); mend that and give the same command again")
+        return ArchiveStopped(f"'{target}': no space left for {what}; free some space and run the same command again")
+    return ArchiveStopped(f"'{target}': {what} cannot be written ({error}); fix this and run the same command again")
 
 
 def _entries(plan: ArchivePlan, enhancer: Enhancer) -> Iterator[Entry]:
-    """An entry for each file of the plan, as it is done."""
+    """Yield an entry for each file of the plan as soon as it is done."""
     job = Job(source=plan.source, target=plan.target, model=plan.model, options=plan.options)
-    for tasks in plan.segments(worked=False):  # what needs no work needs no Ray task
+    for tasks in plan.segments(worked=False):  # these files are only listed, so they need no Ray task
         for task in tasks:
             yield unread_entry(task, job)
     bundle = ray.put(enhancer.bundle) if plan.num_worked else None
@@ -193,12 +196,12 @@ def _run_segment(tasks: list[FileTask], job: Job, bundle: ray.ObjectRef) -> Iter
     table = pa.Table.from_pylist([vars(task) for task in tasks], schema=TASKS)
     blocks, start = [], 0
     while start < table.num_rows:
-        # Guided self-scheduling (Polychronopoulos & Kuck 1987). Ray needs a third of a second between two tasks of a worker,
-        # so tasks are long. They shrink towards the end, so that all workers finish together.
+        # Guided self-scheduling (Polychronopoulos & Kuck 1987). Ray needs 0.3 s between two tasks of a worker, so tasks
+        # are long. They shrink towards the end so that all workers finish together.
         size = max(2, min(_CHUNK_PHOTOS, -(-(table.num_rows - start) // (2 * workers))))
         blocks.append(table.slice(start, size))
         start += size
-    # Tasks, not actors: what is lost with a worker is run again by itself, and the model stays loaded in its process.
+    # Tasks, not actors: Ray runs the tasks of a dead worker again, and the model stays loaded in each worker process.
     dataset = ray.data.from_arrow(blocks).map_batches(
         _process_chunk,
         fn_kwargs={"job": job, "bundle": bundle},

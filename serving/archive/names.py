@@ -1,4 +1,4 @@
-"""File names as text that every format can hold, and back."""
+"""Converts file names to text that every format can hold, and back."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 
 
 def to_text(name: str) -> str:
-    r"""A file's name as text. Bytes that are no UTF-8 become \xff, and // before the name marks that.
+    r"""Convert a file's relative name to text. If some bytes are not UTF-8, they become \xff, and // precedes the name.
 
-    No file's relative name begins with //, so no two names have the same text.
+    No relative name begins with //, so two names never have the same text.
     """
     try:
         name.encode()
@@ -18,7 +18,7 @@ def to_text(name: str) -> str:
 
 
 def from_text(text: str) -> str:
-    """The name that `to_text` made the text of."""
+    """Convert the text of `to_text` back to the name."""
     if not text.startswith("//"):
         return text
     parts = re.sub(rb"\\(\\|x[0-9a-f]{2})", _unescaped, text[2:].encode())

@@ -1,4 +1,4 @@
-"""How an archive is to be enhanced."""
+"""The options for enhancing an archive."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from naturaltone.serving.enhancer import check_strength
 class ArchiveOptions:
     """What the user chose for an archive. Construction raises `UserError` for a value out of range.
 
-    strength: 0 to 1.5. quality: of JPEG, WebP and AVIF; None: at least the photo's own. drop_hdr: write photos that hold HDR
-    gain maps or motion videos without these, instead of leaving them alone. photos_only: leave screenshots and drawings alone.
-    copy_others: copy what is not enhanced, videos too. keep_mtime: outputs have their source's time of change. limit: at most
-    so many files this time. include, exclude: globs for names below the source.
+    strength: 0 to 1.5. quality: of JPEG, WebP and AVIF, 1 to 100; None for at least the quality of the photo. drop_hdr:
+    enhance photos with HDR gain maps or motion videos and drop these extras; otherwise such photos are left alone.
+    photos_only: leave screenshots and drawings alone. copy_others: copy files that are not enhanced, videos too.
+    keep_mtime: give outputs the modification time of their source. limit: the most files that this run processes.
+    include, exclude: globs for names below the source.
     """
 
     strength: float = 1.0
@@ -36,21 +37,21 @@ class ArchiveOptions:
         check_strength(self.strength)
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UserError(
-                f"--quality {self.quality}: must be between 1 and 100; leave it out to keep each photo's own"
+                f"--quality {self.quality}: must be between 1 and 100; leave it out to keep the quality of each photo"
             )
         if self.limit is not None and self.limit < 1:
-            raise UserError(f"--limit {self.limit}: must be at least 1")
+            raise UserError(f"--limit {self.limit}: must be at least 1; leave it out to process all files")
 
     @property
     def of_enhanced(self) -> str:
-        """The settings that decide how an enhanced photo looks, as JSON: with others it is enhanced again."""
+        """The settings that decide the look of an enhanced photo, as JSON. If they change, it is enhanced again."""
         return json.dumps({"strength": self.strength, "quality": self.quality})
 
     @property
     def of_skipped(self) -> str:
-        """The settings that decide whether a file is left alone, copied or refused, as JSON: with others it is tried again.
+        """The settings that decide whether a file is left alone, copied or refused, as JSON.
 
-        The version is among them, since another one may read more formats.
+        If they change, the file is tried again. They include the version, since another version may read more formats.
         """
         chosen = {"hdr": self.drop_hdr, "photos_only": self.photos_only, "copy": self.copy_others}
         return json.dumps(chosen | {"version": __version__, "heif": HAS_HEIF})

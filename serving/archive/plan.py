@@ -1,4 +1,4 @@
-"""What an archive's run has to do: every file of the source, but for those that the report and the target have as done."""
+"""Plans the run of an archive: every file of the source that the report and the target do not show as done."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from naturaltone.serving.archive.options import ArchiveOptions
 from naturaltone.serving.archive.report import COPIED, ENHANCED, FAILED, FOLDER, LOCK, SKIPPED, Entry, Report
 from naturaltone.serving.archive.task import TASKS, FileTask, Kind
 
-SEGMENT = 8192  # files that are in memory at a time
+SEGMENT = 8192  # files in memory at a time
 SHOWN_BROKEN = 20
 
 _SIDECAR_SUFFIX = ".xmp"
@@ -39,11 +39,11 @@ _TASK = ", ".join(TASKS.names)
 
 @dataclass(frozen=True, kw_only=True)
 class ArchivePlan:
-    """What a run has to do, from `source` to `target`: the table `todo` of the report's database, numbered in its order.
+    """The files that a run has to process. The table `todo` of `database` numbers them in order.
 
-    num_files, num_bytes: to be done, of which the last `num_worked` files take more than an entry in the report. done: files
-    that were done before. broken: photos that were found broken before and are the same today, counted by reason;
-    first_broken: some of them.
+    num_files, num_bytes: all files of the table. num_worked: its last files, which are read or copied; the others only
+    get an entry in the report. done: the number of files that were done before. broken: photos that failed before and
+    have not changed, counted by reason; they are not tried again. first_broken: some of their entries.
     """
 
     source: str
@@ -59,21 +59,21 @@ class ArchivePlan:
     first_broken: list[Entry]
 
     def segments(self, *, worked: bool) -> Iterator[list[FileTask]]:
-        """The files that take work, or those that do not, up to `SEGMENT` at a time."""
+        """Yield up to `SEGMENT` files at a time. worked: files to read or copy if True, else files that are only listed."""
         first = self.num_files - self.num_worked
         start, end = (first, self.num_files) if worked else (0, first)
         for begin in range(start, end, SEGMENT):
             yield self._tasks(f"number >= {begin} AND number < {min(begin + SEGMENT, end)} ORDER BY number")
 
     def spread_photos(self, count: int) -> list[FileTask]:
-        """About `count` of the photos to be enhanced, spread evenly over them."""
+        """About `count` of the photos to enhance, spread evenly over all of them."""
         photos = self.kinds.get(Kind.PHOTO, (0, 0))[0]
         chosen = "QUALIFY (row_number() OVER (ORDER BY number) - 1) % $1 = 0 ORDER BY number LIMIT $2"
         return self._tasks(f"kind = '{Kind.PHOTO}' {chosen}", [max(1, photos // count), count])
 
     @property
     def kinds(self) -> dict[str, tuple[int, int]]:
-        """Files and bytes to be done, by kind."""
+        """The number of files to process and their bytes, by kind."""
         counted = self.database.execute("SELECT kind, count(*), sum(size) FROM todo GROUP BY kind").fetchall()
         return {kind: (count, int(size)) for kind, count, size in counted}
 
@@ -83,7 +83,11 @@ class ArchivePlan:
 
 
 def check(source: str, target: str) -> tuple[str, str]:
-    """The two folders as absolute URIs; refuses, before any work, what would touch originals or cannot be read or written."""
+    """Check the two folders before any work; returns their absolute URIs.
+
+    `UserError` if one folder lies in the other, since outputs could then overwrite originals. `StorageError` if
+    `source` cannot be read or `target` cannot be written.
+    """
     source, target = storage.absolute(source), storage.absolute(target)
     refuse_nesting(source, target)
     storage.check_folder(source)
@@ -94,22 +98,22 @@ def check(source: str, target: str) -> tuple[str, str]:
 def plan_archive(
     source: str, target: str, report: Report, *, model: str, options: ArchiveOptions, is_held: bool = True
 ) -> ArchivePlan:
-    """List `source`, and leave out what the report has as done and `target` still holds.
+    """Plan all files of `source`, except those that the report shows as done and `target` still holds.
 
-    is_held: nobody else writes to the target; what a killed run left half-written there is removed. `StorageError` if there is
-    nothing to look at.
+    is_held: this process has locked the target, so temporary files of a killed run are removed from it. `StorageError`
+    if `source` has no files that `options` let through.
     """
     database = report.database
     _fill(database, "listed", TASKS, _list(source, options))
     if not _count(database, "listed"):
-        chosen = " that --include and --exclude leave" if options.include or options.exclude else ""
+        chosen = " that --include and --exclude let through" if options.include or options.exclude else ""
         raise storage.StorageError(f"'{source}': no files{chosen}; check the path")
     _fill(database, "there", pa.schema([("source", pa.string())]), _outputs(target, is_held=is_held))
     if not storage.is_s3(target) and _folds_case(target):
         _name_collisions(database)
     _compare(database, model, options)
     worked = [Kind.PHOTO, Kind.SIDECAR, *((Kind.OTHER, Kind.REFUSED) if options.copy_others else ())]
-    # Of the files that count: photos, and those first that did not fail before.
+    # With --limit, photos that did not fail before come first.
     chosen = "ORDER BY (kind <> 'photo')::INT + has_failed::INT, source LIMIT $limit" if options.limit else ""
     database.execute(
         f"""
@@ -141,7 +145,7 @@ def plan_archive(
 
 
 def _compare(database: duckdb.DuckDBPyConnection, model: str, options: ArchiveOptions) -> None:
-    """What the report says of each listed file: done, broken for good, failed before, or an output of ours in the target."""
+    """Make the table `compared`: whether each listed file is done, broken for good, failed before, or has our output."""
     database.execute(
         f"""
         CREATE OR REPLACE TABLE compared AS
@@ -167,7 +171,7 @@ def _compare(database: duckdb.DuckDBPyConnection, model: str, options: ArchiveOp
 
 
 def _list(source: str, options: ArchiveOptions) -> Iterator[dict[str, object]]:
-    """Every file of the source that is asked for, as a row of `TASKS`."""
+    """Yield every file of the source that the options let through, as a row of `TASKS`."""
     for file in list_files(source, stay=True):
         if options.takes(file.relative):
             kind, problem = _kind_of(file)
@@ -188,12 +192,12 @@ def _list(source: str, options: ArchiveOptions) -> Iterator[dict[str, object]]:
 def _kind_of(file: File) -> tuple[Kind, Problem | None]:
     lowered, problem = file.relative.lower(), file.problem
     if file.relative.startswith(f"{FOLDER}/"):
-        problem = Problem(Reason.NOT_FOLLOWED, "the report of an archive that was enhanced before")
-    elif not problem and {"", ".", ".."} & set(file.relative.split("/")):  # objects may be called anything
-        problem = Problem(Reason.UNSAFE_NAME, "a key that is no path below the source")
+        problem = Problem(Reason.NOT_FOLLOWED, "it belongs to the report of an archive that was enhanced before")
+    elif not problem and {"", ".", ".."} & set(file.relative.split("/")):  # S3 allows any key
+        problem = Problem(Reason.UNSAFE_NAME, "its key is no path below the source; rename the object")
     if problem:
         return Kind.PROBLEM, problem
-    if os.path.basename(lowered).startswith("._"):  # macOS' second half of a file, on disks that cannot hold both
+    if os.path.basename(lowered).startswith("._"):  # a metadata file of macOS
         return Kind.OTHER, None
     if lowered.endswith(SUFFIXES):
         return Kind.PHOTO, None
@@ -203,7 +207,7 @@ def _kind_of(file: File) -> tuple[Kind, Problem | None]:
 
 
 def _outputs(target: str, *, is_held: bool) -> Iterator[dict[str, object]]:
-    """The names of the files in the target."""
+    """Yield the names of the files in the target. is_held: remove temporary files of a killed run."""
     if storage.is_s3(target) or os.path.isdir(target):
         for file in list_files(target, stay=True):
             if not _LEFTOVER.search(file.relative):
@@ -213,9 +217,9 @@ def _outputs(target: str, *, is_held: bool) -> Iterator[dict[str, object]]:
 
 
 def _name_collisions(database: duckdb.DuckDBPyConnection) -> None:
-    """Make problems of files whose names the target's disk takes for that of a file before them.
+    """Mark files as problems if the target's disk cannot tell their name from the name of an earlier file.
 
-    Among all files, not those to be done today: the first of two has the name for good.
+    All listed files are compared, not only those of today's run, so the first of two files always keeps the name.
     """
     database.execute(
         """
@@ -226,12 +230,13 @@ def _name_collisions(database: duckdb.DuckDBPyConnection) -> None:
         {
             "kind": Kind.PROBLEM,
             "reason": Reason.NAME_COLLISION,
-            "detail": "the target's disk does not tell upper from lower case, and another file has this name there",
+            "detail": "the target's disk ignores case, and another file has this name too; rename one of the two",
         },
     )
 
 
 def _folds_case(target: str) -> bool:
+    """Whether the disk of the target ignores case. The lock file must exist."""
     lock = os.path.join(storage.resolve(target)[1], FOLDER)
     return os.path.exists(os.path.join(lock, LOCK.upper()))
 
@@ -239,7 +244,7 @@ def _folds_case(target: str) -> bool:
 def _fill(
     database: duckdb.DuckDBPyConnection, table: str, schema: pa.Schema, rows: Iterator[dict[str, object]]
 ) -> None:
-    """Make a table of rows, of which one segment is in memory at a time."""
+    """Make a table of the rows, with only one segment of them in memory at a time."""
     columns = ", ".join(f"{field.name} {_TYPES[field.type]}" for field in schema)
     database.execute(f"CREATE OR REPLACE TABLE {table} ({columns})")
     while batch := list(islice(rows, SEGMENT)):
@@ -253,7 +258,7 @@ def _count(database: duckdb.DuckDBPyConnection, rows: str) -> int:
 
 
 def refuse_nesting(source: str, target: str) -> None:
-    """`UserError` where writing to one of two folders could touch the other."""
+    """Raise `UserError` if writing to one of two folders could change the other."""
     kinds = storage.is_s3(source), storage.is_s3(target)
     if kinds[0] != kinds[1]:
         return
@@ -262,16 +267,16 @@ def refuse_nesting(source: str, target: str) -> None:
         for path in (storage.resolve(uri)[1] for uri in (source, target))
     ]
     above = [{path, *_above(path)} for path in paths] if kinds[0] else [_identities(path) for path in paths]
-    # By what they are, not by their names: disks may have several names for a folder.
+    # Compare device and inode, not names: a folder may have several names.
     own = [path if kinds[0] else _identity(path) for path in paths]
     if paths[0] == paths[1] or own[0] in above[1] or own[1] in above[0]:
         raise UserError(
-            f"'{target}' and '{source}' lie in each other; originals stay untouched: choose a folder elsewhere"
+            f"'{target}' and '{source}' lie in each other, and originals stay untouched; choose a target elsewhere"
         )
 
 
 def _above(path: str) -> list[str]:
-    """The folders that a path lies in."""
+    """The folders above a path."""
     parts = path.split("/")
     return ["/".join(parts[:count]) or "/" for count in range(1, len(parts))]
 
@@ -279,7 +284,7 @@ def _above(path: str) -> list[str]:
 def _identity(path: str) -> tuple[int, int] | str:
     try:
         stat = os.stat(path)
-    except OSError:  # not there yet
+    except OSError:  # it does not exist yet
         return path
     return stat.st_dev, stat.st_ino
 

@@ -1,4 +1,4 @@
-"""What an archive's run would do, and what it did, for people to look at: the estimate and the contact sheets."""
+"""Shows people what a run would do or did: the estimate of a dry run, and the contact sheets."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _SHEET_PHOTOS, _DRY_SHEET_PHOTOS = 200, 20
 _KINDS = {
     Kind.PHOTO: "photos to enhance",
     Kind.SIDECAR: "sidecars (.xmp)",
-    Kind.REFUSED: "photos of a kind that is not enhanced (RAW and others)",
-    Kind.OTHER: "other files, videos among them",
-    Kind.PROBLEM: "links that lead out of the source, or folders that cannot be read",
+    Kind.REFUSED: "photos in a format that is not enhanced (RAW and others)",
+    Kind.OTHER: "other files, including videos",
+    Kind.PROBLEM: "problems: links out of the source, folders that cannot be read, and others",
 }
 _LABELS = {"before": "before", "after": "after"}
 
@@ -43,7 +43,11 @@ Pair = tuple[str, str, np.ndarray, np.ndarray]  # caption, note, before, after
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """looked_at: photos whose headers were read; reasons: why some of them would not be enhanced. seconds: on all cores."""
+    """An estimate of a run.
+
+    looked_at: the number of photos that were examined. reasons: why some of them would not be enhanced. seconds: the
+    time of the whole run on all cores.
+    """
 
     looked_at: int
     reasons: dict[str, int]
@@ -51,7 +55,7 @@ class Estimate:
 
 
 def estimate(plan: ArchivePlan, enhancer: Enhancer, *, cores: int) -> Estimate:
-    """Read the headers of some of the photos, enhance a few without writing them, and reckon from these."""
+    """Estimate a run: read the headers of up to 200 photos, and time the enhancing of six without writing them."""
     reasons: Counter[str] = Counter()
     good = []
     looked_at = [task.uri(plan.source) for task in plan.spread_photos(_LOOKED_AT)]
@@ -65,12 +69,13 @@ def estimate(plan: ArchivePlan, enhancer: Enhancer, *, cores: int) -> Estimate:
             reasons[Reason.UNREADABLE] += 1
     tried = spread(good, _TRIED)
     enhance_seconds, tried_bytes = 0.0, 0
-    for number, uri in enumerate([*tried[:1], *tried]):  # the first one compiles and warms up
+    # The first photo is enhanced twice. Its first run compiles and warms up, and is not counted.
+    for number, uri in enumerate([*tried[:1], *tried]):
         data = storage.read_bytes(uri)
         started = time.perf_counter()
         try:
             enhancer.enhance_file(data, strength=plan.options.strength, drop_extras=plan.options.drop_hdr)
-        except ImageError as error:  # only decoding it tells
+        except ImageError as error:  # its header looked good; only decoding shows the problem
             reasons[error.reason] += bool(number)
         if number:
             enhance_seconds += time.perf_counter() - started
@@ -82,7 +87,7 @@ def estimate(plan: ArchivePlan, enhancer: Enhancer, *, cores: int) -> Estimate:
 
 
 def describe(plan: ArchivePlan, guess: Estimate, *, cores: int) -> str:
-    """What the plan would do, for people."""
+    """Describe the plan and its estimate for people, in a few lines."""
     kinds = plan.kinds
     lines = [f"{'files':>9}"]
     for kind, words in _KINDS.items():
@@ -95,7 +100,7 @@ def describe(plan: ArchivePlan, guess: Estimate, *, cores: int) -> str:
         [
             *lines,
             f"{plan.done:>9}  done before",
-            f"of {guess.looked_at} photos looked at, would not be enhanced: {reasons}",
+            f"of {guess.looked_at} photos examined, these would not be enhanced: {reasons}",
             f"about {_duration(guess.seconds)} on {cores} cores; nothing was written to the target",
         ]
     )
@@ -107,9 +112,9 @@ def _duration(seconds: float) -> str:
 
 
 def write_contact_sheet(page: str, source: str, target: str, report: Report) -> None:
-    """Write the HTML page `page`: a slider before/after for each enhanced photo, or for 200 spread over the archive.
+    """Write the HTML page `page`: a before/after slider for each enhanced photo, or for 200 spread over the archive.
 
-    Its pictures lie in a folder beside it, so that a phone opens the page at once, however many they are.
+    The pictures go into a folder beside the page, so that even a phone opens a page of many pictures fast.
     """
     [(total,)] = report.database.execute(f"SELECT count(*) FROM newest WHERE status = '{ENHANCED}'").fetchall()
     shown = report.spread_rows(f"status = '{ENHANCED}'", _SHEET_PHOTOS)
@@ -121,16 +126,16 @@ def write_contact_sheet(page: str, source: str, target: str, report: Report) -> 
                     _look(storage.read_bytes(storage.join(folder, from_text(entry.source))))
                     for folder in (source, target)
                 )
-            except (OSError, ImageError):  # deleted since
+            except (OSError, ImageError):  # deleted since the run
                 continue
             yield entry.source, f"{entry.megapixels:.1f} MP", before, after
 
-    which = f"{len(shown)} of its {total} enhanced photos" if len(shown) < total else f"{len(shown)} photos"
+    which = f"{len(shown)} of the {total} enhanced photos" if len(shown) < total else f"{len(shown)} photos"
     _write(page, f"Enhanced: {to_text(source)}", which, pairs())
 
 
 def write_dry_sheet(page: str, plan: ArchivePlan, enhancer: Enhancer) -> None:
-    """Write the HTML page `page`: twenty of the photos as they would come out, which are not written anywhere else."""
+    """Write the HTML page `page` with twenty photos as they would come out. Nothing else is written."""
     tasks = plan.spread_photos(_DRY_SHEET_PHOTOS)
 
     def pairs() -> Iterator[Pair]:
@@ -140,7 +145,7 @@ def write_dry_sheet(page: str, plan: ArchivePlan, enhancer: Enhancer) -> None:
                 options = {"strength": plan.options.strength, "quality": plan.options.quality}
                 enhanced = enhancer.enhance_file(data, **options, drop_extras=plan.options.drop_hdr)  # type: ignore[arg-type]
                 yield task.source, f"{enhanced.megapixels:.1f} MP", _look(data), _look(enhanced.data)
-            except (OSError, ImageError):  # the estimate names its kind
+            except (OSError, ImageError):  # the estimate counts such photos by reason
                 continue
 
     which = f"{len(tasks)} of the photos, as they would come out"

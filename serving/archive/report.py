@@ -1,10 +1,11 @@
-"""The report of an archive: a row a file, which is the memory of what was done and need not be done again.
+"""The report of an archive: one row for each file. The next run reads it to see what is done.
 
-It lies in the target as `naturaltone-report/report.parquet` and the same as `report.jsonl`. While a run goes on, each few
-seconds' rows go into a part of their own; a run that ends well, and the next one after one that did not, put them together.
+The target holds it as `naturaltone-report/report.parquet`, and the same rows as `report.jsonl`. During a run, the rows
+of every few seconds go into a part file. The end of the run merges all parts into the two files. If a run was killed,
+the end of the next run merges its parts.
 
-An archive may have ten million files, whose rows do not fit into memory as Python objects. DuckDB keeps them on disk, sorts and
-joins them there, and writes both files.
+An archive may have ten million files. That many rows do not fit into memory as Python objects, so DuckDB keeps them on
+disk, sorts and joins them, and writes both files.
 """
 
 from __future__ import annotations
@@ -29,17 +30,19 @@ FOLDER = "naturaltone-report"
 PARQUET, JSON_LINES, LOCK = "report.parquet", "report.jsonl", "running.json"
 _PARTS = "parts"
 _PART_SECONDS = 5.0
-_MEMORY = "400MB"  # of DuckDB; what needs more goes to disk
+_MEMORY = "400MB"  # the most that DuckDB uses; larger queries spill to disk
 
 ENHANCED, COPIED, SKIPPED, FAILED = "enhanced", "copied", "skipped", "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One file of the source: what was asked for, and what came of it.
+    """One file of the source, and what was done to it.
 
-    source: its name below the source, as text (`names.to_text`). fingerprint: changes with its content. settings: what else
-    decides the outcome, as JSON. reason: why it was left alone or failed (`Reason`); detail: the same for people.
+    source: its name below the source folder, as text (`names.to_text`). fingerprint: changes with its content. model:
+    the version of the model. settings: the options that decide the outcome, as JSON. reason: why the file was left
+    alone or failed (`Reason`). detail: the reason for people. bytes: the size of the source. seconds: the time of the
+    work.
     """
 
     source: str
@@ -61,9 +64,10 @@ _TYPES = {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.float64(): "DOUBLE"}
 
 
 class Report:
-    """The rows of earlier runs, and those of this one as they come; a context manager.
+    """The rows of earlier runs and of this run; a context manager.
 
-    database: holds the view `newest` with the last row of each source. The plan puts its tables beside it.
+    `StorageError` if the files of an earlier report are damaged. database: its view `newest` holds the last row of each
+    source. The plan adds its own tables.
     """
 
     def __init__(self, target: str) -> None:
@@ -78,7 +82,8 @@ class Report:
         )
         self.database.execute("SET enable_progress_bar = false")
         columns = ", ".join(f"{field.name} {_TYPES[field.type]}" for field in ENTRIES)
-        self.database.execute(f"CREATE TABLE rows ({columns}, number BIGINT)")  # of two rows the larger number is newer
+        # The row with the larger number is newer.
+        self.database.execute(f"CREATE TABLE rows ({columns}, number BIGINT)")
         self.database.execute(
             f"CREATE VIEW newest AS SELECT {_COLUMNS} FROM rows "
             "QUALIFY row_number() OVER (PARTITION BY source ORDER BY number DESC) = 1"
@@ -102,14 +107,14 @@ class Report:
         self._scratch.cleanup()
 
     def rows(self, condition: str = "TRUE") -> Iterator[Entry]:
-        """The newest row of each source that fulfils an SQL condition, in the order of their names."""
+        """Yield the newest row of each source, sorted by source. condition: only rows that meet this SQL condition."""
         found = self.database.cursor().execute(f"SELECT * FROM newest WHERE {condition} ORDER BY source")
         while batch := found.fetchmany(4096):
             for row in batch:
                 yield Entry(**dict(zip(ENTRIES.names, row, strict=True)))
 
     def spread_rows(self, condition: str, count: int) -> list[Entry]:
-        """About `count` of the newest rows that fulfil an SQL condition, spread evenly over their names."""
+        """About `count` of the newest rows that meet an SQL condition, spread evenly over the sorted names."""
         found = self.database.execute(
             f"""
             WITH numbered AS (SELECT *, row_number() OVER (ORDER BY source) - 1 AS number FROM newest WHERE {condition})
@@ -121,18 +126,18 @@ class Report:
         return [Entry(**dict(zip(ENTRIES.names, row, strict=True))) for row in found.fetchall()]
 
     def add(self, entry: Entry) -> None:
-        """Take one more row; it is in the target a few seconds later."""
+        """Add one row. Rows are written to the target every few seconds."""
         self._unsaved.append(entry)
         if time.monotonic() - self._saved > _PART_SECONDS:
             self.save()
 
     def save(self) -> None:
-        """Write what is not in the target yet, as a part."""
+        """Write the rows that are not in the target yet, as a part file."""
         self._saved = time.monotonic()
         if not self._unsaved:
             return
         table = to_table(self._unsaved)
-        # Named by the time too: what a killed run left must not be overwritten.
+        # The name holds the time too, so that no part of a killed run is overwritten.
         part = storage.join(self._folder, _PARTS, f"{time.time_ns():020}-{len(self._parts):06}.jsonl")
         path = os.path.join(self._scratch.name, "part.jsonl")
         self.database.register("batch", table)
@@ -144,7 +149,7 @@ class Report:
         self._unsaved = []
 
     def finish(self) -> None:
-        """Put all rows together into the two files, and remove the parts."""
+        """Write all rows into the two files of the report, and remove the parts."""
         self.save()
         if not self._parts and self._has_file:
             return
@@ -159,7 +164,7 @@ class Report:
         self._parts, self._has_file = [], True
 
     def _load(self) -> bool:
-        """Read what earlier runs wrote; returns whether there is anything."""
+        """Read the report of earlier runs; returns whether it exists."""
         uri = storage.join(self._folder, PARQUET)
         if not storage.exists(uri):
             return False
@@ -169,17 +174,17 @@ class Report:
             storage.copy(uri, path)
         try:
             if missing := set(ENTRIES.names) - set(pq.read_schema(path).names):
-                raise KeyError(f"without {', '.join(sorted(missing))}")
+                raise KeyError(f"it lacks {', '.join(sorted(missing))}")
             self.database.execute(f"INSERT INTO rows SELECT {_COLUMNS}, 0 FROM read_parquet('{_quoted(path)}')")
         except (pa.ArrowException, duckdb.Error, ValueError, KeyError) as error:
             raise storage.StorageError(
-                f"'{uri}': the report is damaged, or of another version ({str(error).splitlines()[0]}); remove it: what was "
-                "done is found again in the photos"
+                f"'{uri}': the report is damaged or of another version ({str(error).splitlines()[0]}); remove it, and "
+                "the next run reads from the photos what was done"
             ) from None
         return True
 
     def _insert(self, table: pa.Table) -> None:
-        # A part may hold two rows of one source: the later one is newer.
+        # A part may hold two rows of the same source; the later row is newer.
         numbers = pa.array(range(self._number + 1, self._number + 1 + table.num_rows), pa.int64())
         self._number += table.num_rows
         self.database.register("batch", table.append_column("number", numbers))
@@ -191,7 +196,7 @@ class Report:
 
 
 def to_table(entries: Iterable[Entry]) -> pa.Table:
-    r"""The entries in schema `ENTRIES`. What is no text in their details (names of files that are not) becomes \xff."""
+    r"""Convert entries to a table of the schema `ENTRIES`. Bytes in details that are not text become \xff."""
     rows = [asdict(entry) for entry in entries]
     for row in rows:
         row["detail"] = row["detail"].encode("utf-8", "backslashreplace").decode()
@@ -206,7 +211,7 @@ def _from_json_lines(data: bytes) -> pa.Table:
 
 
 def _quoted(text: str) -> str:
-    """For a string in SQL."""
+    """Escape text for an SQL string."""
     return text.replace("'", "''")
 
 

@@ -1,4 +1,4 @@
-"""One file of an archive that has to be done: a row of the plan."""
+"""One file of an archive to process: a row of the plan."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from naturaltone.pipeline.dataset.tables import schema_of
 
 
 class Kind(StrEnum):
-    """What a file is, by its name and where it lies."""
+    """What a file is, by its name and its folder."""
 
     PHOTO = "photo"
-    REFUSED = "refused"  # a photo of a format that is not enhanced
+    REFUSED = "refused"  # a photo in a format that is not enhanced
     SIDECAR = "sidecar"
     OTHER = "other"
-    PROBLEM = "problem"  # listed, but not to be read
+    PROBLEM = "problem"  # only listed; it cannot or must not be read
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileTask:
     """A file below the source.
 
-    source: its name below the source, as text (`names.to_text`). name: the same as the disk has it, which need not be text.
-    fingerprint: changes with the content. size: in bytes. modified: seconds since 1970. reason, detail: why a PROBLEM is not
-    read. is_ours: the target holds an output of naturaltone's under this name.
+    source: its name below the source folder, as text (`names.to_text`). name: the bytes of the name on disk, which may
+    not be text. fingerprint: changes with the content. size: in bytes. modified: seconds since 1970. reason, detail:
+    why a `PROBLEM` is not read. is_ours: the target has a file of this name that naturaltone wrote.
     """
 
     source: str
@@ -40,7 +40,7 @@ class FileTask:
     is_ours: bool = False
 
     def uri(self, folder: str) -> str:
-        """The file of this name below a folder."""
+        """The URI of the file of this name below `folder`."""
         return storage.join(folder, os.fsdecode(self.name))
 
 

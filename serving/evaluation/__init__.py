@@ -1,4 +1,4 @@
-"""How good a model's pictures are: measures over many photos, tables, pages, and what each loss adds.
+"""Measures how good a model's pictures are: scores over many photos, tables, pages, and what each loss adds.
 
 May import: pipeline, pipeline.dataset, pipeline.photo, serving, serving.sheet, training, training.measures, numpy.
 """

@@ -1,4 +1,4 @@
-"""The document's Fig. 6: what each of the three losses adds, as four panels a photo and as numbers."""
+"""Fig. 6 of the patent US 12277676 B2: what each of the three losses adds, as four panels a photo and as numbers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from naturaltone.training.config import TrainConfig
 INPUT, *MODELS = ("input", "lambda1", "lambda12", "lambda123")
 LABELS = {INPUT: "1 input", "lambda1": "2 λ1", "lambda12": "3 λ1+λ2", "lambda123": "4 λ1+λ2+λ3"}
 
-_WELL_ABOVE = 1.1  # times the input's local contrast
+_WELL_ABOVE = 1.1  # times the local contrast of the input
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A run whose bundle one of the panels needs."""
+    """A training run that must make the bundle for one of the panels."""
 
     run_name: str
     config: TrainConfig
@@ -39,10 +39,11 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class AblationPlan:
-    """Where the three models come from, in the order of `MODELS`.
+    """The three models of the figure.
 
-    store: what they were trained on, if they say so. run: that of the last one, whose photos the others are to see too.
-    missing: those to be trained first.
+    models: their URIs, in the order of `MODELS`. store: the store that they were trained on; None if the last model
+    does not name it. run: the run that trained the last model; the other two must train on the same photos. missing:
+    the models that must be trained first.
     """
 
     models: tuple[str, ...]
@@ -53,7 +54,7 @@ class AblationPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """One of the things that Fig. 6 is to show, and whether the means do; None if it was not measured."""
+    """A claim of Fig. 6. numbers: the measured means. holds: whether they confirm the claim; None if not measured."""
 
     text: str
     numbers: str
@@ -61,16 +62,17 @@ class Expectation:
 
 
 def given(models: Iterable[str]) -> AblationPlan:
-    """Three finished models, by their URIs."""
+    """Plan with three finished models, given by their URIs in the order of `MODELS`."""
     *parts, whole = models
     return AblationPlan(models=(*parts, whole), store=_store_of(Enhancer.load(whole).bundle.description))
 
 
 def plan_ablation(run: str, *, models: Path) -> AblationPlan:
-    """The three models of Fig. 6 for the run `run`, which has all losses; its bundle is `models`/`run` or registered.
+    """Plan the three models of Fig. 6 for the run `run`, which was trained with all three losses.
 
-    The other two have its configuration, seed and store, with the weights of the losses that they lack at 0. A bundle of
-    exactly that is taken, not trained. `ValueError` for a run that is unknown or has no such losses.
+    Its bundle is the folder `models`/`run`, or else registered. The other two models have the same configuration, seed
+    and store, but the losses that they lack have weight 0. A finished bundle with exactly that configuration is not
+    trained again. `UserError` if the run is unknown, lacks a loss, or does not say how it was trained.
     """
     if (models / run / BUNDLE_JSON).exists():
         whole = str(models / run)
@@ -79,7 +81,7 @@ def plan_ablation(run: str, *, models: Path) -> AblationPlan:
             whole = tracking.model_of_run(run)
         except tracking.TrackingError as error:
             raise UserError(
-                f"'{models / run}' is no model, and {error}; give --models M1 M2 M3, or train it with "
+                f"'{models / run}' is not a model, and {error}; give --models M1 M2 M3, or train it with "
                 f"`naturaltone train STORE --run {run}`"
             ) from None
     description = Enhancer.load(whole).bundle.description
@@ -101,7 +103,7 @@ def plan_ablation(run: str, *, models: Path) -> AblationPlan:
 
 
 def without_losses(config: TrainConfig) -> tuple[TrainConfig, TrainConfig]:
-    """The configurations with λ1 only, and with λ1 and λ2, of one that has all three; `ValueError` if it has not."""
+    """Derive one configuration with λ1 only, and one with λ1 and λ2; `UserError` if `config` lacks one of the three."""
     for name in ("lambda_color", "lambda_natural", "lambda_artifact"):
         if getattr(config, name) == 0:
             raise UserError(f"{name}=0: Fig. 6 needs a run with all three losses; give another RUN, or --models")
@@ -117,9 +119,10 @@ def ablate(
     natural: Iterable[EvaluationPhoto] = (),
     total: int | None = None,
 ) -> Evaluation:
-    """Score the input and the three models, in the order of `MODELS`; NIQE is that of the last one's bundle.
+    """Score the input and the three models, which come in the order of `MODELS`.
 
-    natural: see `evaluate.evaluate`.
+    NIQE compares with the natural photos of the last model. held_out: training never saw the photos. natural: see
+    `evaluate.evaluate`. total: the number of photos, for the progress line.
     """
     enhancers = dict(zip(MODELS, models, strict=True))
     stages = {INPUT: Stage(LABELS[INPUT], lambda pixels: pixels)}
@@ -129,7 +132,7 @@ def ablate(
 
 
 def expectations(evaluation: Evaluation) -> list[Expectation]:
-    """What Fig. 6 is to show, computed."""
+    """Check the claims of Fig. 6 on an evaluation of `ablate`."""
     table = evaluation.table
     gain = table[MODELS[-1]]["local_contrast_gain"]
     return [
@@ -140,7 +143,7 @@ def expectations(evaluation: Evaluation) -> list[Expectation]:
             for name in ("clipped_fraction", "banding", "noise_gain", "halo_overshoot")
         ),
         Expectation(
-            text=f"local contrast of 4 stays well above the input's, at least {_WELL_ABOVE} times",
+            text=f"local contrast of panel 4 is at least {_WELL_ABOVE} times that of the input",
             numbers=f"{gain:.3f}",
             holds=gain >= _WELL_ABOVE,
         ),
@@ -148,19 +151,19 @@ def expectations(evaluation: Evaluation) -> list[Expectation]:
 
 
 def format_expectations(expected: list[Expectation]) -> str:
-    """As plain text, a line each."""
+    """Format the expectations as plain text, one a line."""
     return "\n".join(f"{_verdict(one):8} {one.text}: {one.numbers}" for one in expected)
 
 
 def ablation_page(run: str, evaluation: Evaluation) -> str:
-    """An HTML document with the expectations, the table and the four panels of each example."""
+    """Make an HTML page with the expectations, the table and the four panels of each example."""
     expected = expectations(evaluation)
     return render(
         "ablation.html",
         title=f"naturaltone ablation of {run}",
         num_met=sum(one.holds is True for one in expected),
         expected=make_table(
-            ["", "expected", "measured, means over the photos"],
+            ["", "expected", "measured (means over the photos)"],
             [[_verdict(one), one.text, one.numbers] for one in expected],
             numbers=False,
         ),
@@ -173,7 +176,7 @@ def to_json(expected: list[Expectation]) -> list[dict[str, Any]]:
 
 
 def _course(evaluation: Evaluation, measure: str, stages: list[str], *, falls: bool) -> Expectation:
-    """Whether the mean falls (or rises) from each stage to the next, and in how many photos each step does."""
+    """Check that the mean falls (or rises) from each stage to the next, and count the photos that do so."""
     means = [evaluation.table[stage].get(measure, math.nan) for stage in stages]
     panels = " → ".join(LABELS[stage].split()[0] for stage in stages)
     text = f"{MEASURES[measure].label} {'falls' if falls else 'rises'} {panels}"
@@ -200,7 +203,7 @@ def _verdict(expectation: Expectation) -> str:
 
 
 def _config_of(description: dict[str, Any]) -> TrainConfig | None:
-    """A bundle's configuration, today's defaults for fields that are younger; None if this version cannot read it."""
+    """The configuration of a bundle, with defaults for newer fields; None if this version cannot read it."""
     try:
         return TrainConfig(**description["training"])
     except (KeyError, TypeError, ValueError):

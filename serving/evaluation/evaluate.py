@@ -1,4 +1,4 @@
-"""Scores what models make of photos: the measures of every photo in every stage, and the photos to look at."""
+"""Scores what models make of photos: it measures every photo in every stage, and picks examples to look at."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from naturaltone.training.measures import metrics
 
 STAGES = ("input", "intermediate", "result")
 
-# What goes wrong in a photo: the page shows the photo in which each got worst.
+# Measures of damage. For each of them, the page shows the photo that got worst.
 _WORST_OF = (
     *("niqe", "naturalness", "clipped_fraction", "banding", "noise_gain"),
     *("halo_overshoot", "skin_hue_shift", "neutral_shift"),
@@ -31,7 +31,7 @@ _WORST_OF = (
 
 
 class Stage(NamedTuple):
-    """A way to make a picture of an input photo, and what people call it."""
+    """A way to turn an input photo into a picture. label: its name for people."""
 
     label: str
     make: Callable[[np.ndarray], np.ndarray]
@@ -39,7 +39,10 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A photo to show: its pictures by stage, as small as a page shows them, and the measures in which it is the worst."""
+    """A photo to show.
+
+    pictures: by stage, shrunk for a page. worst_in: the measures that got worst in this photo.
+    """
 
     name: str
     pictures: dict[str, np.ndarray]
@@ -48,10 +51,11 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The measures of every photo by name.
+    """The scores of all photos.
 
-    held_out: training never saw the photos. labels: of the stages, in order. judged: the stage whose worst are examples.
-    identity: PSNR to itself of each natural photo, by stage.
+    held_out: training never saw the photos. labels: of the stages, in order. judged: the stage that is compared with
+    the input to find the worst photos. scores: by name of the photo. identity: by stage, the PSNR in dB between each
+    natural photo and its picture.
     """
 
     held_out: bool
@@ -67,7 +71,7 @@ class Evaluation:
 
     @property
     def table(self) -> Scores:
-        """Means over the photos that have something to measure; NaN if none has."""
+        """The means by stage and measure. A photo without a value is left out; NaN if no photo has a value."""
         columns: dict[str, dict[str, list[float]]] = {stage: defaultdict(list) for stage in self.labels}
         for scores in self.scores.values():
             for stage, values in scores.items():
@@ -90,9 +94,11 @@ def evaluate(
     against: Enhancer | None = None,
     total: int | None = None,
 ) -> Evaluation:
-    """Enhance every photo and score input, intermediate, result, and the references and another model's result if given.
+    """Enhance every photo and score its input, intermediate and result, and its reference if it has one.
 
-    natural: good photos, of which only is scored how far they are left alone.
+    held_out: training never saw the photos. natural: good photos; the only score is how little they change (PSNR).
+    against: another model, scored too. total: the number of photos, for the progress line. `UserError` if there are no
+    photos.
     """
     algorithm = _algorithm_of(enhancer.bundle)
     stages = {
@@ -117,9 +123,10 @@ def score(
     judge: Bundle,
     total: int | None = None,
 ) -> Evaluation:
-    """Make and measure the picture of every stage for every photo; the first stage is the input itself.
+    """Make and measure the picture of every stage for every photo. The first stage must be the input itself.
 
-    judged: the stage whose failures are shown. judge: has the natural photos that NIQE compares with, or has none.
+    judged: the stage that is compared with the input to find the worst photos. judge: the bundle with the model of
+    natural photos for NIQE; without such a model, NIQE is left out. Other arguments and errors: see `evaluate`.
     """
     scores: dict[str, Scores] = {}
     gallery = _Gallery(judged)
@@ -130,12 +137,12 @@ def score(
             pictures["reference"] = photo.reference
             labels.setdefault("reference", "reference")
         name = photo.name
-        while name in scores:  # another folder's
+        while name in scores:  # a photo of the same name from another folder
             name += "'"
         scores[name] = {stage: measure_picture(picture, photo, judge) for stage, picture in pictures.items()}
         gallery.add(name, pictures, scores[name])
     if not scores:
-        raise UserError("none of the photos can be read; give others")
+        raise UserError("none of the photos can be read; give other photos")
     _, *made = stages
     identity: dict[str, list[float]] = {}
     for photo in track(natural, "natural photos"):
@@ -153,7 +160,7 @@ def score(
 
 
 class _Gallery:
-    """The pictures of the first photos, and of those in which `judged` came out worst beside the input."""
+    """Keeps the pictures of the first photos, and of the photos in which `judged` got worst against the input."""
 
     def __init__(self, judged: str, *, first: int = 12) -> None:
         self._judged, self._first = judged, first
@@ -176,7 +183,7 @@ class _Gallery:
             del self._pictures[gone]
 
     def examples(self) -> list[Example]:
-        """The worst first."""
+        """The examples; those that got worst come first."""
         worst_in: dict[str, tuple[str, ...]] = {}
         for measure, (_, name) in self._worst.items():
             worst_in[name] = (*worst_in.get(name, ()), measure)
@@ -185,10 +192,10 @@ class _Gallery:
 
 
 def run_of(bundle: Bundle) -> str:
-    """The id of the tracked run that trained the model; `ValueError` if it names none."""
+    """The id of the MLflow run that trained the model; `UserError` if the bundle does not name one."""
     run_id = bundle.description.get("lineage", {}).get("mlflow_run_id")
     if not run_id:
-        raise UserError("the model does not name the run that trained it")
+        raise UserError("the model does not name the run that trained it; give a model that was trained with tracking")
     return str(run_id)
 
 
@@ -198,7 +205,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _algorithm_of(bundle: Bundle) -> tone.Algorithm:
-    """What made the intermediates that the model learned from; the default if this version does not know."""
+    """The algorithm that made the intermediates for the training; the default if this version does not know it."""
     try:
         return tone.algorithm_of(bundle.description["lineage"]["algorithm"])
     except (KeyError, ValueError):

@@ -1,4 +1,4 @@
-"""The measures of an evaluation: what each is called and means, and how a picture gets all of them."""
+"""The measures of an evaluation: their names and meanings, and a function that computes all of them for a picture."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from naturaltone.serving.evaluation.photos import EvaluationPhoto
 from naturaltone.training.checkpoint import Bundle
 from naturaltone.training.measures import metrics, niqe, tmqi
 
-Scores = dict[str, dict[str, float]]  # stage -> measure -> value; NaN where the photo has nothing to measure
+Scores = dict[str, dict[str, float]]  # stage -> measure -> value; NaN if the photo has nothing to measure
 
 
 class Measure(NamedTuple):
-    """How a table names and explains a measure, and which of its values is best; None if neither end is."""
+    """How a table names and explains a measure. best: `min` or `max`; None if neither end of the scale is better."""
 
     label: str
     meaning: str
@@ -26,17 +26,17 @@ class Measure(NamedTuple):
 MEASURES = {
     "niqe": Measure("NIQE", "distance from your natural photos; lower is better", min),
     "naturalness": Measure("naturalness N", "TMQI: how usual the tone is, 0 to 1; higher is better", max),
-    "fidelity": Measure("fidelity S", "TMQI: structure kept of the input, 0 to 1; higher is better", max),
-    "quality": Measure("quality Q", "TMQI: N and S in one, 0 to 1; higher is better", max),
+    "fidelity": Measure("fidelity S", "TMQI: structure kept from the input, 0 to 1; higher is better", max),
+    "quality": Measure("quality Q", "TMQI: N and S combined, 0 to 1; higher is better", max),
     "local_contrast_gain": Measure("local contrast gain", "times the input's; above 1 is more contrast", None),
-    "colourfulness": Measure("colourfulness", "15 slightly, 45 quite, 82 highly colourful", None),
-    "clipped_fraction": Measure("clipped fraction", "pixels at pure black or white; lower is better", min),
+    "colourfulness": Measure("colourfulness", "15 is slightly, 45 quite, 82 highly colourful", None),
+    "clipped_fraction": Measure("clipped fraction", "share of pixels at pure black or white; lower is better", min),
     "banding": Measure("banding", "levels skipped in smooth areas, per 100 pixels; lower is better", min),
     "noise_gain": Measure("noise gain", "noise in flat areas, times the input's; lower is better", min),
-    "halo_overshoot": Measure("halo overshoot", "beside strong edges, share of the edge; lower is better", min),
+    "halo_overshoot": Measure("halo overshoot", "beside strong edges, as a share of the step; lower is better", min),
     "skin_hue_shift": Measure("skin hue shift", "degrees away from the input's; lower is better", min),
     "neutral_shift": Measure("neutral shift", "colour cast on the input's greys, in a*b*; lower is better", min),
-    "identity_psnr": Measure("identity PSNR", "dB, natural photos against themselves; higher holds back more", max),
+    "identity_psnr": Measure("identity PSNR", "dB, natural photos before and after; higher is less changed", max),
     "psnr": Measure("PSNR to reference", "dB; higher is closer", max),
     "ssim": Measure("SSIM to reference", "1 is the same structure; higher is closer", max),
     "delta_e2000": Measure("ΔE2000 to reference", "1 is just noticeable; lower is closer", min),
@@ -60,7 +60,7 @@ def measure_picture(picture: np.ndarray, photo: EvaluationPhoto, judge: Bundle) 
         "neutral_shift": metrics.neutral_shift(picture, source),
     }
     if judge.natural_model:
-        # At the size that the natural photos had: local statistics depend on it.
+        # At the size of the natural photos, since local statistics depend on the size.
         values["niqe"] = niqe.score(shrink(picture, judge.working_resolution), judge.natural_model)
     if reference is not None and picture is not reference:
         values |= {

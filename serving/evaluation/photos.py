@@ -1,4 +1,4 @@
-"""The photos to evaluate on: a store's held-out ones or those of a folder, with references and natural photos."""
+"""Reads the photos of an evaluation, from a store or a folder, with their references and with natural photos."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from naturaltone.pipeline.photo.stored import decode_rgb
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationPhoto:
-    """A photo to score: H×W×3 uint8 sRGB pixels, and how it should look if somebody knows, as large."""
+    """A photo to score, as H×W×3 uint8 sRGB pixels.
+
+    reference: how the photo should look, in the same size; None if unknown.
+    """
 
     name: str
     input: np.ndarray
@@ -30,9 +33,11 @@ class EvaluationPhoto:
 
 
 def open_photos(uri: str, rejects: list[str]) -> tuple[Iterator[EvaluationPhoto], bool]:
-    """The photos at `uri`, and whether training never saw them: a store's held-out inputs, or any folder of photos.
+    """Read the photos of a store or a folder; returns them and whether training never saw them.
 
-    A folder is taken as held out: only its owner knows.
+    A store gives its held-out inputs, or its training inputs if it holds none out. The photos of a folder count as held
+    out, since only the user knows. rejects: gets a line for each file that cannot be read. `StorageError` if the
+    storage cannot be reached.
     """
     store = _store_at(uri)
     if store is None:
@@ -42,7 +47,10 @@ def open_photos(uri: str, rejects: list[str]) -> tuple[Iterator[EvaluationPhoto]
 
 
 def natural_photos(folder: str | None, photos: str, rejects: list[str]) -> Iterator[EvaluationPhoto]:
-    """The good photos of `folder` (or a store's held-out natural ones); without it, those of `photos` if that is a store."""
+    """Read the natural photos of `folder`, a folder of photos or a store (its held-out ones).
+
+    Without `folder`, those of `photos` if it is a store, else none. rejects: see `open_photos`.
+    """
     if folder is None and _store_at(photos) is None:
         return iter(())
     store = _store_at(folder or photos)
@@ -60,7 +68,10 @@ def photo_names(uri: str) -> list[str]:
 
 
 def folder_photos(uris: list[str], rejects: list[str]) -> Iterator[EvaluationPhoto]:
-    """Photo files to score, shrunk to at most `ingest.LONG_SIDE`; what is none is added to `rejects` with its reason."""
+    """Read photo files, shrunk to at most `shards.LONG_SIDE` pixels.
+
+    rejects: gets a line with the reason for each file that cannot be read.
+    """
     for uri in uris:
         try:
             pixels = _read(uri, LONG_SIDE)
@@ -71,21 +82,21 @@ def folder_photos(uris: list[str], rejects: list[str]) -> Iterator[EvaluationPho
 
 
 def find_references(folder: str, names: list[str]) -> dict[str, str]:
-    """The URIs in `folder` of photos named as `names`, but for the suffix, by that stem.
+    """Find the photos in `folder` that are named as `names`; the suffix may differ. Returns their URIs by stem.
 
-    `ValueError` if there is none, or two for one name.
+    `UserError` if there is none, or if two photos in the folder have the same stem.
     """
     wanted = {PurePosixPath(name).stem for name in names}
     found: dict[str, str] = {}
     for uri in find_photos(folder):
         stem = PurePosixPath(_name(uri)).stem
         if stem in found:
-            raise UserError(f"--references: both '{found[stem]}' and '{uri}' are named '{stem}'; leave one of them")
+            raise UserError(f"--references: both '{found[stem]}' and '{uri}' are named '{stem}'; remove one of them")
         if stem in wanted:
             found[stem] = uri
     if not found:
         raise UserError(
-            f"--references '{folder}': no photo there is named as one of those to evaluate (such as "
+            f"--references '{folder}': no photo there is named as one of the evaluated photos (such as "
             f"'{names[0]}'; the suffix may differ); give the folder of their references"
         )
     return found
@@ -94,7 +105,10 @@ def find_references(folder: str, names: list[str]) -> dict[str, str]:
 def with_references(
     photos: Iterable[EvaluationPhoto], references: dict[str, str], missing: list[str]
 ) -> Iterator[EvaluationPhoto]:
-    """The photos with their references, as `find_references` found them; which has none that fits is added to `missing`."""
+    """Yield each photo with its reference, as `find_references` found it.
+
+    A photo without a fitting reference is yielded without one. missing: gets a line with the reason for each of these.
+    """
     for photo in photos:
         uri = references.get(PurePosixPath(photo.name).stem)
         try:
@@ -103,10 +117,10 @@ def with_references(
             missing.append(f"{photo.name}: '{uri}' cannot be read ({error})")
         else:
             if pixels is None:
-                missing.append(f"{photo.name}: no photo of that name among the references")
+                missing.append(f"{photo.name}: no reference has this name")
             elif pixels.shape != photo.input.shape:
                 ours, theirs = (f"{shape[1]}×{shape[0]}" for shape in (photo.input.shape, pixels.shape))
-                missing.append(f"{photo.name}: '{uri}' shows another part, {theirs} pixels where the photo has {ours}")
+                missing.append(f"{photo.name}: '{uri}' does not fit: it has {theirs} pixels, the photo has {ours}")
             else:
                 photo = replace(photo, reference=pixels)
         yield photo

@@ -1,4 +1,4 @@
-"""An evaluation for its readers: a table, JSON, metrics for a tracking server, and the parts of a page."""
+"""Presents an evaluation: as a text table, as JSON, as metrics for a tracking server, and as an HTML page."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from naturaltone.serving.sheet.parts import Comparison, Table, compare, make_tab
 from naturaltone.serving.sheet.pictures import Inside
 from naturaltone.serving.sheet.render import render
 
-GIVEN = ("input", "reference")  # stages that no algorithm made
+GIVEN = ("input", "reference")  # stages that neither a model nor an algorithm made
 
 _NO_NIQE = (
-    "NIQE is missing: the bundle has no model of natural photos; train on a store with more, or larger, natural photos."
+    "NIQE is missing: the bundle has no model of natural photos; train on a store with more or larger natural photos."
 )
 
 
 def format_table(evaluation: Evaluation) -> str:
-    """The table as plain text; * marks the best of what was made."""
+    """Format the table as plain text; * marks the best stage, inputs and references aside."""
     labels = evaluation.labels.values()
     width = max(14, *(len(label) + 2 for label in labels))
     lines = [f"{'':22}" + "".join(f"{label:>{width}}" for label in labels)]
@@ -33,7 +33,7 @@ def format_table(evaluation: Evaluation) -> str:
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """The table and every photo's measures as plain JSON; null where there is nothing to measure."""
+    """Convert the table and the scores of every photo to plain JSON; null if there is nothing to measure."""
 
     def plain(scores: Scores) -> dict[str, dict[str, float | None]]:
         return {
@@ -52,7 +52,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def to_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """The table as a tracking server takes it: `eval/STAGE/MEASURE`, without what has no value."""
+    """Convert the table to metrics `eval/STAGE/MEASURE` for a tracking server; NaN values are left out."""
     return {
         f"eval/{stage}/{name}": value
         for stage, values in evaluation.table.items()
@@ -63,7 +63,11 @@ def to_metrics(evaluation: Evaluation) -> dict[str, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationView:
-    """An evaluation as a page shows it. whose: what training knew of the photos. judged: the label of the judged stage."""
+    """An evaluation as a page shows it.
+
+    photos: their number. whose: end of a sentence that says whether training saw them. judged: the label of the judged
+    stage.
+    """
 
     photos: int
     whose: str
@@ -74,11 +78,11 @@ class EvaluationView:
 
 
 def make_view(evaluation: Evaluation, *, side_by_side: bool = False) -> EvaluationView:
-    """The table and the examples, their pictures inside the page."""
+    """Prepare the table and the examples for a page; the pictures are stored inside the page."""
     rows, pictures = _rows(evaluation), Inside()
     return EvaluationView(
         photos=evaluation.photos,
-        whose="that training never saw" if evaluation.held_out else "of the training itself (too few to hold any out)",
+        whose="that training never saw" if evaluation.held_out else "that training used too (too few to hold any out)",
         table=make_table(
             ["", *evaluation.labels.values(), ""],
             [[row.measure.label, *(cell for cell, _ in row.cells), row.measure.meaning] for row in rows],
@@ -105,12 +109,12 @@ def make_view(evaluation: Evaluation, *, side_by_side: bool = False) -> Evaluati
 
 
 def evaluation_page(title: str, evaluation: Evaluation) -> str:
-    """An HTML document with the table and a slider for each example."""
+    """Make an HTML page with the table and a slider for each example."""
     return render("evaluation.html", title=title, view=make_view(evaluation))
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
-    """What a reader of the table has to know."""
+    """What a reader of the table must know, one sentence each."""
     lines = [] if "niqe" in evaluation.table["input"] else [_NO_NIQE]
     referenced = sum("reference" in scores for scores in evaluation.scores.values())
     if 0 < referenced < evaluation.photos:
@@ -120,7 +124,8 @@ def remarks(evaluation: Evaluation) -> list[str]:
 
 class _Row(NamedTuple):
     measure: Measure
-    cells: list[tuple[str, bool]]  # a number for each stage, and whether it is the best of what was made
+    # For each stage: the number as text, and whether it is the best (inputs and references aside).
+    cells: list[tuple[str, bool]]
 
 
 def _rows(evaluation: Evaluation) -> list[_Row]:
@@ -130,7 +135,7 @@ def _rows(evaluation: Evaluation) -> list[_Row]:
             continue
         values = {stage: table[stage].get(name, math.nan) for stage in evaluation.labels}
         made = {stage: value for stage, value in values.items() if stage not in GIVEN and not math.isnan(value)}
-        # As people read them: what looks the same is not better.
+        # Compare the rounded numbers: if two look the same, neither is better.
         texts = {_number(value) for value in made.values()}
         best = _number(measure.best(made.values())) if measure.best and len(texts) > 1 else None
         cells = [(_number(value), stage in made and _number(value) == best) for stage, value in values.items()]
@@ -143,7 +148,7 @@ def _note(evaluation: Evaluation, example: Example) -> str:
     for name in example.worst_in:
         before, after = (_number(scores[stage][name]) for stage in ("input", evaluation.judged))
         notes.append(f"{MEASURES[name].label} ({before} → {after})")
-    lines = [f"of all photos the worst in {', '.join(notes)}"] if notes else []
+    lines = [f"got worse here than in any other photo: {', '.join(notes)}"] if notes else []
     if "reference" in evaluation.labels and "reference" not in example.pictures:
         lines.append("no reference")
     return "; ".join(lines)
@@ -154,7 +159,7 @@ def _in_order(evaluation: Evaluation, example: Example) -> dict[str, np.ndarray]
 
 
 def _number(value: float) -> str:
-    """Three decimals, or three digits of what is smaller; a dash for NaN."""
+    """Format a number with three decimals, or three digits if it is below 0.01; a dash for NaN."""
     if math.isnan(value):
         return "-"
     return f"{value:.3f}" if value == 0 or abs(value) >= 0.01 else f"{value:.3g}"

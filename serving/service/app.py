@@ -1,4 +1,4 @@
-"""The HTTP service on Ray Serve: POST a photo, get it back enhanced. `build_app` makes it; importing does nothing."""
+"""The HTTP service on Ray Serve: POST a photo, get it back enhanced. Importing this file starts nothing."""
 
 import logging
 import time
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Serve pickles the class below by value, where it is decorated: what it uses stands above it, and its annotations are no
-# strings (no `from __future__ import annotations`), which FastAPI could not look up.
+# The decorator of Serve pickles the class `EnhanceService` by value. So everything that the class uses stands above it.
+# This file has no `from __future__ import annotations`, since FastAPI could not look up annotations that are strings.
 import starlette.exceptions
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
@@ -24,7 +24,7 @@ from naturaltone.serving.service.limits import enhance_in_room, read_photo
 
 APP_NAME = "naturaltone"
 
-# Errors of the router, before a photo has been looked at.
+# The router raises these before it reads a photo.
 _HTTP_REASONS = {reason.http_status: reason for reason in (Reason.NOT_FOUND, Reason.METHOD_NOT_ALLOWED)}
 _MEDIA_TYPES = {
     b"\xff\xd8": "image/jpeg",
@@ -38,7 +38,7 @@ api = FastAPI(title="naturaltone", description="Enhances the tone of photos.")
 
 
 class AppArgs(BaseModel):
-    """Arguments of `build_app`; `model` is a bundle folder, s3:// or models:/ URI."""
+    """Arguments of `build_app`; `model` is `pretrained`, a bundle folder, an s3:// or a models:/ URI."""
 
     model: str
 
@@ -48,7 +48,7 @@ async def _image_error(request: Request, error: ImageError) -> JSONResponse:
     return JSONResponse({"error": error.reason, "detail": error.detail}, error.reason.http_status)
 
 
-@api.exception_handler(starlette.exceptions.HTTPException)  # FastAPI's own, and those of its router and parsers
+@api.exception_handler(starlette.exceptions.HTTPException)  # of FastAPI, its router and its parsers
 async def _http_error(request: Request, error: starlette.exceptions.HTTPException) -> JSONResponse:
     if isinstance(error.detail, dict):
         return JSONResponse(error.detail, error.status_code)
@@ -66,14 +66,14 @@ async def _parameter_error(request: Request, error: RequestValidationError) -> J
 @serve.deployment(max_ongoing_requests=8)
 @serve.ingress(api)
 class EnhanceService:
-    """Decodes, enhances and encodes one photo a request."""
+    """Enhances one photo a request."""
 
     def __init__(self, model: str) -> None:
         self._enhancer = Enhancer.load(model)
 
     @api.post("/v1/enhance", response_class=Response, responses={200: {"content": {"image/*": {}}}})
     async def enhance(self, request: Request, strength: float = 1.0) -> Response:
-        """The photo as body, or as multipart field `photo`; answers it enhanced, same format and metadata."""
+        """Enhance the photo in the body or in the multipart field `photo`. The answer keeps its format and metadata."""
         started = time.perf_counter()
         try:
             check_strength(strength)
@@ -92,7 +92,7 @@ class EnhanceService:
 
     @api.get("/", include_in_schema=False)
     def home(self) -> RedirectResponse:
-        """A person in a browser finds the API's description."""
+        """Redirect browsers to the description of the API."""
         return RedirectResponse("/docs")
 
     @api.get("/v1/model")
@@ -104,25 +104,25 @@ class EnhanceService:
     @api.get("/healthz")
     @api.get("/readyz")
     def ready(self) -> dict[str, str]:
-        """Answers as soon as the model is loaded."""
+        """Whether the service is ready; it answers once the model is loaded."""
         return {"status": "ready"}
 
 
 def build_app(args: AppArgs) -> serve.Application:
-    """The Serve application; also for `serve run naturaltone.serving.service.app:build_app model=…`.
+    """Build the Serve application; also for `serve run naturaltone.serving.service.app:build_app model=…`.
 
-    An alias is resolved here, once: replicas that start at different times serve the same model.
+    The alias of a registered model is resolved here, once, so all replicas serve the same version whenever they start.
     """
     return EnhanceService.bind(registry.resolve(args.model))  # type: ignore[attr-defined]
 
 
 @contextmanager
 def running(*, model: str, host: str, port: int) -> Iterator[str]:
-    """Serve `model` on `host:port` while the context lasts; gives the address when it answers."""
+    """Serve `model` on `host:port` while the context lasts; yields the base URL once the service answers."""
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(http_options={"host": host, "port": port})
     serve.run(build_app(AppArgs(model=model)), name=APP_NAME, route_prefix="/")
     try:
         yield f"http://{host}:{port}"
     finally:
-        serve.delete(APP_NAME)  # and not serve.shutdown: a cluster's Serve has other applications
+        serve.delete(APP_NAME)  # not serve.shutdown, since the cluster may serve other applications

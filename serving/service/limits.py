@@ -1,4 +1,4 @@
-"""What a request may cost: bytes are counted while they arrive, and pixels have room in memory before they are decoded."""
+"""Limits the cost of a request: its bytes are counted as they arrive, and its pixels wait for free memory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from naturaltone.serving.enhancer import EnhancedFile, Enhancer
 from naturaltone.serving.room import room_for
 
 MAX_BYTES = 100 * 2**20
-_FORM_BYTES = 2**16  # that a form may add to its photo
+_FORM_BYTES = 2**16  # a form may be larger than its photo by this much
 
 
 async def read_photo(request: Request) -> bytes:
-    """The photo of a request, its body or its form field `photo`; `ImageError` for more bytes than allowed.
+    """Read the photo of a request, from its body or its form field `photo`.
 
-    The announced length is checked first. A body without one, or one that lies, is refused as soon as it is too long, so no
-    more than the limit is ever held.
+    `ImageError` if it is larger than `MAX_BYTES` or missing. The announced length is checked first. The announcement
+    may be missing or wrong, so reading also stops as soon as more than the limit has arrived.
     """
     is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
     limit = MAX_BYTES + (_FORM_BYTES if is_form else 0)
@@ -33,13 +33,13 @@ async def read_photo(request: Request) -> bytes:
         check_bytes(len(body), max_bytes=limit)
     data = await _photo_in_form(request, bytes(body)) if is_form else bytes(body)
     if not data:
-        raise ImageError(Reason.NOT_AN_IMAGE, "there is no photo in the request; send its bytes as the body")
+        raise ImageError(Reason.NOT_AN_IMAGE, "the request holds no photo; send its bytes as the body")
     check_bytes(len(data), max_bytes=MAX_BYTES)
     return data
 
 
 def enhance_in_room(enhancer: Enhancer, data: bytes, *, strength: float) -> EnhancedFile:
-    """Enhance a photo when there is room for its pixels; until then this thread waits, and the others work."""
+    """Enhance a photo once the machine has memory for its pixels; until then only this thread waits."""
     width, height = size(data)
     with room_for(width * height / 1e6):
         return enhancer.enhance_file(data, strength=strength)
@@ -60,5 +60,5 @@ async def _photo_in_form(request: Request, body: bytes) -> bytes:
         raise ImageError(Reason.NOT_AN_IMAGE, f"the form cannot be read ({error.message})") from None
     field = form.get("photo")
     if not isinstance(field, UploadFile):
-        raise ImageError(Reason.NOT_AN_IMAGE, "send the photo as the form field 'photo'")
+        raise ImageError(Reason.NOT_AN_IMAGE, "the form has no file 'photo'; send the photo as the form field 'photo'")
     return await field.read()

@@ -1,4 +1,4 @@
-"""HTML pages of pictures and tables that open in any browser, without a network.
+"""HTML pages of pictures and tables. They open in any browser and need no network.
 
 May import: pipeline, pipeline.dataset, pipeline.photo, jinja2, numpy.
 """

@@ -1,4 +1,4 @@
-"""What pages consist of: tables, figures, and comparisons of pictures of the same photo."""
+"""The parts of a page: tables, figures, and comparisons of several pictures of one photo."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table whose first column names the rows. is_of_numbers: the other columns are set flush right."""
+    """A table. The first column names the rows. is_of_numbers: align the other columns to the right."""
 
     columns: Sequence[str]
     rows: list[list[Cell]]
@@ -27,7 +27,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A captioned picture; `src` is its address."""
+    """A picture with a caption; `src` is its URL."""
 
     caption: str
     src: str
@@ -35,7 +35,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedPhoto:
-    """A photo in several stages: the addresses of its pictures by stage, which have one size."""
+    """A photo in several stages. sources: the URL of the picture of each stage. width, height: of all pictures."""
 
     caption: str
     note: str
@@ -46,7 +46,10 @@ class ComparedPhoto:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Photos to compare two stages of, or all. labels: of the stages. left, right, side_by_side: what is shown first."""
+    """Photos in stages that the reader compares, two with a slider or all side by side.
+
+    labels: of the stages. left, right: the stages that the page shows first. side_by_side: first show all stages.
+    """
 
     labels: Mapping[str, str]
     photos: list[ComparedPhoto]
@@ -62,13 +65,13 @@ def make_table(
     numbers: bool = True,
     bold: Collection[tuple[int, int]] = (),
 ) -> Table:
-    """A table of texts. bold: cells by row and column."""
+    """Make a table. bold: the cells to set in bold, as (row, column). numbers: align all but the first column right."""
     cells = [[Cell(text, (index, column) in bold) for column, text in enumerate(row)] for index, row in enumerate(rows)]
     return Table(columns=columns, rows=cells, is_of_numbers=numbers)
 
 
 def compare(caption: str, note: str, stages: Mapping[str, np.ndarray], pictures: Pictures) -> ComparedPhoto:
-    """A photo whose stages are H×W×3 uint8 sRGB pictures of one size."""
+    """Make a comparison of one photo. stages: H×W×3 uint8 sRGB pictures of the same size."""
     sources = {}
     for stage, pixels in stages.items():
         sources[stage], width, height = pictures.add(pixels)

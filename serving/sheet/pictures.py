@@ -1,4 +1,4 @@
-"""The pictures of a page: inside it, so that the page is one file, or in a folder beside it, so that it opens at once."""
+"""Stores the pictures of a page: inside it, so the page is one file, or in a folder beside it, so it opens fast."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from naturaltone.pipeline import storage
 from naturaltone.pipeline.photo.pixels import shrink
 from naturaltone.pipeline.photo.stored import encode_jpeg
 
-COMPARED_LONG_SIDE, COMPARED_QUALITY = 960, 85  # room to look closely; about 150 KB a picture
+COMPARED_LONG_SIDE, COMPARED_QUALITY = 960, 85  # pixels; enough to look closely, at about 150 KB a picture
 
 
 class Pictures(Protocol):
-    """Takes pictures in, and gives their addresses."""
+    """Takes pictures and returns their URLs."""
 
     def add(self, pixels: np.ndarray) -> tuple[str, int, int]:
-        """Address, width and height of an H×W×3 uint8 sRGB picture, shrunk to what a page shows."""
+        """Shrink an H×W×3 uint8 sRGB picture to the size that a page shows; returns its URL, width and height."""
         ...
 
 
@@ -36,7 +36,7 @@ class Inside:
 
 
 class Beside:
-    """Pictures in the folder NAME_files beside the page NAME.html, as browsers call it when they save a page."""
+    """Pictures in the folder NAME_files beside the page NAME.html. Browsers name it so when they save a page."""
 
     def __init__(self, page: str) -> None:
         folder, _, file = page.rpartition("/")

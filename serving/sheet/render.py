@@ -1,4 +1,4 @@
-"""Templates to HTML pages. Every value is escaped, so no name of a file can break a page."""
+"""Renders HTML pages from templates. Every value is escaped, so a file name cannot break a page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jinja2
 
 
 def render(template: str, **values: Any) -> str:
-    """The page that a template of `templates/` makes of these values."""
+    """Render a template of `templates/` with these values; jinja2's `UndefinedError` if a value is missing."""
     return _environment().get_template(template).render(**values)
 
 

@@ -1,4 +1,4 @@
-"""The page that shows what a store holds: its numbers, and random inputs with their intermediates beside natural photos."""
+"""The page of a store: its numbers, and random inputs with their intermediates beside natural photos."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from naturaltone.serving.sheet.render import render
 
 
 def store_page(store: shards.Store, *, pairs: int, seed: int) -> str:
-    """An HTML document with `pairs` random rows of input, intermediate and (another) natural photo."""
+    """Make an HTML page with `pairs` random rows: an input, its intermediate and an unrelated natural photo."""
     pictures = Inside(long_side=720, quality=90)
     inputs, natural = (summary.random_photos(store, role, pairs, seed=seed) for role in shards.ROLES)
     rows = []

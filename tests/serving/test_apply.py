@@ -1,4 +1,4 @@
-"""A change made to a small picture is carried to the photo, without bands, halos or seams."""
+"""The change of a small picture is transferred to the photo without bands, halos or seams."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from naturaltone.serving.apply import affine_models, apply_models
 
 
 @given(seed=st.integers(0, 99), strength=st.sampled_from([0.5, 1.0, 1.5]))
-def test_what_a_photo_has_in_shadows_and_highlights_it_keeps(seed: int, strength: float) -> None:
-    """A third of each value's distance to black and to white, whatever the model makes of it."""
+def test_a_photo_keeps_detail_in_shadows_and_highlights(seed: int, strength: float) -> None:
+    """Each value keeps a third of its distance to black and to white, whatever the model does."""
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 256, (24, 33, 3), np.uint8)
     models = random.normal(0, 3, (12, 16, 3, 4)).astype(np.float32)
@@ -21,7 +21,7 @@ def test_what_a_photo_has_in_shadows_and_highlights_it_keeps(seed: int, strength
     assert not ((before < 250) & (after > 253)).any() and not ((before > 4) & (after < 2)).any()
 
 
-def test_an_affine_change_of_colour_is_carried_over_exactly(astronaut: np.ndarray) -> None:
+def test_an_affine_change_of_colour_is_transferred_exactly(astronaut: np.ndarray) -> None:
     small = cv2.resize(astronaut, (128, 128), interpolation=cv2.INTER_AREA)
     matrix = np.array([[0.8, 0.1, 0.0], [0.05, 0.7, 0.1], [0.0, 0.1, 0.6]])
 
@@ -34,9 +34,10 @@ def test_an_affine_change_of_colour_is_carried_over_exactly(astronaut: np.ndarra
 
 @given(seed=st.integers(0, 99))
 def test_at_the_working_resolution_the_result_is_gs_own_picture(seed: int) -> None:
-    """Whatever G made of it, local contrast too, which no fit over a window has."""
+    """This includes local contrast, which a fit over a window misses."""
     random = np.random.default_rng(seed)
-    before, after = random.integers(96, 160, (2, 31, 44, 3), np.uint8)  # far from the ends, where values are held
+    # Far from black and white, where `KEPT` limits the change.
+    before, after = random.integers(96, 160, (2, 31, 44, 3), np.uint8)
     result = apply_models(before, affine_models(before, after), 1.0)
     assert np.abs(result.astype(int) - after).max() <= 1
 
@@ -47,13 +48,13 @@ def test_the_identity_stays_the_identity_in_noise_and_at_edges(astronaut: np.nda
     assert np.abs(result.astype(int) - astronaut).max() <= 1
 
 
-def test_a_stretched_gradient_gets_no_bands_that_it_did_not_have(astronaut: np.ndarray) -> None:
+def test_a_stretched_gradient_gets_no_new_bands(astronaut: np.ndarray) -> None:
     ramp = np.tile(np.linspace(90, 130, 640).round().astype(np.uint8)[None, :, None], (200, 1, 3))
     models = np.zeros((10, 16, 3, 4), np.float32)
     models[..., [0, 1, 2], [0, 1, 2]] = 3
     models[..., 3] = -0.8
     stretched = apply_models(ramp, models, 1.0)
     levels = np.unique(stretched)
-    assert np.diff(levels).max() == 1, "three times as steep, and no level is left out"
+    assert np.diff(levels).max() == 1, "three times as steep, without a missing level"
     columns = stretched[..., 0].mean(axis=0)
-    assert np.abs(columns - (ramp[0, :, 0] * 3.0 - 204)).max() < 0.3, "and it is the same on average"
+    assert np.abs(columns - (ramp[0, :, 0] * 3.0 - 204)).max() < 0.3, "the same on average"

@@ -1,4 +1,4 @@
-"""A photo of any size, depth and profile comes out enhanced, and with strength 0 unchanged."""
+"""A photo of any size, depth and profile is enhanced; strength 0 leaves it unchanged."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def test_strength_0_returns_the_pixels_unchanged(tiny: Enhancer, astronaut: np.n
     assert np.array_equal(tiny.enhance(astronaut, strength=0), astronaut)
 
 
-def test_strength_goes_from_the_photo_through_the_models_result_and_beyond(tiny: Enhancer, photo: np.ndarray) -> None:
+def test_strength_blends_from_the_photo_to_the_models_result_and_beyond(tiny: Enhancer, photo: np.ndarray) -> None:
     full = tiny.enhance(photo).astype(int) - photo
     assert np.abs(full).mean() > 3, "the test's model must change the photo"
-    room = np.minimum(photo, 255 - photo.astype(int)) / 2  # that a value has to move in
+    room = np.minimum(photo, 255 - photo.astype(int)) / 2  # the change that does not reach the limits of `KEPT`
     middle = (np.abs(full) * 1.5 < room - 2).all(axis=2)
     assert middle.mean() > 0.2
     half = tiny.enhance(photo, strength=0.5).astype(int) - photo
@@ -48,13 +48,13 @@ def test_a_strength_out_of_range_is_refused(strength: float, tiny: Enhancer, pho
 
 @settings(max_examples=30, deadline=None)
 @given(height=st.integers(16, 300), width=st.integers(16, 300))
-def test_any_size_keeps_its_size(height: int, width: int, tiny: Enhancer, astronaut: np.ndarray) -> None:
+def test_the_result_has_the_size_of_the_photo(height: int, width: int, tiny: Enhancer, astronaut: np.ndarray) -> None:
     pixels = astronaut[:height, :width]
     assert tiny.enhance(pixels).shape == pixels.shape
 
 
 @pytest.mark.parametrize("shape", [(16, 4000), (4000, 16), (17, 19)])
-def test_panoramas_and_tiny_photos_go_through(shape: tuple[int, int], tiny: Enhancer, astronaut: np.ndarray) -> None:
+def test_panoramas_and_tiny_photos_are_enhanced(shape: tuple[int, int], tiny: Enhancer, astronaut: np.ndarray) -> None:
     pixels = cv2.resize(astronaut, shape[::-1])
     assert tiny.enhance(pixels).shape == (*shape, 3)
 
@@ -66,8 +66,8 @@ def test_a_photo_gets_the_same_look_at_any_size(tiny: Enhancer, astronaut: np.nd
     assert cv2.PSNR(shrunk, tiny.enhance(small)) > 34
 
 
-def test_the_fast_way_adds_no_halo_to_that_of_the_network(tiny: Enhancer) -> None:
-    """At twice the working resolution, against G's own picture enlarged by the same rule: nothing beyond it at an edge."""
+def test_the_fast_way_adds_no_halo_to_the_halo_of_the_network(tiny: Enhancer) -> None:
+    """At twice the working resolution, near an edge, the result stays within the range of G's picture, enlarged."""
     side = 2 * tiny.bundle.working_resolution
     edge = np.full((side, side, 3), 70, np.uint8)
     edge[:, side // 2 :] = 180
@@ -80,22 +80,22 @@ def test_the_fast_way_adds_no_halo_to_that_of_the_network(tiny: Enhancer) -> Non
         assert ours.max() <= theirs.max() + 2 and ours.min() >= theirs.min() - 2
 
 
-def test_sixteen_bits_come_out_as_sixteen_and_look_the_same(tiny: Enhancer, photo: np.ndarray) -> None:
+def test_a_16_bit_photo_stays_16_bit_and_looks_the_same(tiny: Enhancer, photo: np.ndarray) -> None:
     deep = photo.astype(np.uint16) * 257
     result = tiny.enhance(deep)
     assert result.dtype == np.uint16
     assert np.abs(result / 257 - tiny.enhance(photo)).mean() < 0.5
-    assert len(np.unique(result % 257)) > 200, "all of the sixteen bits are used"
+    assert len(np.unique(result % 257)) > 200, "the result uses all 16 bits"
 
 
-def test_opacity_is_left_alone(tiny: Enhancer, photo: np.ndarray) -> None:
+def test_opacity_does_not_change(tiny: Enhancer, photo: np.ndarray) -> None:
     alpha = np.arange(photo[..., 0].size, dtype=np.uint64).reshape(photo.shape[:2]).astype(np.uint8)
     with_alpha = tiny.enhance(np.dstack([photo, alpha]))
     assert np.array_equal(with_alpha[..., 3], alpha) and np.array_equal(with_alpha[..., :3], tiny.enhance(photo))
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_a_turned_photo_gets_the_look_of_the_upright_one(
+def test_a_rotated_photo_gets_the_look_of_the_upright_one(
     orientation: int, tiny: Enhancer, photo: np.ndarray, to_file: Callable[..., bytes]
 ) -> None:
     stored = {3: np.rot90(photo, 2), 6: np.rot90(photo), 8: np.rot90(photo, -1)}[orientation]
@@ -106,7 +106,7 @@ def test_a_turned_photo_gets_the_look_of_the_upright_one(
     assert np.array_equal(decode(turned).pixels, decode(upright).pixels)
 
 
-def test_strength_0_returns_the_very_file(tiny: Enhancer, photo: np.ndarray, to_file: Callable[..., bytes]) -> None:
+def test_strength_0_returns_the_same_bytes(tiny: Enhancer, photo: np.ndarray, to_file: Callable[..., bytes]) -> None:
     data = to_file(photo, quality=60)
     assert tiny.enhance_file(data, strength=0).data == data
 
@@ -114,18 +114,18 @@ def test_strength_0_returns_the_very_file(tiny: Enhancer, photo: np.ndarray, to_
 def test_a_wide_gamut_photo_stays_in_its_own_profile(
     tiny: Enhancer, photo: np.ndarray, to_file: Callable[..., bytes]
 ) -> None:
-    """Enhanced as what it shows, not as the numbers it is written in."""
+    """The colours that the photo shows are enhanced, not the numbers that its profile stores."""
     wide = linear_profile()
     data = to_file(from_srgb(photo, wide), "PNG", icc_profile=wide)
     enhanced = decode(tiny.enhance_file(data).data)
     assert enhanced.icc_profile == wide
     seen = to_srgb(np.ascontiguousarray(enhanced.pixels), wide).astype(int)
-    bright = photo.min(axis=2) > 60  # a linear profile of 8 bits has few levels in the dark
+    bright = photo.min(axis=2) > 60  # a linear 8-bit profile has few levels in dark areas
     assert np.abs(seen - tiny.enhance(photo))[bright].mean() < 4
 
 
 def test_a_step_edge_gets_no_halo(tiny: Enhancer) -> None:
-    """What a photographer sends back first: a bright line beside a dark roof."""
+    """Photographers complain first about a bright line beside a dark roof."""
     edge = np.full((400, 400, 3), 60, np.uint8)
     edge[:, 200:] = 190
     row = tiny.enhance(edge)[200, 40:-40].astype(int)

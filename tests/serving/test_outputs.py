@@ -1,4 +1,4 @@
-"""A file that naturaltone did not write is not overwritten."""
+"""naturaltone never overwrites a file that it did not write."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 ToFile = Callable[..., bytes]
 
 
-def test_a_file_that_is_not_ours_is_not_overwritten(
+def test_a_file_of_the_user_is_not_overwritten(
     photo: np.ndarray, to_file: ToFile, enhancer: Enhancer, tmp_path: Path
 ) -> None:
     source, target = tmp_path / "source", tmp_path / "target"

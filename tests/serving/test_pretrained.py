@@ -1,4 +1,4 @@
-"""The model that comes along: there, small, of no place on the machine that made it, and of use without any set-up."""
+"""The pretrained model ships with the package, is small, names no path of its training machine, and needs no set-up."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_it_has_a_card_and_is_small() -> None:
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 12e6
 
 
-def test_it_says_what_it_was_measured_to_do_and_not_where_it_was_made(pretrained: Enhancer) -> None:
+def test_it_names_its_measurements_but_no_path_of_its_training_machine(pretrained: Enhancer) -> None:
     description = pretrained.bundle.description
     assert not {"store", "run", "mlflow_run_id"} & set(description["lineage"])
     assert set(description["metrics"]) == {"inputs", "dulled"}
@@ -41,7 +41,7 @@ def test_it_says_what_it_was_measured_to_do_and_not_where_it_was_made(pretrained
     assert pretrained.bundle.natural_model is not None
 
 
-def test_it_brightens_a_dark_photo_without_blowing_it(pretrained: Enhancer, astronaut: np.ndarray) -> None:
+def test_it_brightens_a_dark_photo_without_clipping_it(pretrained: Enhancer, astronaut: np.ndarray) -> None:
     dark = np.clip(astronaut * 0.3, 0, 255).astype(np.uint8)
     enhanced = pretrained.enhance(dark)
     assert enhanced.mean() > 1.3 * dark.mean()
@@ -58,11 +58,11 @@ def test_it_keeps_hues(pretrained: Enhancer, astronaut: np.ndarray) -> None:
     assert np.median(np.minimum(apart, 360 - apart)) <= 4
 
 
-def test_a_user_without_a_registry_gets_it_by_default_and_is_told(
+def test_a_user_without_a_registry_gets_it_by_default_and_sees_its_name(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")  # where it would be
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")  # the database does not exist
     assert cli.main(["enhance", str(photo_folder / "01.jpg"), "enhanced.jpg"]) == 0
     assert "enhanced by pretrained-" in capsys.readouterr().out
     assert Path("enhanced.jpg").exists() and not Path("mlflow.db").exists()

@@ -1,4 +1,4 @@
-"""A registered model loads as MLflow's pyfunc."""
+"""A registered model loads as an MLflow pyfunc."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from naturaltone.serving.enhancer import Enhancer
 from naturaltone.training import tracking
 
 
-def test_a_registered_model_loads_as_pyfunc_and_as_enhancer_alike(registered: str, photo_folder: Path) -> None:
+def test_a_registered_model_gives_one_result_as_pyfunc_and_as_enhancer(registered: str, photo_folder: Path) -> None:
     import mlflow
 
     photo = decode((photo_folder / "02.jpg").read_bytes()).pixels

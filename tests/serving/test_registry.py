@@ -1,4 +1,4 @@
-"""A model URI names one model, wherever it lies, and a model is registered once."""
+"""A model URI names one model, wherever it is stored, and a model is registered only once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from naturaltone.training.config import TrainConfig
 from naturaltone.training.networks import ToneEnhancer
 
 
-def test_a_model_loads_from_a_folder_and_a_missing_one_is_named(bundle_folder: Path, tmp_path: Path) -> None:
+def test_a_model_loads_from_a_folder_and_a_missing_one_is_an_error(bundle_folder: Path, tmp_path: Path) -> None:
     loaded = Enhancer.load(str(bundle_folder))
     assert loaded.version == f"{bundle_folder.name}-{loaded.bundle.digest}", "other weights have another version"
     with pytest.raises(BundleError, match=str(tmp_path)):
@@ -30,11 +30,11 @@ def test_a_model_loads_from_object_storage(bundle_folder: Path, object_store: ob
     for file in bundle_folder.iterdir():
         storage.write_bytes(storage.join(uri, file.name), file.read_bytes())
     assert Enhancer.load(uri).version == f"one-{Enhancer.load(str(bundle_folder)).bundle.digest}"
-    with pytest.raises(storage.StorageError, match=r"no model\.json there"):
+    with pytest.raises(storage.StorageError, match=r"has no model\.json"):
         Enhancer.load(f"{object_store.uri}/models/none")  # type: ignore[attr-defined]
 
 
-def test_nothing_in_the_registered_model_is_pickled(registered: str, tmp_path: Path) -> None:
+def test_a_registered_model_contains_no_pickle(registered: str, tmp_path: Path) -> None:
     tracking.download_model(registry.resolve(tracking.CHAMPION_URI), tmp_path)
     files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert {checkpoint.BUNDLE_JSON, checkpoint.BUNDLE_TENSORS} <= files
@@ -49,20 +49,21 @@ def test_loading_a_registered_model_leaves_no_temporary_folder(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_finished_command_given_again_registers_nothing(registered: str, bundle_folder: Path) -> None:
+def test_a_repeated_command_registers_nothing_new(registered: str, bundle_folder: Path) -> None:
     again = registry.register(bundle_folder, run_id=registered)
     assert again.uri == "models:/naturaltone/1" == registry.resolve(tracking.CHAMPION_URI)
     assert tracking.aliases() == {"champion": "1", "challenger": "1"}
 
 
-def test_an_alias_moved_elsewhere_stays_when_the_command_is_given_again(registered: str, bundle_folder: Path) -> None:
-    MlflowClient().delete_registered_model_alias(tracking.MODEL_NAME, tracking.CHALLENGER)  # by somebody who judged it
+def test_a_repeated_command_does_not_restore_a_removed_alias(registered: str, bundle_folder: Path) -> None:
+    # A user does this after judging the model.
+    MlflowClient().delete_registered_model_alias(tracking.MODEL_NAME, tracking.CHALLENGER)
     registry.register(bundle_folder, run_id=registered)
     assert tracking.aliases() == {"champion": "1"}
     tracking.set_alias(tracking.CHALLENGER, "1")
 
 
-def test_a_registration_killed_before_the_alias_moved_is_finished(
+def test_a_registration_that_was_killed_before_the_alias_moved_is_finished(
     registered: str, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> None:
@@ -74,12 +75,12 @@ def test_a_registration_killed_before_the_alias_moved_is_finished(
         registry.register(bundle, run_id=registered)
     assert tracking.aliases() == {"champion": "1", "challenger": "1"}
     finished = registry.register(bundle, run_id=registered)
-    assert tracking.aliases() == {"champion": "1", "challenger": finished.version}, "never the champion by itself"
+    assert tracking.aliases() == {"champion": "1", "challenger": finished.version}, "registering moves no champion"
     assert registry.register(bundle, run_id=registered) == finished
     assert registry.resolve(tracking.CHAMPION_URI) == "models:/naturaltone/1"
 
 
-def test_an_alias_is_resolved_to_a_number_that_a_promotion_does_not_change(registered: str) -> None:
+def test_an_alias_is_resolved_to_a_version_number(registered: str) -> None:
     pinned = registry.resolve(tracking.CHAMPION_URI)
     assert pinned == "models:/naturaltone/1" == registry.resolve(pinned)
     assert Enhancer.load(pinned).version == Enhancer.load(tracking.CHAMPION_URI).version

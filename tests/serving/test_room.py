@@ -1,4 +1,4 @@
-"""Room for photos under work: bounded, fair to huge photos, and free again when a worker dies."""
+"""Memory for photos is limited, huge photos get their turn, and a dead worker frees its slots."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
 
 
-def test_no_more_megapixels_are_under_work_than_there_is_room_for() -> None:
+def test_workers_never_hold_more_slots_than_there_are() -> None:
     slots, under_work, most, guard = 4, 0, 0, threading.Lock()
     sizes = [1, 16, 17, 40, 60, 64, 200, 5, 33, 12] * 3
 
@@ -50,7 +50,7 @@ def test_no_more_megapixels_are_under_work_than_there_is_room_for() -> None:
     assert under_work == 0 and 1 < most <= slots
 
 
-def test_a_photo_larger_than_all_room_waits_until_it_is_alone() -> None:
+def test_a_photo_larger_than_all_slots_waits_until_it_is_alone() -> None:
     done = threading.Event()
 
     def huge() -> None:
@@ -65,7 +65,7 @@ def test_a_photo_larger_than_all_room_waits_until_it_is_alone() -> None:
     assert done.is_set()
 
 
-def test_the_room_of_a_killed_worker_is_free_again() -> None:
+def test_a_killed_worker_frees_its_slots() -> None:
     process = subprocess.Popen([sys.executable, "-c", _HOLDER], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     process.kill()
@@ -75,5 +75,5 @@ def test_the_room_of_a_killed_worker_is_free_again() -> None:
         pass
 
 
-def test_every_machine_has_room_for_one_photo() -> None:
+def test_every_machine_has_at_least_one_slot() -> None:
     assert room.total_slots() >= 1

@@ -1,4 +1,4 @@
-"""One photo into another file."""
+"""One photo is enhanced into another file."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ def test_a_single_photo_is_not_written_over_another_and_takes_no_options_of_a_fo
         assert words in capsys.readouterr().err
     assert other.read_bytes() == photo.read_bytes()
     new = ["enhance", str(photo), str(tmp_path / "new.jpg"), "--model", str(bundle_folder)]
-    assert cli.main(new) == cli.main(new) == exit_codes.OK, "its own earlier result may go"
+    assert cli.main(new) == cli.main(new) == exit_codes.OK, "naturaltone may overwrite its own earlier result"

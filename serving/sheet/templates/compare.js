@@ -1,4 +1,4 @@
-// Without this script the pictures stand side by side, each with its name.
+// Without this script, the pictures stand side by side, each with its label.
 (() => {
   const set = document.currentScript.parentElement, form = set.querySelector("form");
   const show = () => {

@@ -1,4 +1,4 @@
-"""What the tests of archives share."""
+"""Fixtures that the tests of archives share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HDR = (
 
 @pytest.fixture
 def mixed(tmp_path: Path, photo: np.ndarray, to_file: Callable[..., bytes]) -> Path:
-    """A folder as people have them."""
+    """A folder as users have it: photos, sidecars, a video, a RAW file, a screenshot and links."""
     folder = tmp_path / "mixed"
     (folder / "2019").mkdir(parents=True)
     (folder / "2019" / "IMG_1.jpg").write_bytes(to_file(photo, quality=90))

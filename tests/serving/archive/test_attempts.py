@@ -1,4 +1,4 @@
-"""A photo on which every worker dies is given up and named, instead of being tried for ever."""
+"""A photo that kills every worker is given up and reported, instead of being tried for ever."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from naturaltone.serving.archive.task import FileTask
 
 class Deadly:
     def enhance_file(self, data, **options):
-        os._exit(9)  # what a fault in a decoder, or the system's lack of memory, does to a worker
+        os._exit(9)  # as when a decoder crashes, or the system kills the worker because memory runs out
 
 source, target = sys.argv[1:]
 job = Job(source=source, target=target, model="m", options=ArchiveOptions())

@@ -1,4 +1,4 @@
-"""What becomes of each file of an archive."""
+"""Each file of an archive is enhanced, copied or left alone, and reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 ToFile = Callable[..., bytes]
 
 
-def test_what_is_not_enhanced_is_named_with_its_reason_and_copied_if_asked_for(
+def test_files_that_are_not_enhanced_are_reported_with_a_reason_and_copied_on_request(
     mixed: Path, enhancer: Enhancer, tmp_path: Path
 ) -> None:
     before = {path: (path.lstat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in mixed.rglob("*")}
@@ -37,7 +37,7 @@ def test_what_is_not_enhanced_is_named_with_its_reason_and_copied_if_asked_for(
     more = enhance_archive(
         str(mixed), str(target), enhancer, ArchiveOptions(photos_only=True, copy_others=True, keep_mtime=False)
     )
-    assert more.unchanged == 2, "the enhanced ones"
+    assert more.unchanged == 2, "the two enhanced photos"
     for name in ("2019/raw.NEF", "2019/video.mp4", "Screenshot.png", "hdr.jpg"):
         assert (target / name).read_bytes() == (mixed / name).read_bytes() and statuses(target)[name][0] == "copied"
     assert (target / "2019" / "video.mp4").stat().st_mtime > 1_600_000_000

@@ -1,4 +1,4 @@
-"""An archive is enhanced beside its originals, goes on where it was, and names all that it leaves alone."""
+"""An archive is enhanced beside its originals, a run can be resumed, and the report names every file left alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 @pytest.fixture
 def archive_folder(tmp_path: Path, photo: np.ndarray, to_file: Callable[..., bytes]) -> Path:
-    """An archive of three formats with metadata, a bad photo and a file of another kind."""
+    """An archive with photos of three formats, metadata, a damaged photo and a text file."""
     folder = tmp_path / "my photos"
     (folder / "2026" / "summer ☀").mkdir(parents=True)
     exif = Image.Exif()
@@ -56,14 +56,14 @@ def test_an_archive_is_enhanced_beside_untouched_originals(
 
     turned = Image.open(target / "2026" / "turned.jpg")
     original = decode((archive_folder / "2026" / "turned.jpg").read_bytes())
-    assert turned.size == original.pixels.shape[:2], "as the camera stored them, with the tag that turns them"
+    assert turned.size == original.pixels.shape[:2], "stored as the camera did, with the orientation tag"
     assert turned.getexif()[0x0112] == 6 and turned.getexif().get_ifd(0x8769)[0x9003] == "2019:07:21 14:03:12"
     for name in ("2026/summer ☀/a b.png", "wide.webp"):
         after = decode((target / name).read_bytes()).pixels.astype(int)
         assert np.abs(after - decode(before[archive_folder / name]).pixels).mean() > 2
 
 
-def test_an_archive_goes_on_with_what_is_missing_new_or_asked_otherwise(
+def test_a_run_processes_missing_and_new_files_and_files_with_changed_settings(
     archive_folder: Path, bundle_folder: Path, tmp_path: Path
 ) -> None:
     target, enhancer = tmp_path / "enhanced", Enhancer.load(str(bundle_folder))
@@ -82,7 +82,7 @@ def test_an_archive_goes_on_with_what_is_missing_new_or_asked_otherwise(
     assert pq.read_table(target / FOLDER / PARQUET).to_pylist() == lines
 
 
-def test_an_archive_goes_from_and_to_object_storage(
+def test_source_and_target_may_be_object_storage(
     object_store: local.ObjectStore, bundle_folder: Path, photo: np.ndarray, to_file: Callable[..., bytes]
 ) -> None:
     source, target = (storage.join(object_store.uri, name) for name in ("originals", "results"))
@@ -95,11 +95,11 @@ def test_an_archive_goes_from_and_to_object_storage(
 ToFile = Callable[..., bytes]
 
 
-def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(
+def test_a_full_disk_stops_the_run_and_free_space_lets_it_resume(
     photo_folder: Path, enhancer: Enhancer, disk: Callable[[int], Path]
 ) -> None:
     target = disk(60_000)
-    with pytest.raises(archive.ArchiveStopped, match=r"no space left .*make room and give the same command again"):
+    with pytest.raises(archive.ArchiveStopped, match=r"no space left .*free some space and run the same command again"):
         enhance_archive(str(photo_folder), str(target / "enhanced"), enhancer)
     for name, data in outputs(target / "enhanced").items():
         assert decode(data).pixels.any(), f"{name} is whole"
@@ -109,7 +109,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(
     assert len(outputs(target / "enhanced")) == 24
 
 
-def test_a_thousand_damaged_photos_are_each_in_the_report_and_no_worker_is_lost(
+def test_a_thousand_damaged_photos_are_all_in_the_report_and_no_worker_dies(
     photo: np.ndarray, enhancer: Enhancer, tmp_path: Path
 ) -> None:
     source, target = tmp_path / "damaged", tmp_path / "target"
@@ -126,7 +126,7 @@ def test_a_thousand_damaged_photos_are_each_in_the_report_and_no_worker_is_lost(
         decode(data)
 
 
-def test_names_as_long_or_as_odd_as_they_can_be_do_not_end_the_run(
+def test_very_long_and_odd_names_do_not_end_the_run(
     photo: np.ndarray, to_file: ToFile, enhancer: Enhancer, tmp_path: Path
 ) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
@@ -140,7 +140,7 @@ def test_names_as_long_or_as_odd_as_they_can_be_do_not_end_the_run(
     assert summary.counts == {"enhanced": 1, "failed": 1} and "\\udce9" in summary.failures[0].detail
 
 
-def test_a_lost_report_is_found_again_in_the_photos(
+def test_a_lost_report_is_rebuilt_from_the_photos(
     photo: np.ndarray, to_file: ToFile, enhancer: Enhancer, tmp_path: Path
 ) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
@@ -151,12 +151,12 @@ def test_a_lost_report_is_found_again_in_the_photos(
     inodes = {path: path.stat().st_ino for path in target.rglob("*.*") if FOLDER not in path.parts}
     shutil.rmtree(target / FOLDER)
     assert enhance_archive(str(source), str(target), enhancer).counts == {"enhanced": 5}
-    assert {path: path.stat().st_ino for path in inodes} == inodes, "their stamps say so; none was written again"
+    assert {path: path.stat().st_ino for path in inodes} == inodes, "stamped photos are not written again"
 
 
-def test_nothing_to_do_is_said_not_passed_over(photo_folder: Path, enhancer: Enhancer, tmp_path: Path) -> None:
+def test_a_source_without_files_is_an_error(photo_folder: Path, enhancer: Enhancer, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(storage.StorageError, match="no files; check the path"):
         enhance_archive(str(tmp_path / "empty"), str(tmp_path / "target"), enhancer)
-    with pytest.raises(storage.StorageError, match="no files that --include and --exclude leave"):
+    with pytest.raises(storage.StorageError, match="no files that --include and --exclude let through"):
         enhance_archive(str(photo_folder), str(tmp_path / "target"), enhancer, ArchiveOptions(include=("*.nef",)))

@@ -1,4 +1,4 @@
-"""What a user chooses for an archive is checked, and decides what is done again."""
+"""The options of an archive are checked, and they decide which files are processed again."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def test_a_value_out_of_range_is_refused(wrong: dict[str, float], message: str) 
         ArchiveOptions(**wrong)  # type: ignore[arg-type]
 
 
-def test_globs_choose_by_the_whole_name() -> None:
+def test_globs_match_the_whole_name() -> None:
     options = ArchiveOptions(include=("2019/*", "*.png"), exclude=("*/thumbs/*",))
     taken = [name for name in ("2019/a.jpg", "2018/a.jpg", "b.png", "2019/thumbs/a.jpg") if options.takes(name)]
     assert taken == ["2019/a.jpg", "b.png"] and ArchiveOptions().takes("anything")
 
 
-def test_only_what_changes_a_result_makes_it_anew() -> None:
+def test_only_options_that_change_a_result_cause_new_work() -> None:
     first = ArchiveOptions()
     for same in (ArchiveOptions(limit=3), ArchiveOptions(keep_mtime=False), ArchiveOptions(include=("a",))):
         assert (same.of_enhanced, same.of_skipped) == (first.of_enhanced, first.of_skipped)

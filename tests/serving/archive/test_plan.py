@@ -1,4 +1,4 @@
-"""What an archive's run has to do, and what it must not touch."""
+"""The plan names the files that a run must process, and originals stay safe."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 ToFile = Callable[..., bytes]
 
 
-def test_two_runs_at_once_on_one_target_are_one_too_many(
+def test_a_second_run_on_the_same_target_is_refused(
     photo_folder: Path, bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from naturaltone.pipeline import lease
@@ -47,7 +47,7 @@ _ODD_NAMES = [
 ]  # fmt: skip
 
 
-def test_every_name_that_a_disk_holds_goes_through(
+def test_photos_with_odd_names_are_enhanced(
     photo: np.ndarray, to_file: ToFile, enhancer: Enhancer, tmp_path: Path
 ) -> None:
     source, target = os.fsencode(tmp_path / "source"), os.fsencode(tmp_path / "target")
@@ -65,7 +65,7 @@ def test_every_name_that_a_disk_holds_goes_through(
     assert page.read_text().count('class="photo"') == len(_ODD_NAMES)
 
 
-def test_names_that_differ_in_case_alone_do_not_overwrite_each_other_where_the_disk_folds_case(
+def test_names_that_differ_only_in_case_do_not_overwrite_each_other_if_the_disk_ignores_case(
     photo: np.ndarray, to_file: ToFile, enhancer: Enhancer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "source").mkdir()
@@ -76,10 +76,10 @@ def test_names_that_differ_in_case_alone_do_not_overwrite_each_other_where_the_d
     assert summary.counts == {"enhanced": 2, "failed": 1}
     assert statuses(tmp_path / "target")["img.jpg"] == ("failed", "name_collision")
     assert enhance_archive(str(tmp_path / "source"), str(tmp_path / "target"), enhancer).counts == {"failed": 1}
-    assert not (tmp_path / "target" / "img.jpg").exists(), "nor in the next run, when the first of them is done"
+    assert not (tmp_path / "target" / "img.jpg").exists(), "the next run does not write it either"
 
 
-def test_originals_are_safe_where_the_target_is_another_name_for_them(
+def test_originals_are_safe_if_the_target_is_another_name_for_them(
     photo: np.ndarray, to_file: ToFile, enhancer: Enhancer, tmp_path: Path
 ) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
@@ -92,12 +92,12 @@ def test_originals_are_safe_where_the_target_is_another_name_for_them(
     summary = enhance_archive(str(source), str(target), enhancer)
     assert summary.reasons == {"output_exists": 1} and (source / "sub" / "a.jpg").read_bytes() == data
     os.symlink(source, tmp_path / "also source")
-    for place in (tmp_path / "also source", tmp_path / "also source" / "sub"):
+    for folder in (tmp_path / "also source", tmp_path / "also source" / "sub"):
         with pytest.raises(ValueError, match="lie in each other"):
-            enhance_archive(str(source), str(place), enhancer)
+            enhance_archive(str(source), str(folder), enhancer)
 
 
-def test_limits_and_globs_choose_and_new_and_changed_photos_are_done_next_time(
+def test_limit_and_globs_choose_files_and_the_next_run_does_new_and_changed_photos(
     photo_folder: Path, enhancer: Enhancer, photo: np.ndarray, to_file: ToFile, tmp_path: Path
 ) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
@@ -115,21 +115,21 @@ def test_limits_and_globs_choose_and_new_and_changed_photos_are_done_next_time(
     assert enhance_archive(str(source), str(target), enhancer).counts == {"enhanced": 2}
 
 
-def test_a_folder_that_cannot_be_read_is_named_and_the_rest_goes_on(photo_folder: Path) -> None:
-    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to other users
-        source = Path(place, "source")
+def test_a_folder_that_cannot_be_read_is_reported_and_the_run_continues(photo_folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as parent:  # other users cannot read pytest's own folders
+        source = Path(parent, "source")
         shutil.copytree(photo_folder, source)
-        for folder in (place, str(source)):
+        for folder in (parent, str(source)):
             os.chmod(folder, 0o755)
         (source / "below").chmod(0)
         (source / "closed").mkdir()
         (source / "closed" / "a.jpg").touch()
-        (source / "closed").chmod(0o444)  # its names can be read, its files cannot
+        (source / "closed").chmod(0o444)  # file names can be read, but files cannot
         os.mkfifo(source / "pipe.jpg")
         reading, writing = os.pipe()
         child = os.fork()
         if not child:
-            try:  # whatever happens: a child that went on would run the rest of the tests too
+            try:  # the child must exit here, or it would run the rest of the tests too
                 if os.getuid() == 0:
                     os.setuid(65534)  # root reads everything
                 files = list_files(str(source), stay=True)

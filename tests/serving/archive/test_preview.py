@@ -1,4 +1,4 @@
-"""A dry run says what would be done, and writes nothing."""
+"""A dry run says what a run would do, and writes nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from naturaltone.infra import exit_codes
 ToFile = Callable[..., bytes]
 
 
-def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+def test_a_dry_run_says_what_a_run_would_do_and_writes_nothing(
     mixed: Path, bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "target"
@@ -31,19 +31,17 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
         assert words in said, said
     assert not target.exists()
     target.mkdir()
-    (target / ".01234567.naturaltone.tmp").write_bytes(b"of a run that is going on")
+    (target / ".01234567.naturaltone.tmp").write_bytes(b"of a run in progress")
     assert cli.main(command) == exit_codes.OK
     assert [path.name for path in target.iterdir()] == [".01234567.naturaltone.tmp"]
 
 
-def test_a_dry_run_with_a_sheet_shows_how_photos_would_come_out_and_writes_nothing_else(
-    mixed: Path, bundle_folder: Path, tmp_path: Path
-) -> None:
+def test_a_dry_run_with_a_sheet_writes_only_the_sheet(mixed: Path, bundle_folder: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheets" / "dry.html"
     sheet.parent.mkdir()
     command = ["enhance", str(mixed), str(tmp_path / "target"), "--model", str(bundle_folder), "--dry-run"]
     assert cli.main([*command, "--sheet", str(sheet)]) == exit_codes.OK
     page = sheet.read_text()
-    assert page.count('class="photo"') == 3 and "as they would come out" in page, "but for the HDR photo"
+    assert page.count('class="photo"') == 3 and "as they would come out" in page, "all photos except the HDR photo"
     assert len(list((tmp_path / "sheets" / "dry_files").iterdir())) == 6 and not (tmp_path / "target").exists()
-    assert len(page) < 50_000, "a phone opens it at once"
+    assert len(page) < 50_000, "small enough to open fast on a phone"

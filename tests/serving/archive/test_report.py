@@ -1,4 +1,4 @@
-"""The report of an archive: nothing in it is lost or doubled, whenever a run is killed and however large it is."""
+"""The report loses and repeats no row, whenever a run is killed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def entry(source: str, status: str = report.ENHANCED, **other: object) -> Entry:
     return Entry(source=source, fingerprint="1-2", model="m", settings="{}", output=source, status=status, **other)  # type: ignore[arg-type]
 
 
-def test_what_a_killed_run_saved_is_known_to_the_next(tmp_path: Path) -> None:
+def test_the_next_run_knows_the_rows_that_a_killed_run_saved(tmp_path: Path) -> None:
     with Report(str(tmp_path)) as first:
         first.add(entry("b"))
         first.save()
         first.add(entry("a", detail='line\nbreak "quoted" ☀'))
-        first.save()  # and is killed
+        first.save()  # the run is killed here
     with Report(str(tmp_path)) as again:
         assert [(row.source, row.detail) for row in again.rows()] == [("a", 'line\nbreak "quoted" ☀'), ("b", "")]
         again.add(entry("b", report.FAILED, reason="truncated"))
@@ -35,7 +35,7 @@ def test_what_a_killed_run_saved_is_known_to_the_next(tmp_path: Path) -> None:
     assert [json.loads(line) for line in (folder / report.JSON_LINES).read_text().splitlines()] == rows
 
 
-def test_both_files_are_in_the_order_of_the_names(tmp_path: Path) -> None:
+def test_both_files_are_sorted_by_name(tmp_path: Path) -> None:
     names = [f"{number * 7919 % 10007:05}/ü{number}.jpg" for number in range(3000)]
     with Report(str(tmp_path)) as written:
         for name in names:
@@ -64,7 +64,7 @@ def test_an_empty_run_leaves_a_report_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_last_word_on_a_file_counts(tmp_path: Path, count: int) -> None:
+def test_the_last_row_of_a_file_counts(tmp_path: Path, count: int) -> None:
     for number in range(count):
         with Report(str(tmp_path)) as one:
             one.add(entry("a", report.FAILED, reason=f"r{number}"))
@@ -75,7 +75,7 @@ def test_the_last_word_on_a_file_counts(tmp_path: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 no more of it", None])
-def test_a_damaged_report_is_named_with_the_remedy(tmp_path: Path, content: bytes | None) -> None:
+def test_the_error_names_a_damaged_report_and_the_remedy(tmp_path: Path, content: bytes | None) -> None:
     with Report(str(tmp_path)) as good:
         good.add(entry("a"))
         good.finish()
@@ -85,7 +85,7 @@ def test_a_damaged_report_is_named_with_the_remedy(tmp_path: Path, content: byte
         Report(str(tmp_path))
 
 
-def test_a_few_rows_are_spread_over_all(tmp_path: Path) -> None:
+def test_chosen_rows_are_spread_evenly(tmp_path: Path) -> None:
     with Report(str(tmp_path)) as many:
         for number in range(1000):
             many.add(entry(f"{number:04}", report.FAILED if number % 2 else report.ENHANCED))

@@ -1,4 +1,4 @@
-"""A task names its file wherever it lies, also one whose name is no text."""
+"""A task names its file, even if the name is not text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from naturaltone.serving.archive.names import to_text
 from naturaltone.serving.archive.task import TASKS, FileTask, Kind
 
 
-def test_a_task_survives_a_table_and_finds_its_file(tmp_path: Path) -> None:
+def test_a_task_goes_through_a_table_and_finds_its_file(tmp_path: Path) -> None:
     name = b"caf\xe9.jpg"
     with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
         file.write(b"1")

@@ -1,4 +1,4 @@
-"""What the tests of evaluations share."""
+"""Fixtures that the tests of evaluations share."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def photos(photo: np.ndarray) -> list[EvaluationPhoto]:
 
 @pytest.fixture(scope="session")
 def judge(bundle: Bundle, astronaut: np.ndarray) -> Bundle:
-    """The bundle with a model of natural photos, as training leaves one."""
+    """The bundle with a model of natural photos, as training saves it."""
     windows = [astronaut[top : top + 288, left : left + 288] for top in (0, 100, 200) for left in range(0, 224, 20)]
     return replace(bundle, natural_model=niqe.fit(windows))

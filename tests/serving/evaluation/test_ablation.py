@@ -1,4 +1,4 @@
-"""Fig. 6: which models it takes, which it has trained, and whether what it is to show is computed, not asserted."""
+"""Fig. 6 reuses finished models, trains missing ones, and computes whether its claims hold."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def save(folder: Path, bundle: Bundle, config: TrainConfig, *, store: str = "/ph
 
 
 def evaluation_of(means: dict[str, dict[str, float]]) -> evaluate.Evaluation:
-    """Two photos with these means, each half a unit off."""
+    """An evaluation of two photos with these means: one photo scores 0.5 lower, the other 0.5 higher."""
     scores = {
         name: {stage: {key: value + shift for key, value in row.items()} for stage, row in means.items()}
         for name, shift in (("a", -0.5), ("b", 0.5))
@@ -39,7 +39,7 @@ def evaluation_of(means: dict[str, dict[str, float]]) -> evaluate.Evaluation:
     )
 
 
-def test_the_other_two_differ_in_the_losses_alone(config: TrainConfig) -> None:
+def test_the_other_two_models_differ_only_in_the_losses(config: TrainConfig) -> None:
     color, natural = ablation.without_losses(config)
     assert dataclasses.replace(natural, lambda_artifact=config.lambda_artifact) == config
     assert dataclasses.replace(color, lambda_natural=config.lambda_natural) == natural
@@ -53,7 +53,7 @@ def test_a_run_without_one_of_the_losses_is_refused(config: TrainConfig, name: s
         ablation.without_losses(dataclasses.replace(config, **{name: 0.0}))
 
 
-def test_what_is_missing_is_trained_beside_the_run(models: Path, config: TrainConfig) -> None:
+def test_missing_models_are_planned_beside_the_run(models: Path, config: TrainConfig) -> None:
     plan = ablation.plan_ablation("whole", models=models)
     color, natural = ablation.without_losses(config)
     assert plan.store == "/photos/store"
@@ -64,7 +64,7 @@ def test_what_is_missing_is_trained_beside_the_run(models: Path, config: TrainCo
     ]
 
 
-def test_a_finished_model_of_exactly_that_configuration_is_taken(
+def test_a_finished_model_of_the_same_configuration_and_store_is_reused(
     models: Path, bundle: Bundle, config: TrainConfig
 ) -> None:
     color, natural = ablation.without_losses(config)
@@ -84,7 +84,7 @@ def test_an_unknown_run_is_refused_and_leaves_no_database(tmp_path: Path) -> Non
     assert not (tmp_path / "none.db").exists()
 
 
-def test_a_run_that_tracking_does_not_know_is_named(tracking_uri: str, tmp_path: Path) -> None:
+def test_the_error_names_a_run_that_tracking_does_not_know(tracking_uri: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no run 'typo' in tracking at 'sqlite:.*naturaltone train STORE --run typo"):
         ablation.plan_ablation("typo", models=tmp_path)
 

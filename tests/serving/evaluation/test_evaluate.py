@@ -1,4 +1,4 @@
-"""Every photo is scored in every stage, beside the input and another model."""
+"""Every photo is scored in every stage, and in the stage of another model if one is given."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_mean_leaves_out_photos_without_the_measure(bundle: Bundle, photo: np.
     assert skin > 0 and evaluation.table["result"]["skin_hue_shift"] == skin
 
 
-def test_the_intermediate_is_made_by_the_models_own_algorithm(bundle: Bundle, photo: np.ndarray) -> None:
+def test_the_algorithm_of_the_training_makes_the_intermediate(bundle: Bundle, photo: np.ndarray) -> None:
     clahe = tone.ALGORITHMS["clahe"]
     own = replace(bundle, description={**bundle.description, "lineage": {"algorithm": tone.algorithm_id(clahe)}})
     nothing_said = replace(bundle, description={"working_resolution": 96})
@@ -54,7 +54,7 @@ def test_the_intermediate_is_made_by_the_models_own_algorithm(bundle: Bundle, ph
         assert np.array_equal(shown, tone.intermediate(photo, algorithm))
 
 
-def test_another_model_is_a_stage_of_its_own(bundle: Bundle, judge: Bundle, photos: list[EvaluationPhoto]) -> None:
+def test_another_model_gets_its_own_stage(bundle: Bundle, judge: Bundle, photos: list[EvaluationPhoto]) -> None:
     enhancer, other = Enhancer(judge, version="first-1"), Enhancer(bundle, version="<second>-2")
     evaluation = evaluate.evaluate(enhancer, photos, held_out=True, against=other)
     assert list(evaluation.labels) == ["input", "intermediate", "result", "against"]
@@ -64,7 +64,7 @@ def test_another_model_is_a_stage_of_its_own(bundle: Bundle, judge: Bundle, phot
     assert "<second>" not in page and "&lt;second&gt;-2" in page
 
 
-def test_natural_photos_are_scored_by_how_far_they_are_left_alone(bundle: Bundle, photo: np.ndarray) -> None:
+def test_natural_photos_are_scored_by_how_little_they_change(bundle: Bundle, photo: np.ndarray) -> None:
     natural = [EvaluationPhoto(name="n", input=photo), EvaluationPhoto(name="m", input=photo // 2)]
     enhancer = Enhancer(bundle, version="v")
     result = evaluate.evaluate(enhancer, natural[:1], natural=natural, held_out=True)

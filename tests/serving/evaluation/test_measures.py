@@ -1,4 +1,4 @@
-"""Every measure is named, explained, and taken where a photo has something to measure."""
+"""Every measure is computed, named and explained."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.pages import page_of
 def test_every_measure_is_named_and_explained(judge: Bundle, photos: list[EvaluationPhoto]) -> None:
     with_all = [replace(photo, reference=photo.input) for photo in photos]
     evaluation = evaluate.evaluate(Enhancer(judge, version=""), with_all, natural=photos, held_out=True)
-    assert set(evaluation.table["result"]) == set(MEASURES), "each is computed, and no other"
+    assert set(evaluation.table["result"]) == set(MEASURES), "all measures are computed, and no other"
     text, page = evaluation_report.format_table(evaluation), page_of(evaluation)
     for measure in MEASURES.values():
         assert measure.label in text and measure.meaning in text

@@ -1,4 +1,4 @@
-"""The photos of an evaluation, their references, and good photos beside them."""
+"""Photos come from a folder or a store, and references are found by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from naturaltone.training.checkpoint import Bundle
 from tests.pages import page_of
 
 
-def test_photos_of_the_same_name_stay_apart(bundle: Bundle, photos: list[EvaluationPhoto]) -> None:
+def test_photos_of_the_same_name_stay_separate(bundle: Bundle, photos: list[EvaluationPhoto]) -> None:
     twins = [replace(photo, name="IMG_1.jpg") for photo in photos]
     evaluation = evaluate.evaluate(Enhancer(bundle, version=""), twins, held_out=True)
     assert evaluation.photos == 2
@@ -41,12 +41,12 @@ def test_a_folder_of_photos_is_read_and_counted(photo_folder: Path, tmp_path: Pa
     assert photo_names(str(folder)) == ["00.png", "12.png", "text.jpg"]
 
 
-def test_nothing_to_read_is_refused(bundle: Bundle) -> None:
+def test_no_readable_photo_is_an_error(bundle: Bundle) -> None:
     with pytest.raises(ValueError, match="none of the photos can be read"):
         evaluate.evaluate(Enhancer(bundle, version=""), [], held_out=True)
 
 
-def test_references_go_by_the_name_without_suffix(
+def test_references_are_matched_by_the_name_without_suffix(
     photo_folder: Path, tmp_path: Path, bundle: Bundle, photo: np.ndarray, to_file: Callable[..., bytes]
 ) -> None:
     inputs = Path(shutil.copytree(photo_folder / "below", tmp_path / "inputs"))  # 00.png and 12.png, 150×120
@@ -68,8 +68,8 @@ def test_references_go_by_the_name_without_suffix(
     evaluation = evaluate.evaluate(Enhancer(bundle, version=""), with_them, held_out=held_out)
     assert sorted(line.partition(":")[0] for line in missing) == ["01.jpg", "02.jpg", "12.png"]
     reasons = " ".join(sorted(missing))
-    assert "no photo of that name" in reasons and "not_an_image" in reasons
-    assert "141×101 pixels where the photo has 150×120" in reasons
+    assert "no reference has this name" in reasons and "not_an_image" in reasons
+    assert "it has 141×101 pixels, the photo has 150×120" in reasons
 
     assert list(evaluation.labels)[-1] == "reference"
     assert evaluation.table["input"]["psnr"] == 100 and evaluation.table["input"]["delta_e2000"] == 0, "00.png alone"
@@ -82,7 +82,7 @@ def test_references_go_by_the_name_without_suffix(
 
 def test_references_of_other_photos_are_refused(photo_folder: Path, tmp_path: Path) -> None:
     shutil.copy(photo_folder / "01.jpg", tmp_path / "one.jpg")
-    with pytest.raises(ValueError, match=r"no photo there is named as one of those to evaluate \(such as '01\.jpg'"):
+    with pytest.raises(ValueError, match=r"no photo there is named as one of the evaluated photos \(such as '01\.jpg'"):
         find_references(str(tmp_path), ["01.jpg"])
     shutil.copy(photo_folder / "below" / "00.png", tmp_path / "one.png")
     with pytest.raises(ValueError, match=r"both '.*one\.jpg' and '.*one\.png' are named 'one'"):

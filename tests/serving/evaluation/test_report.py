@@ -1,4 +1,4 @@
-"""An evaluation as a table, JSON and a page."""
+"""An evaluation becomes a table, JSON and a page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_bundle_without_natural_photos_says_why_there_is_no_niqe(
     assert "NIQE is missing" not in evaluation_report.format_table(with_it)
 
 
-def test_what_no_photo_has_is_a_dash_and_null(bundle: Bundle, photo: np.ndarray) -> None:
+def test_a_measure_without_values_is_a_dash_and_null(bundle: Bundle, photo: np.ndarray) -> None:
     blue = photo.copy()
     blue[..., :2] //= 4  # neither skin nor greys
     evaluation = evaluate.evaluate(
@@ -43,7 +43,7 @@ def test_what_no_photo_has_is_a_dash_and_null(bundle: Bundle, photo: np.ndarray)
     assert evaluation_report.to_metrics(evaluation)["eval/input/noise_gain"] == 1
 
 
-def test_the_best_of_what_was_made_is_marked(bundle: Bundle, photos: list[EvaluationPhoto]) -> None:
+def test_the_best_stage_is_marked(bundle: Bundle, photos: list[EvaluationPhoto]) -> None:
     evaluation = evaluate.evaluate(Enhancer(bundle, version=""), photos, held_out=True)
     table = evaluation.table
     best = max(("intermediate", "result"), key=lambda stage: table[stage]["naturalness"])
@@ -55,7 +55,7 @@ def test_the_best_of_what_was_made_is_marked(bundle: Bundle, photos: list[Evalua
     assert "*" not in gain, "more contrast is not always better"
     stages = {name: evaluate.Stage(name, lambda pixels: pixels) for name in ("input", "one", "two")}
     twins = evaluate.score(photos, stages, held_out=True, judged="two", judge=bundle)
-    assert not re.search(r"\d\*", evaluation_report.format_table(twins)), "the same is not better"
+    assert not re.search(r"\d\*", evaluation_report.format_table(twins)), "equal stages are not better than each other"
 
 
 def test_the_page_shows_the_first_photos_and_the_worst_ones(
@@ -71,4 +71,4 @@ def test_the_page_shows_the_first_photos_and_the_worst_ones(
     worst = next(example for example in evaluation.examples if example.name == "last")
     assert worst.worst_in
     page = page_of(evaluation)
-    assert "of all photos the worst in" in page and page.count("<img") == 13 * 3 and "13 of the 15 photos" in page
+    assert "got worse here than in any other" in page and page.count("<img") == 13 * 3 and "13 of the 15 photos" in page

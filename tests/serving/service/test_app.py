@@ -36,7 +36,7 @@ def post(
         return error.code, error.read(), dict(error.headers)
 
 
-def test_a_posted_photo_comes_back_as_the_enhancer_makes_it(
+def test_a_posted_photo_comes_back_enhanced(
     address: str, bundle_folder: Path, photo: np.ndarray, to_file: Callable[..., bytes]
 ) -> None:
     data = to_file(photo)
@@ -50,7 +50,7 @@ def test_a_posted_photo_comes_back_as_the_enhancer_makes_it(
     assert decode(post(address, data, "?strength=0")[1]).pixels.shape == photo.shape
 
 
-def test_a_form_with_a_photo_is_taken_too(address: str, photo: np.ndarray, to_file: Callable[..., bytes]) -> None:
+def test_a_form_with_a_photo_is_accepted_too(address: str, photo: np.ndarray, to_file: Callable[..., bytes]) -> None:
     head = b'--x\r\nContent-Disposition: form-data; name="photo"; filename="p.png"\r\n\r\n'
     form = head + to_file(photo, "PNG") + b"\r\n--x--\r\n"
     status, body, headers = post(address, form, content_type="multipart/form-data; boundary=x")
@@ -67,7 +67,7 @@ def test_a_form_with_a_photo_is_taken_too(address: str, photo: np.ndarray, to_fi
         (b"no photo", "?strength=much", 422, "bad_parameter"),
     ],
 )
-def test_http_errors_are_json_with_a_stable_code(
+def test_http_errors_are_json_with_a_stable_reason(
     address: str, data: bytes, query: str, status: int, error: str
 ) -> None:
     answered, body, _ = post(address, data, query)
@@ -75,7 +75,7 @@ def test_http_errors_are_json_with_a_stable_code(
     assert json.loads(body)["error"] == error and json.loads(body)["detail"]
 
 
-def test_an_unknown_address_is_a_json_error_too(address: str) -> None:
+def test_an_unknown_url_is_a_json_error_too(address: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"{address}/v2/enhance")
     assert caught.value.code == 404 and json.load(caught.value)["error"]
@@ -86,7 +86,7 @@ def test_an_unsupported_photo_is_415_over_http(address: str, photo: np.ndarray, 
     assert (status, json.loads(body)["error"]) == (415, "unsupported_format")
 
 
-def test_the_service_says_what_it_serves_and_that_it_is_ready(address: str, bundle_folder: Path) -> None:
+def test_the_service_names_its_model_and_is_ready(address: str, bundle_folder: Path) -> None:
     with urllib.request.urlopen(f"{address}/v1/model") as response:
         model = json.load(response)
     assert model["version"].startswith(bundle_folder.name) and model["working_resolution"] == 96

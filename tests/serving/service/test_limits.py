@@ -1,4 +1,4 @@
-"""A request costs no more memory than the limits say, whatever it announces."""
+"""A request cannot exceed the limits, whatever length it announces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORM = "multipart/form-data; boundary=x"
 
 
 def read(chunks: list[bytes], **headers: str) -> tuple[bytes, int]:
-    """What `read_photo` makes of a body that arrives in chunks, and how many of them it took."""
+    """The photo that `read_photo` reads from a body in chunks, and the number of chunks that it read."""
     taken = 0
 
     async def arrive() -> AsyncGenerator[dict[str, object], None]:
@@ -48,7 +48,7 @@ def test_a_body_and_a_form_give_the_photo() -> None:
 
 
 @pytest.mark.parametrize("content_type", ["image/jpeg", _FORM])
-def test_a_body_that_does_not_announce_its_size_is_refused_while_it_arrives(
+def test_a_body_with_no_or_a_false_length_is_refused_while_it_arrives(
     content_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "MAX_BYTES", 1000)
@@ -56,10 +56,10 @@ def test_a_body_that_does_not_announce_its_size_is_refused_while_it_arrives(
     chunks = [_HEAD] + [bytes(400)] * 50
     with pytest.raises(ImageError, match="too_large"):
         read(chunks, content_type=content_type)
-    assert refused([bytes(400)] * 50, content_type=content_type, content_length="10") == "too_large", "it lied"
+    assert refused([bytes(400)] * 50, content_type=content_type, content_length="10") == "too_large", "false length"
 
 
-def test_an_announced_size_is_refused_before_anything_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_announced_length_is_refused_before_anything_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_BYTES", 1000)
     assert refused([], content_length="5000") == "too_large"
 
@@ -73,11 +73,11 @@ def test_an_announced_size_is_refused_before_anything_arrives(monkeypatch: pytes
         ([_HEAD, _TAIL], _FORM),
     ],
 )
-def test_a_request_without_a_photo_says_what_to_send(chunks: list[bytes], content_type: str) -> None:
+def test_a_request_without_a_photo_is_refused(chunks: list[bytes], content_type: str) -> None:
     assert refused(chunks, content_type=content_type) == "not_an_image"
 
 
-def test_photos_wait_for_room_before_they_are_decoded(
+def test_photos_wait_for_memory_before_they_are_decoded(
     enhancer: Enhancer, photo: np.ndarray, to_file: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []

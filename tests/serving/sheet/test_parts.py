@@ -1,4 +1,4 @@
-"""Tables and comparisons say what they are told."""
+"""Tables and comparisons show the values that they are given."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from naturaltone.serving.sheet.pictures import Inside
 from naturaltone.serving.sheet.render import render
 
 
-def test_a_table_marks_the_cells_that_it_is_told() -> None:
+def test_a_table_sets_the_chosen_cells_in_bold() -> None:
     table = make_table(["", "x"], [["one", "1"], ["<two>", "2"]], bold={(1, 1)})
     assert [[cell.is_bold for cell in row] for row in table.rows] == [[False, False], [False, True]]
 
 
-def test_a_compared_photo_keeps_its_shape_so_that_nothing_jumps(photo: np.ndarray) -> None:
+def test_a_page_knows_the_size_of_a_picture_before_it_loads(photo: np.ndarray) -> None:
     compared = compare("a.jpg", "2 MP", {"before": photo, "after": photo}, Inside(long_side=70))
     assert (compared.width, compared.height) == (70, 50)
     comparison = Comparison(labels={"before": "b", "after": "a"}, photos=[compared], left="before", right="after")

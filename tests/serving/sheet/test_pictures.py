@@ -1,4 +1,4 @@
-"""Pictures of a page lie in it, or beside it where they are many."""
+"""The pictures of a page are inside it, or in a folder beside it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_a_picture_inside_is_a_data_url(photo: np.ndarray) -> None:
     assert head == "data:image/jpeg;base64" and decode_rgb(base64.b64decode(data)).shape == (height, width, 3)
 
 
-def test_pictures_beside_a_page_are_found_from_it_whatever_its_name(tmp_path: Path, photo: np.ndarray) -> None:
+def test_a_page_of_any_name_finds_the_pictures_beside_it(tmp_path: Path, photo: np.ndarray) -> None:
     page = tmp_path / "my sheet #1?.html"
     pictures = Beside(str(page))
     sources = [pictures.add(photo)[0] for _ in range(2)]
@@ -28,11 +28,7 @@ def test_pictures_beside_a_page_are_found_from_it_whatever_its_name(tmp_path: Pa
         assert decode_rgb((page.parent / unquote(source)).read_bytes()).shape == photo.shape
 
 
-def test_a_page_in_the_working_folder_has_its_pictures_there(
-    tmp_path: Path,
-    photo: np.ndarray,
-    monkeypatch,  # type: ignore[no-untyped-def]
-) -> None:
+def test_a_page_in_the_working_folder_has_pictures_beside_it(tmp_path: Path, photo: np.ndarray, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.chdir(tmp_path)
     assert Beside("sheet.html").add(photo)[0] == "sheet_files/00001.jpg"
     assert (tmp_path / "sheet_files" / "00001.jpg").exists()

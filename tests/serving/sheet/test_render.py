@@ -1,4 +1,4 @@
-"""Pages show photos and tables safely, and their sliders can be touched and driven by keys."""
+"""Pages show photos and tables safely, and their sliders work by touch and by keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from naturaltone.training.checkpoint import Bundle
 from tests.pages import page_of
 
 
-def test_the_slider_can_be_touched_and_driven_by_keys(bundle: Bundle, photo: np.ndarray) -> None:
+def test_the_slider_works_by_touch_and_by_keys(bundle: Bundle, photo: np.ndarray) -> None:
     photos = [
         EvaluationPhoto(name=name, input=pixels) for name, pixels in (("a", photo), ("b", photo[::-1].copy() // 2))
     ]
@@ -32,7 +32,7 @@ def test_the_slider_can_be_touched_and_driven_by_keys(bundle: Bundle, photo: np.
     assert 'name="view" value="slider" checked' in page
     assert "touch-action: pan-y" in page and "clip-path" in page and "color-scheme: light dark" in page
     assert page.count('src="data:image/jpeg;base64,') == page.count("<img") == 6
-    assert not re.search(r"(https?:)?//[a-z]", re.sub(r"base64,[^\"]*", "", page)), "nothing from the network"
+    assert not re.search(r"(https?:)?//[a-z]", re.sub(r"base64,[^\"]*", "", page)), "no address on the network"
 
 
 def test_names_cannot_break_a_page(bundle: Bundle, photo: np.ndarray) -> None:
@@ -41,10 +41,10 @@ def test_names_cannot_break_a_page(bundle: Bundle, photo: np.ndarray) -> None:
     page = page_of(evaluate.evaluate(Enhancer(bundle, version=""), photos, held_out=True))
     source, _, _ = Inside().add(np.zeros((20, 20, 3), np.uint8))
     page += render("store.html", title="<t>", summary="a & b", rows=[[Figure(name, source)]])
-    assert page.count("<script>") == 1 and "<script>&" not in page, "ours"
+    assert page.count("<script>") == 1 and "<script>&" not in page, "the only script is ours"
     assert "&lt;script&gt;&#34;&amp;&#39;.jpg" in page and "a &amp; b" in page and "<t>" not in page
 
 
-def test_a_value_that_a_template_lacks_is_an_error_not_an_empty_place() -> None:
+def test_a_missing_value_is_an_error_and_not_an_empty_text() -> None:
     with pytest.raises(jinja2.UndefinedError, match="rows"):
         render("store.html", title="t", summary="s")

@@ -11,7 +11,7 @@ from naturaltone.serving.sheet.store import store_page
 from tests.stores import make_store
 
 
-def test_each_row_has_three_pictures_and_another_seed_other_photos(tmp_path: Path, astronaut: np.ndarray) -> None:
+def test_each_row_has_three_pictures_and_the_seed_chooses_the_photos(tmp_path: Path, astronaut: np.ndarray) -> None:
     store = shards.open_store(make_store(tmp_path, astronaut, 40))
     first, again, other = (store_page(store, pairs=3, seed=seed) for seed in (1, 1, 2))
     assert first == again != other
