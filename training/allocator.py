@@ -1,8 +1,8 @@
-"""Memory that a training step frees stays with the process for the next step.
+"""The process keeps the memory that a training step frees, so that the next step can use it.
 
-glibc returns large blocks to the system when they are freed, and gets them anew, page by page, when the next step asks for
-as many: 12,000 page faults a step of the recipe `small`, a tenth of the step. A training process needs the same blocks
-again and again and ends with its run: let it keep them.
+glibc returns large blocks to the system when a step frees them. The next step then gets them back page by page. In the
+recipe `small` this costs 12,000 page faults a step, a tenth of the step's time. A training process needs the same blocks
+again and again and ends with its run, so it may keep them.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import ctypes
 
 _MMAP_THRESHOLD = 2**30  # bytes; smaller blocks are not mapped one by one
-_TRIM_THRESHOLD = 2**31 - 1  # bytes free at the end of the heap before any are returned; the most that mallopt takes
+# Bytes; glibc returns memory only if more than this is free at the end of the heap. This is the most that mallopt takes.
+_TRIM_THRESHOLD = 2**31 - 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
-# For a process still to be started, whose training need not run in its main thread: arenas of other threads shrink all the
-# same, so there is to be one for all.
+# The same settings for a process that is not started yet. It may train in another thread than its main one. glibc still
+# shrinks the arenas of other threads, so all threads share one arena.
 ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(_MMAP_THRESHOLD),
@@ -23,9 +24,9 @@ ENVIRONMENT = {
 
 
 def keep_freed_memory(*, block: int = _MMAP_THRESHOLD, total: int = _TRIM_THRESHOLD) -> None:
-    """Have this process keep what its main thread frees: blocks of up to `block` bytes, up to `total` bytes of them.
+    """Make this process keep the memory that its main thread frees.
 
-    Nothing where the C library is not glibc.
+    block: size in bytes of the largest blocks to keep. total: bytes to keep at most. Does nothing without glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:

@@ -1,4 +1,4 @@
-"""Training on one machine without Ray: the same run folder, the same batches, and so the same model, in one process."""
+"""Train on one machine without Ray, in one process: the same run folder and batches, and so the same model."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ _SHOWN_STEPS = 10
 
 
 def train_alone(store_uri: str, config: TrainConfig, *, run_name: str, device: torch.device) -> Snapshot:
-    """Train on a store up to the configured steps, or go on with the run of that name; returns the last checkpoint.
+    """Train on a store up to the configured steps and return the last checkpoint. A run that has begun is resumed.
 
-    A run may be begun here and resumed by `train.train`, or the other way round. Nothing goes to a tracking server.
+    You can begin a run here and resume it with `train.train`, or the other way round. Nothing goes to a tracking server.
+    `UserError` for a wrong store, name or configuration, `RunFailed` if the run itself fails.
     """
     allocator.keep_freed_memory()
     with runs.hold(store_uri, run_name) as lease:
@@ -63,7 +64,7 @@ def train_alone(store_uri: str, config: TrainConfig, *, run_name: str, device: t
 
 
 def _batches(plan: StreamPlan, first_step: int, last_step: int) -> Iterator[Batch]:
-    """The global batches in order, read by a few threads some batches ahead."""
+    """The global batches in order. A few threads read some batches ahead."""
     steps = iter(range(first_step, last_step))
 
     def read(step: int) -> Batch:

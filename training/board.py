@@ -1,4 +1,7 @@
-"""Where rank 0 pins how far it is, for the driver to read; a module of its own, since its process needs no torch."""
+"""The board: rank 0 posts its progress on it, and the driver reads it.
+
+It has its own module so that its process need not import torch.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ Newest = tuple[int, dict[str, float]]
 
 
 class Board:
-    """An actor that keeps the newest (steps done, metrics)."""
+    """Keeps the newest progress, (steps done, metrics). It runs as a Ray actor."""
 
     def __init__(self) -> None:
         self._newest: Newest = (0, {})

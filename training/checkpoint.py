@@ -1,4 +1,4 @@
-"""The one on-disk format, safetensors and JSON (never pickle): training checkpoints and model bundles."""
+"""The format of training checkpoints and model bundles on disk: safetensors and JSON, never pickle."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORMAT_VERSION = 3
 CHECKPOINT_JSON, CHECKPOINT_TENSORS = "checkpoint.json", "checkpoint.safetensors"
 BUNDLE_JSON, BUNDLE_TENSORS = "model.json", "generator.safetensors"
 
-# A CPU multiplies subnormal weights up to forty times slower; no pixel depends on them.
+# Smaller weights are saved as 0. A CPU multiplies subnormal numbers up to forty times more slowly. No pixel depends on them.
 _SMALLEST_WEIGHT = 1e-12
 _EMA_PREFIX = "ema/weights/"
 _NATURAL_PREFIX = "natural/"
@@ -37,9 +37,10 @@ class BundleError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A model bundle: G in evaluation mode, `model.json` as `description`, and a digest of the weights that names them.
+    """A model bundle: G, its description and the digest of its weights.
 
-    natural_model: NIQE's, fitted on the natural photos that the model was trained with; None if the bundle has none.
+    generator: in evaluation mode. description: the content of `model.json`. digest: the first 8 hex digits of the SHA-256 of
+    the weights file. natural_model: NIQE's model of the natural photos in the training set; None if the bundle has none.
     """
 
     generator: ToneEnhancer
@@ -49,7 +50,7 @@ class Bundle:
 
     @property
     def working_resolution(self) -> int:
-        """Long side, in pixels, of the photos that G was trained on and is to see."""
+        """Long side, in pixels, of the photos that G was trained on. G should get photos of this size."""
         return int(self.description["working_resolution"])
 
     @property
@@ -59,9 +60,10 @@ class Bundle:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A run after `step` steps: its configuration, every tensor of `GanStep.state_dict` by its path, and the plain rest.
+    """The state of a run after `step` steps.
 
-    score: of its pictures, higher is better; NaN if nobody has judged it.
+    tensors: every tensor of `GanStep.state_dict`, by its path. plain: the rest of that state, which JSON can hold. score: how
+    good the pictures are, higher is better; NaN if nobody has judged them.
     """
 
     step: int
@@ -71,7 +73,7 @@ class Snapshot:
     score: float = math.nan
 
     def generator(self) -> ToneEnhancer:
-        """The average of G, on the CPU, for evaluation."""
+        """The moving average of G, on the CPU, in evaluation mode."""
         generator = ToneEnhancer(width=self.config.width, residual_blocks=self.config.residual_blocks)
         generator.load_state_dict(
             {
@@ -84,7 +86,7 @@ class Snapshot:
 
 
 def take_snapshot(gan: GanStep, *, step: int) -> Snapshot:
-    """A copy of the three networks, their optimisers and G's average after `step` steps, on the CPU; training may go on."""
+    """Copy the three networks, their optimisers and G's average after `step` steps to the CPU, so that training may go on."""
     tensors: dict[str, Tensor] = {}
     plain = _split_tensors(gan.state_dict(), tensors, "")
     return Snapshot(step=step, config=gan.config, tensors=tensors, plain=plain)
@@ -96,7 +98,7 @@ def restore(snapshot: Snapshot, gan: GanStep) -> None:
 
 
 def pack(snapshot: Snapshot) -> dict[str, bytes]:
-    """A snapshot as the files of a checkpoint, by name; the JSON holds a checksum of all of it."""
+    """Turn a snapshot into the files of a checkpoint, by name. The JSON file holds a checksum of both files."""
     tensors = save(snapshot.tensors)
     document = {
         "format_version": FORMAT_VERSION,
@@ -109,7 +111,10 @@ def pack(snapshot: Snapshot) -> dict[str, bytes]:
 
 
 def unpack(files: dict[str, bytes], *, uri: str) -> Snapshot:
-    """The snapshot in a checkpoint's files; `BundleError` names `uri` if a byte has changed."""
+    """Turn a checkpoint's files into a snapshot.
+
+    `BundleError` if their content has changed or their format version is not ours. It names `uri`.
+    """
     document = _open_seal(files[CHECKPOINT_JSON], files[CHECKPOINT_TENSORS], uri)
     return Snapshot(
         step=document["step"],
@@ -130,9 +135,10 @@ def save_bundle(
     natural_model: NaturalModel | None = None,
     metrics: dict[str, Any] | None = None,
 ) -> None:
-    """Write a model bundle: what the registry, `--model` and serving read.
+    """Write a model bundle. The registry, `--model` and serving read it.
 
-    natural_model: NIQE's, of the natural photos that the model was trained with. metrics: what an evaluation measured.
+    lineage: where the model comes from. natural_model: NIQE's model of the natural photos in the training set. metrics: the
+    results of an evaluation.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -159,7 +165,7 @@ def save_bundle(
 
 
 def load_bundle(folder: Path) -> Bundle:
-    """Read a model bundle; `BundleError` names what is wrong with it. Runs no code from the files."""
+    """Read a model bundle without running code from its files. `BundleError` names what is wrong with it."""
     try:
         description, weights = (folder / BUNDLE_JSON).read_bytes(), (folder / BUNDLE_TENSORS).read_bytes()
     except FileNotFoundError as error:
@@ -193,7 +199,7 @@ def load_bundle(folder: Path) -> Bundle:
 
 
 def _seal(document: dict[str, Any], tensors: bytes) -> bytes:
-    """A document as JSON with a checksum of itself and of the tensors that belong to it."""
+    """The document as JSON, with a checksum of itself and its tensors."""
     text = json.dumps(document, sort_keys=True)
     return json.dumps({**document, "sha256": _checksum(text, tensors)}, indent=1).encode()
 
@@ -211,8 +217,8 @@ def _open_seal(data: bytes, tensors: bytes, uri: str) -> dict[str, Any]:
         )
     if checksum != _checksum(json.dumps(document, sort_keys=True), tensors):
         raise BundleError(
-            f"'{uri}': damaged, its checksum is not that of its content; download it again, or delete it to go on from "
-            "the one before"
+            f"'{uri}': damaged, its checksum does not match its content; download it again, or delete it to go on from "
+            "the one before it"
         )
     return dict(document)
 
@@ -222,7 +228,7 @@ def _checksum(text: str, tensors: bytes) -> str:
 
 
 def _split_tensors(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
-    """Move the tensors of a nested state into `tensors` under their path, leaving null; the rest is plain JSON."""
+    """Move the tensors of a nested state into `tensors`, each under its path; return the rest, with None for each tensor."""
     if isinstance(value, Tensor):
         tensors[name] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         return None
@@ -235,7 +241,7 @@ def _join_tensors(plain: Any, tensors: dict[str, Tensor], name: str) -> Any:
     if name in tensors:
         return tensors[name]
     if isinstance(plain, dict):
-        # Adam numbers its states; JSON has made the numbers strings.
+        # Adam's states have whole numbers as keys. JSON has turned them into strings.
         return {
             int(key) if key.isdigit() else key: _join_tensors(item, tensors, f"{name}/{key}".lstrip("/"))
             for key, item in plain.items()

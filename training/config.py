@@ -9,12 +9,13 @@ from typing import Any
 from naturaltone.pipeline.errors import UserError
 
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool}
-_MOST = 1e6  # of any float: more is a typing error
-_WRONG = "wrong"  # in a field's metadata: a function that says what a value must be, or None if it is that
+_MOST = 1e6  # every float is below this; more is a typing error
+# A key of a field's metadata. Its function returns what a value must be, or None if the value is allowed.
+_WRONG = "wrong"
 
 
 def _at_least(default: int, least: int, *, multiple_of: int = 1, why: str = "") -> Any:
-    """A whole number."""
+    """A field for a whole number."""
 
     def wrong(value: int) -> str | None:
         if value < least:
@@ -25,11 +26,11 @@ def _at_least(default: int, least: int, *, multiple_of: int = 1, why: str = "") 
 
 
 def _positive(default: float, *, or_0: bool = False, below: float = _MOST, at_most: float = _MOST) -> Any:
-    """A number above 0, or one that may be 0 too."""
+    """A field for a number above 0, or from 0 up with `or_0`."""
 
     def wrong(value: float) -> str | None:
         if not 0 <= value < _MOST or (value == 0 and not or_0):  # NaN is in no range
-            return f"must be a positive number{' or 0' if or_0 else ''}"
+            return f"must be a positive number{' or 0' if or_0 else ''}, below {_MOST:,.0f}"
         if value > at_most:
             return f"must be at most {at_most:g}"
         return None if value < below else f"must be below {below:g}"
@@ -48,52 +49,52 @@ def _one_of(default: str, *others: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that decides a run besides the store. Construction raises `ValueError` for a value out of range."""
+    """All settings of a training run except its store. Construction raises `UserError` for a value out of range."""
 
     width: int = _at_least(16, 1)
     """Channels of the generator's first encoder layer; the next two have twice and four times as many."""
     residual_blocks: int = _at_least(4, 0)
     """Blocks of two convolutions in the generator's residual part."""
     discriminator_width: int = _at_least(16, 1)
-    """Channels of the discriminator's first layer; each of the next three doubles them."""
+    """Channels of the discriminator's first layer; each of the next three layers doubles the number."""
     inverse_width: int = _at_least(8, 1)
     """Channels of the inverse network's inner layers."""
     inverse_layers: int = _at_least(5, 1)
-    """Convolutions of the inverse network; never more than the generator has."""
-    crop: int = _at_least(128, 1, multiple_of=16, why=", the discriminator halves it four times")
-    """Side of the square training crops, pixels; a multiple of 16."""
+    """Convolution layers of the inverse network; at most as many as the generator has."""
+    crop: int = _at_least(128, 1, multiple_of=16, why=", because the discriminator halves it four times")
+    """Side of the square training crops in pixels; a multiple of 16."""
     batch: int = _at_least(8, 1)
-    """Photos a step over all workers together."""
+    """Photos in a step, over all workers together."""
     steps: int = _at_least(1000, 1)
     """Steps of the whole run."""
     learning_rate: float = _positive(1e-3)
-    """Adam's, for the generator and the inverse network."""
+    """Adam's learning rate for the generator and the inverse network."""
     discriminator_learning_rate: float = _positive(2e-4)
-    """Adam's, for the discriminator."""
+    """Adam's learning rate for the discriminator."""
     beta1: float = _positive(0.9, or_0=True, below=1)
-    """Adam's decay of the mean gradient."""
+    """Adam's β1, the decay rate of its mean gradient."""
     lambda_color: float = _positive(1.0, or_0=True)
-    """λ1 of equation 1: towards the intermediate image."""
+    """λ1 of equation 1: pulls G(x) towards the intermediate image."""
     lambda_natural: float = _positive(0.02, or_0=True)
-    """λ2 of equation 1: towards what the discriminator finds natural."""
+    """λ2 of equation 1: pulls G(x) towards what the discriminator finds natural."""
     lambda_artifact: float = _positive(0.1, or_0=True)
-    """λ3 of equation 1: away from what the inverse network cannot undo."""
+    """λ3 of equation 1: pushes G(x) away from changes that the inverse network cannot undo."""
     lambda_identity: float = _positive(0.0, or_0=True)
-    """Of an addition to equation 1 that the document does not have: G leaves natural photos as they are."""
+    """λ of a term that the patent's equation 1 does not have: it teaches G to leave natural photos as they are."""
     color_loss: str = _one_of("mse", "l1", "ssim", "ms_ssim_l1")
     """The form of equation 2: mse, l1, ssim or ms_ssim_l1 (Zhao et al. 2017)."""
     ms_ssim_share: float = _positive(0.84, or_0=True, at_most=1)
-    """MS-SSIM's share of ms_ssim_l1, Zhao's α; the rest is L1, which sees brightness where MS-SSIM sees structure."""
+    """MS-SSIM's share of ms_ssim_l1, Zhao's α. The rest is L1. MS-SSIM sees structure, L1 sees brightness."""
     ema_half_life: int = _at_least(4000, 0)
-    """Photos after which a weight counts half in the moving average of G that the model bundle holds; 0 for none."""
+    """Half-life, in photos, of the moving average of G that the model bundle holds; 0 for no averaging."""
     gradient_clip: float = _positive(10.0, or_0=True)
-    """Norm to which each network's gradient is shortened; 0 never does."""
+    """Largest norm of each network's gradient; a longer one is shortened to it. 0 for no limit."""
     precision: str = _one_of("auto", "fp32", "bf16")
-    """Of the networks' arithmetic: fp32, bf16 (autocast; losses stay in fp32), or auto: bf16 where the device has it."""
+    """Arithmetic of the networks: fp32, bf16 (autocast; losses stay in fp32), or auto: bf16 if the device has it."""
     compile: bool = False
-    """Whether torch.compile takes the networks first; slower on the CPUs that were measured."""
+    """Whether to compile the networks with torch.compile; slower on the CPUs that were measured."""
     seed: int = _at_least(0, 0)
-    """Of the initial weights and of the order of the photos."""
+    """Seed of the initial weights and of the photos' order, crops and flips."""
     checkpoint_every: int = _at_least(200, 1)
     """Steps between checkpoints; the last step always makes one."""
 
@@ -103,11 +104,11 @@ class TrainConfig:
             if _WRONG in field.metadata and (wrong := field.metadata[_WRONG](value)):
                 raise UserError(f"{field.name}={value}: {wrong}")
         if not any((self.lambda_color, self.lambda_natural, self.lambda_artifact, self.lambda_identity)):
-            raise UserError("every lambda is 0: G would learn nothing; set lambda_color at least")
+            raise UserError("every lambda is 0, so G would learn nothing; set at least lambda_color")
 
 
 def smoke() -> TrainConfig:
-    """Seconds on a CPU: shows that everything works, teaches nothing."""
+    """A few seconds on a CPU. It shows that everything works; the model learns nothing useful."""
     return TrainConfig(
         width=8,
         residual_blocks=1,
@@ -122,7 +123,7 @@ def smoke() -> TrainConfig:
 
 
 def small() -> TrainConfig:
-    """About an hour on two CPU cores: that of the model in serving/pretrained; crops of a store with --long-side 320."""
+    """About an hour on two CPU cores. It made the model in serving/pretrained. Its crops fit a store with --long-side 320."""
     return TrainConfig(
         crop=208,
         steps=6000,
@@ -135,7 +136,7 @@ def small() -> TrainConfig:
 
 
 def patent() -> TrainConfig:
-    """The size that the authors released, with their batch of 9 made one that 2, 4 and 8 workers share; for GPUs."""
+    """The size of the authors' release, for GPUs. Their batch of 9 is 16 here, which 2, 4 or 8 workers can share."""
     return TrainConfig(
         width=32,
         residual_blocks=16,
@@ -155,7 +156,7 @@ RECIPES = {"smoke": smoke, "small": small, "patent": patent}
 
 
 def make_config(recipe: str, settings: list[str]) -> TrainConfig:
-    """A recipe with `field=value` settings on top; `ValueError` lists what is allowed."""
+    """Make a configuration from a recipe and `field=value` settings that change it. `UserError` lists what is allowed."""
     if recipe not in RECIPES:
         raise UserError(f"recipe '{recipe}' is unknown; use one of {', '.join(RECIPES)}")
     kinds = {field.name: _TYPES[str(field.type)] for field in dataclasses.fields(TrainConfig)}
@@ -169,7 +170,7 @@ def make_config(recipe: str, settings: list[str]) -> TrainConfig:
         try:
             values[name] = _boolean(text) if kinds[name] is bool else kinds[name](text)
         except ValueError:
-            raise UserError(f"--set '{setting}': '{text}' is no {kinds[name].__name__}") from None
+            raise UserError(f"--set '{setting}': '{text}' is not a valid {kinds[name].__name__}") from None
     return dataclasses.replace(RECIPES[recipe](), **values)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""What a run says while it runs: metrics averaged over the workers, for tracking and for progress."""
+"""Average a run's metrics over its workers, for tracking and for progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from naturaltone.training.config import TrainConfig
 from naturaltone.training.loop import Metrics
 from naturaltone.training.recorder import Recorder
 
-_REDUCE_STEPS = 10  # steps between all-reduces of the metrics: one a step would cost more than it tells
+_REDUCE_STEPS = 10  # steps between all-reduces of the metrics; one at every step would cost more than it is worth
 _WINDOW = 0.2
 _STUCK, _STUCK_STEPS = 0.01, 50
 
@@ -35,13 +35,19 @@ class Mean:
 
 
 class Saturation:
-    """Notices a D that says nothing any more: its sigmoid's slope a(1 − a), through which G hears from it, is 0 at 0 and 1."""
+    """Notices when D is saturated, so that G learns nothing from it.
+
+    G learns through the slope of D's sigmoid. At the activation a the slope is a(1 − a), which is 0 at a = 0 and a = 1.
+    """
 
     def __init__(self) -> None:
         self._steps = 0
 
     def add(self, metrics: Metrics) -> Metrics:
-        """`discriminator_saturated` of a step: 1 after many in a row whose activations were all stuck, else 0."""
+        """`discriminator_saturated` of a step: 1 if all activations are stuck near 0 or 1, 50 steps in a row or more; else 0.
+
+        Empty if the metrics have no activations.
+        """
         activations = [metrics[name] for name in ("activation_natural", "activation_enhanced") if name in metrics]
         stuck = [min(activation, 1 - activation) < _STUCK for activation in activations]
         self._steps = self._steps + 1 if stuck and all(stuck) else 0
@@ -49,10 +55,11 @@ class Saturation:
 
 
 class History:
-    """Collects every worker's metrics; rank 0, which has the recorder, records their means and posts its progress.
+    """Collects the metrics of all workers. Rank 0 has the recorder: it records the means and posts its progress.
 
-    first, last: the means over the first and the last fifth of the run's steps. All workers must add equally often.
-    share: of this worker's photos in a global batch, times the workers. post: takes (steps done, metrics) now and then.
+    All workers must call `add` equally often. first, last: the means over the first and the last fifth of the run's steps.
+    share: this worker's share of the photos in a global batch, times the number of workers. post: called with (steps done,
+    metrics) every few steps.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The training loop without Ray: takes batches, steps, and hands out metrics and moments to save."""
+"""The training loop without Ray: it runs a step for each batch, reports the metrics, and says when to save."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class FitReport:
-    """How a fit went; seconds are wall-clock, gaps are waits for a batch after the first one.
+    """How fast a fit was, in wall-clock seconds.
 
-    steady_step_seconds: a step on average over the second half, with its wait and all that the caller does.
+    seconds: from the first batch to the end. longest_gap_seconds: the longest wait for a batch after the first one.
+    median_step_seconds: a step with the wait for its batch. steady_step_seconds: mean of the steps in the second half, with
+    their waits and all work of the caller.
     """
 
     steps: int
@@ -39,11 +41,11 @@ def fit(
     on_step: Callable[[int, Metrics], None],
     on_checkpoint: Callable[[int], None],
 ) -> FitReport:
-    """Train on `batches` (the first is step `first_step`) until they or the configured steps end.
+    """Train on `batches` until they end or the configured steps are done.
 
-    `on_step(k, metrics)` follows every step; `on_checkpoint(k)` means that k steps are done and worth saving, and is
-    not called for the last: what the caller saves then holds this report too. `TrainingDiverged` names the step, the loss
-    and the last good checkpoint.
+    first_step: number of the first batch's step, from 0. on_step(k, metrics): called after every step k. on_checkpoint(k):
+    called when k steps are done and should be saved. It is not called after the last step of the run: the caller saves that
+    one. `TrainingDiverged` names the step, the loss and the last good checkpoint.
     """
     config = gan.config
     iterator = iter(batches)
@@ -58,7 +60,7 @@ def fit(
         waits.append(time.perf_counter() - before)
         if len(waits) == 1:
             started = time.perf_counter()
-        # .item() waits for the device each step; at these step times that costs less than a second copy of the metrics.
+        # .item() waits for the device at every step. With steps this long that costs less than a second copy of the metrics.
         try:
             metrics = {name: value.item() for name, value in gan.step(batch, number=number).items()}
         except TrainingDiverged as error:

@@ -1,8 +1,8 @@
 """The three networks: ToneEnhancer (G), NaturalnessDiscriminator (D) and InverseEnhancer (C).
 
-Images are N×3×H×W floats in [−1, 1]. No layer has batch statistics: they would tie the photos of a batch together,
-make DDP inexact and flatten contrast (Lim et al. 2017, EDSR); residual branches are scaled instead. Convolutions that
-make pictures pad by reflection, since zero padding shows as a dark frame.
+Images are N×3×H×W floats in [−1, 1]. No layer has batch statistics: they would tie the photos of a batch together, make
+DDP inexact and flatten contrast (Lim et al. 2017, EDSR). Residual branches are scaled instead. G and C pad by reflection,
+because zero padding shows as a dark frame.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from naturaltone.pipeline.errors import UserError
 
-STRIDE = 8  # of G's residual part: three layers that halve
+STRIDE = 8  # pixels of the input to one of G's residual part: three layers halve the size
 RESIDUAL_SCALE = 0.1
 _SLOPE = 0.2
 
@@ -27,8 +27,8 @@ def _conv(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
 class ResidualBlock(nn.Module):
     """x + 0.1 · conv(act(conv(x) + linear(mean of x))).
 
-    The mean over the picture tells every place how dark or flat the whole photo is, as the global features of Gharbi et al.
-    2017 (HDRNet) and Chen et al. 2018 (DPE) do; convolutions alone take thousands of steps to carry that so far.
+    The mean over the picture tells every pixel how dark or flat the whole photo is, like the global features of Gharbi et al.
+    2017 (HDRNet) and Chen et al. 2018 (DPE). Convolutions alone need thousands of steps to learn to carry that so far.
     """
 
     def __init__(self, width: int) -> None:
@@ -43,13 +43,13 @@ class ResidualBlock(nn.Module):
 
 
 class ToneEnhancer(nn.Module):
-    """G (Fig. 2, part 200): input photo to first corrected image, of any size.
+    """G (Fig. 2, part 200): turns an input photo of any size into the first corrected image.
 
-    Three stride-2 encoder layers, a residual part, three decoder layers that enlarge by 2; skip connections join layers
-    of one size. The last one joins the input itself: the last layer gives each pixel its change as a gain and an offset,
-    G(x) = x + gain · (x + 1) / 2 + offset, both 0 at first. A sum alone cannot stretch the detail of a dark photo, of which
-    only the input has all. The three colours share both, which is all that the fixed algorithms do and keeps each hue: with
-    gains of their own skies turned to turquoise.
+    It has three stride-2 encoder layers, a residual part, and three decoder layers that double the size. Skip connections
+    join layers of the same size. The last one joins the input to the output: the last layer gives each pixel a gain and an
+    offset, both 0 at first, and G(x) = x + gain · (x + 1) / 2 + offset. An offset alone cannot stretch the detail of a dark
+    photo: only the input has all that detail. The three colours share gain and offset. The fixed algorithms do no more
+    than that. Sharing keeps each hue: with a gain for each colour, skies turned turquoise.
     """
 
     def __init__(self, *, width: int, residual_blocks: int) -> None:
@@ -74,13 +74,13 @@ class ToneEnhancer(nn.Module):
         return self.decode(padded, half, quarter, self.residual(eighth))[..., :height, :width]
 
     def encode(self, padded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features at a half, a quarter and an eighth of the size of an input whose sides are multiples of 8."""
+        """Features at a half, a quarter and an eighth of the input's size. Its sides must be multiples of 8."""
         half = F.leaky_relu(self.encoder[0](padded), _SLOPE)
         quarter = F.leaky_relu(self.encoder[1](half), _SLOPE)
         return half, quarter, F.leaky_relu(self.encoder[2](quarter), _SLOPE)
 
     def decode(self, padded: Tensor, half: Tensor, quarter: Tensor, features: Tensor) -> Tensor:
-        """The corrected image from what `encode` and the residual part made of the input."""
+        """The corrected image, from the input and the features of `encode` and the residual part."""
         features = F.leaky_relu(self.decoder[0](_double(features)), _SLOPE) + quarter
         features = F.leaky_relu(self.decoder[1](_double(features)), _SLOPE) + half
         gain, offset = self.decoder[2](_double(features)).chunk(2, dim=1)
@@ -88,7 +88,7 @@ class ToneEnhancer(nn.Module):
 
 
 class NaturalnessDiscriminator(nn.Module):
-    """D (Fig. 3, part 300): crop×crop image to one activation in [0, 1]; 0 unnatural, 1 natural."""
+    """D (Fig. 3, part 300): turns a crop×crop image into one activation in [0, 1]. 0 is unnatural, 1 is natural."""
 
     def __init__(self, *, width: int, crop: int) -> None:
         super().__init__()
@@ -101,13 +101,13 @@ class NaturalnessDiscriminator(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         for layer in self.encoder:
             image = F.leaky_relu(layer(image), _SLOPE)
-        # In fp32 under autocast too: bf16 cannot tell 0.998 from 1, where D's last gradients are.
+        # In fp32 even under autocast: bf16 cannot tell 0.998 from 1, and D's last gradients lie in that range.
         with torch.autocast(image.device.type, enabled=False):
             return torch.sigmoid(self.fully_connected(image.flatten(1).float()))
 
 
 class InverseEnhancer(nn.Module):
-    """C (Fig. 4, part 400): first corrected image to second corrected image, which should be the input again."""
+    """C (Fig. 4, part 400): turns the first corrected image into the second, which should be the input again."""
 
     def __init__(self, *, width: int, num_layers: int) -> None:
         super().__init__()
@@ -125,15 +125,18 @@ def num_convolutions(network: nn.Module) -> int:
 
 
 def check_imbalance(generator: ToneEnhancer, inverse: InverseEnhancer) -> None:
-    """C must have no more layers than G ([0013], [0084]): a stronger C could hide artefacts instead of punishing them."""
+    """Raise `UserError` if C has more layers than G ([0013], [0084]).
+
+    A stronger C could hide artefacts instead of punishing them.
+    """
     ours, theirs = num_convolutions(inverse), num_convolutions(generator)
     if ours > theirs:
         raise UserError(
-            f"inverse_layers={ours}: the inverse network may have no more convolution layers than the generator's {theirs}; "
+            f"inverse_layers={ours}: the inverse network may not have more convolution layers than the generator's {theirs}; "
             "lower inverse_layers or raise residual_blocks"
         )
 
 
 def _double(x: Tensor) -> Tensor:
-    # Nearest neighbour then a convolution: a transposed convolution draws checkerboards (Odena et al. 2016).
+    # Nearest neighbour, and a convolution after it: a transposed convolution draws checkerboards (Odena et al. 2016).
     return F.interpolate(x, scale_factor=2, mode="nearest")

@@ -1,4 +1,4 @@
-"""Metrics and pictures to the tracking server while a run trains; a slow or absent server never holds up a step."""
+"""Send metrics and pictures to the tracking server while a run trains, without holding up a step."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from naturaltone.training.tracking import first_line
 Metric = tuple[str, float, int, int]  # name, value, milliseconds, step
 
 _FLUSH_SECONDS = 2.0
-_PATIENCE_SECONDS = 600.0  # for a server that is away when a run ends
+_PATIENCE_SECONDS = 600.0  # to wait for a server that is away when a run ends
 _FINAL_ERRORS = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED"}
-_MOST_METRICS = 1000  # that a server takes at once
+_MOST_METRICS = 1000  # in one request; a server refuses more
 
 log = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Writes metrics and pictures to a run from a thread of its own: a slow or absent server never holds up a step.
+    """Writes metrics and pictures to a run from its own thread, so that a slow or absent server never holds up a step.
 
-    It keeps what the server does not take and tries again, also for some minutes after `close`. While it is open it
-    records the load of this machine too (MLflow's system metrics).
+    It keeps what the server does not take and tries again. `close` waits for the server for up to ten minutes. While the
+    recorder is open, it also records the load of this machine (MLflow's system metrics).
     """
 
     def __init__(self, run_id: str, *, tracking_uri: str) -> None:
@@ -36,7 +36,7 @@ class Recorder:
         self._entries: queue.SimpleQueue[list[Metric] | tuple[int, np.ndarray, str]] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._load_recorded = False
-        self.problem: str | None = None  # what was lost, once something is; the user is to hear of it
+        self.problem: str | None = None  # tells the user what was lost; None if nothing was
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -51,7 +51,7 @@ class Recorder:
         self._entries.put((step, pixels, key))
 
     def close(self) -> None:
-        """Wait until everything is written."""
+        """Wait until everything is written, or until `problem` says why it cannot be."""
         self._closing.set()
         self._thread.join()
 
@@ -73,24 +73,26 @@ class Recorder:
                     self._send(metrics, pictures)
                     if deadline is None:
                         self._record_load(load)
-                except Exception as error:  # any of its many network errors: keep the rows and try again
-                    log.warning("tracking: %d metrics wait (%s)", len(metrics), first_line(error))
+                except Exception as error:  # MLflow has many network errors: keep everything and try again
+                    log.warning("tracking: %d metrics wait for the server (%s)", len(metrics), first_line(error))
                     if getattr(error, "error_code", None) in _FINAL_ERRORS:
-                        self.problem = f"the tracking server refused what came last ({first_line(error)})"
+                        self.problem = (
+                            f"the tracking server refused the latest metrics or pictures ({first_line(error)})"
+                        )
                         return
                 if deadline is not None and not (metrics or pictures):
                     return
                 if deadline is not None and time.monotonic() > deadline:
-                    self.problem = f"the tracking server did not answer, the last {len(metrics)} metrics are lost"
+                    self.problem = f"the tracking server did not answer; the last {len(metrics)} metrics are lost"
                     return
                 if deadline is not None:
                     time.sleep(_FLUSH_SECONDS)
 
     def _send(self, metrics: list[Metric], pictures: list[tuple[int, np.ndarray, str]]) -> None:
-        """Send both and take out of the lists what has arrived."""
+        """Send both lists and remove from them what has arrived."""
         if not (metrics or pictures):
             return
-        # Not before there is something to write: the import takes seconds that the first batch needs.
+        # Imported only when there is something to write: the import takes seconds, which would delay the first batch.
         from mlflow.entities import Metric as MlflowMetric
         from mlflow.tracking import MlflowClient
 
@@ -107,7 +109,7 @@ class Recorder:
             del pictures[0]
 
     def _record_load(self, load: contextlib.ExitStack) -> None:
-        """Start MLflow's system metrics, once; they end with `load`."""
+        """Start MLflow's system metrics once. They stop when `load` closes."""
         if self._load_recorded or "mlflow" not in sys.modules:
             return
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor

@@ -1,8 +1,8 @@
-"""A run's folder in its store: what it began with, and its checkpoints, written beside the training, whole or absent.
+"""A run's folder in its store: the settings and the manifest that it began with, and its checkpoints, whole or absent.
 
 runs/NAME/run.json                          configuration and algorithm
 runs/NAME/manifest.parquet                  the store as it was when the run began: later ingests change no batch
-runs/NAME/checkpoints/step-00000200/        checkpoint.safetensors, then checkpoint.json, which makes it one
+runs/NAME/checkpoints/step-00000200/        checkpoint.safetensors, then checkpoint.json, which makes it valid
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from naturaltone.training.checkpoint import CHECKPOINT_JSON, CHECKPOINT_TENSORS,
 from naturaltone.training.config import TrainConfig
 
 RUN_JSON = "run.json"
-MAY_CHANGE = ("steps", "checkpoint_every")  # of a run's configuration, when it is resumed
+MAY_CHANGE = ("steps", "checkpoint_every")  # settings that may change when a run is resumed
 KEPT_NEWEST = 2
-PATIENCE_SECONDS = 600.0  # that a storage server may be away
+PATIENCE_SECONDS = 600.0  # to wait for a storage server that is away
 _RETRY_SECONDS = 2.0
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _STEP_FOLDER = re.compile(rf"step-(\d+)/{re.escape(CHECKPOINT_JSON)}")
@@ -37,26 +37,30 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointLost(RunFailed):
-    """A checkpoint could not be written; the one before it is whole."""
+    """A checkpoint could not be written. The checkpoint before it is whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A begun run: the place of its folder, and the store as it was then."""
+    """A run that has begun. uri: its folder. store: the store as it was when the run began."""
 
     uri: str
     store: shards.Store
 
 
 def hold(store_uri: str, name: str) -> contextlib.AbstractContextManager[lease.Lease]:
-    """Hold the run `name` of a store: one process trains it at a time."""
+    """Lock the run `name` of a store, so that one process trains it at a time.
+
+    `StorageError` if another process holds the lock.
+    """
     return lease.hold(storage.join(_run_uri(store_uri, name), "running.json"), what=f"run '{name}' of '{store_uri}'")
 
 
 def begin(store_uri: str, name: str, config: TrainConfig, *, beside: str | None = None) -> Run:
-    """Begin the run `name` on a store, or open it again as it was begun; `UserError` if it was begun with other settings.
+    """Begin the run `name` on a store, or open it again if it has begun.
 
-    beside: a run of the same store whose photos are to be taken, however the store has grown since.
+    beside: another run of the same store; a new run takes the photos of that run, even if the store has grown since.
+    `UserError` if the run began with other settings or has done more steps, `BundleError` if its last checkpoint is damaged.
     """
     uri = _run_uri(store_uri, name)
     store = shards.open_store(store_uri)
@@ -70,16 +74,16 @@ def begin(store_uri: str, name: str, config: TrainConfig, *, beside: str | None 
     _refuse_other_settings(name, begun, settings)
     steps_done = max(list_checkpoints(uri), default=0)
     if steps_done:
-        read_checkpoint(uri, steps_done)  # refuses a damaged one now, not in every worker
+        read_checkpoint(uri, steps_done)  # refuses a damaged checkpoint here and not in every worker
     if steps_done > config.steps:
         raise UserError(
-            f"run '{name}' has done {steps_done} steps already; set steps to at least that or choose another --run"
+            f"run '{name}' has done {steps_done} steps already; set steps to at least {steps_done} or choose another --run"
         )
     return open_run(store_uri, name)
 
 
 def open_run(store_uri: str, name: str) -> Run:
-    """A run that has begun, with the store as it was then."""
+    """Open a run that has begun, with the store as it was when the run began."""
     uri = _run_uri(store_uri, name)
     return Run(uri=uri, store=shards.open_store(store_uri, manifest=storage.join(uri, shards.MANIFEST)))
 
@@ -91,9 +95,10 @@ def _run_uri(store_uri: str, name: str) -> str:
 
 
 def _freeze_manifest(source: str, uri: str) -> None:
-    """Copy the manifest into the run's folder, until the copy is in place before the store changes.
+    """Copy the manifest into the run's folder, and again if the original has changed before the copy was written.
 
-    A forget deletes what no manifest names: it changes the store's first, then looks at the runs' copies.
+    A forget deletes files that no manifest names. It changes the store's manifest first and then reads the runs' copies,
+    so an old copy must not be written after it has looked.
     """
     manifest, copy = storage.join(source, shards.MANIFEST), storage.join(uri, shards.MANIFEST)
     content = storage.read_bytes(manifest)
@@ -106,7 +111,7 @@ def _freeze_manifest(source: str, uri: str) -> None:
 
 
 def list_checkpoints(uri: str) -> list[int]:
-    """The steps of a run's whole checkpoints, ascending."""
+    """The steps after which a run has a whole checkpoint, ascending. uri: the run's folder."""
     folder = storage.join(uri, "checkpoints")
     with contextlib.suppress(FileNotFoundError):
         found = (_STEP_FOLDER.fullmatch(file.relative) for file in list_files(folder))
@@ -115,17 +120,17 @@ def list_checkpoints(uri: str) -> list[int]:
 
 
 def read_checkpoint(uri: str, step: int) -> Snapshot:
-    """The checkpoint of a run after `step` steps; `BundleError` if a byte of it has changed."""
+    """Read the checkpoint of a run after `step` steps. `BundleError` if its content has changed."""
     folder = _folder(uri, step)
     files = {name: storage.read_bytes(storage.join(folder, name)) for name in (CHECKPOINT_JSON, CHECKPOINT_TENSORS)}
     return checkpoint.unpack(files, uri=folder)
 
 
 class CheckpointWriter:
-    """Writes a run's checkpoints from a thread of its own, and deletes those that are neither among the newest nor the best.
+    """Writes a run's checkpoints from its own thread. It keeps the best one and the two newest of the others.
 
-    While the storage server is away it goes on trying, and training goes on; of checkpoints that wait, the newest counts.
-    judge: scores a snapshot, higher is better; in the same thread.
+    While the storage server is away, the writer tries again and training goes on. If several snapshots wait, only the newest
+    is written. judge: scores a snapshot, higher is better; it runs in the writer's thread.
     """
 
     def __init__(self, uri: str, *, judge: Callable[[Snapshot], float]) -> None:
@@ -140,7 +145,7 @@ class CheckpointWriter:
         self._thread.start()
 
     def put(self, snapshot: Snapshot) -> None:
-        """Have `snapshot` written; `CheckpointLost` if an earlier one could not be."""
+        """Have `snapshot` written. `CheckpointLost` if an earlier one could not be written."""
         with self._changed:
             self.check()
             self._waiting = snapshot
@@ -152,7 +157,7 @@ class CheckpointWriter:
             raise CheckpointLost(f"checkpoint not written: {self._error}")
 
     def close(self) -> None:
-        """Wait until the last one is written; `CheckpointLost` if it cannot be."""
+        """Wait until the last snapshot is written. `CheckpointLost` if it cannot be written."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -168,13 +173,13 @@ class CheckpointWriter:
                 return
             try:
                 self._write(dataclasses.replace(snapshot, score=self._judge(snapshot)))
-            except Exception as error:  # whatever it is, a run that no longer saves must not go on as if it did
+            except Exception as error:  # after any error: a run that can no longer save must stop
                 self._error = error
                 return
 
     def _write(self, snapshot: Snapshot) -> None:
         folder, files = _folder(self._uri, snapshot.step), checkpoint.pack(snapshot)
-        for name in (CHECKPOINT_TENSORS, CHECKPOINT_JSON):  # in this order: a checkpoint without its JSON is none
+        for name in (CHECKPOINT_TENSORS, CHECKPOINT_JSON):  # the JSON last: a checkpoint without it does not count
             _patiently(storage.write_bytes, storage.join(folder, name), files[name])
         self._scores[snapshot.step] = snapshot.score
         best = max(self._scores, key=lambda step: (self._scores[step], step))
@@ -193,7 +198,9 @@ def _refuse_other_settings(name: str, begun: dict, settings: dict) -> None:
         if field not in MAY_CHANGE and before.get(field) != value
     ]
     if other:
-        raise UserError(f"run '{name}' was started with {'; '.join(other)}; set it so again or choose another --run")
+        raise UserError(
+            f"run '{name}' was started with {'; '.join(other)}; use the old settings or choose another --run"
+        )
 
 
 def _folder(uri: str, step: int) -> str:
@@ -201,7 +208,10 @@ def _folder(uri: str, step: int) -> str:
 
 
 def _patiently(action: Callable[..., None], uri: str, *arguments: bytes) -> None:
-    """Do it; while an S3 server is away, again and again, up to `PATIENCE_SECONDS`. What no waiting mends fails at once."""
+    """Call `action`; while an S3 server is away, try again for up to `PATIENCE_SECONDS`.
+
+    An error that waiting cannot mend is raised at once.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -211,5 +221,5 @@ def _patiently(action: Callable[..., None], uri: str, *arguments: bytes) -> None
         except OSError as error:
             if not storage.is_s3(uri) or time.monotonic() > deadline:
                 raise
-            log.warning("checkpoint waits: %s", error)
+            log.warning("a checkpoint waits for the storage server: %s", error)
             time.sleep(_RETRY_SECONDS)

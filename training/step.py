@@ -1,4 +1,4 @@
-"""GanStep: the three networks, their optimisers, and one step of the learning loop S510–S540 (Fig. 5); no Ray."""
+"""GanStep: the three networks, their optimisers, and one step of the learning loop S510–S540 (Fig. 5), without Ray."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ Wrap = Callable[[nn.Module], nn.Module]
 FINAL_RATE = 0.1
 NETWORKS = ("generator", "discriminator", "inverse")
 
-_EMA_RAMP = 0.05  # of the photos seen so far: else a short run's average would be its initial weights
+# Largest half-life of the average, as a share of the photos seen so far. Without this limit, the average of a short run
+# would be its initial weights.
+_EMA_RAMP = 0.05
 
 
 class TrainingDiverged(RunFailed):
-    """A loss or a gradient is no longer a finite number; the network it is of has not been updated with it."""
+    """A loss or a gradient is not finite. Its network has not been updated with it."""
 
 
 class GanStep:
-    """G, D and C with an Adam each, and the moving average of G; `step(batch)` trains all three once.
+    """G, D and C with an Adam optimiser each, and the moving average of G. `step` trains all three once.
 
-    wrap: puts a network into DDP. Each has its own, because a step gives them gradients at different times.
-    workers: how many share a global batch, for they may have unequal shares of it.
+    wrap: puts a network into DDP. Each network has its own DDP, because a step computes their gradients at different times.
+    workers: how many workers share a global batch. Their shares may be unequal. `UserError` if C has more layers than G.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class GanStep:
         discriminator = NaturalnessDiscriminator(width=config.discriminator_width, crop=config.crop)
         inverse = InverseEnhancer(width=config.inverse_width, num_layers=config.inverse_layers)
         check_imbalance(generator, inverse)
-        # Photos come as N×H×W×3: channels last without a copy, so the weights follow.
+        # Photos come as N×H×W×3, which is channels last without a copy. So the weights are channels last too.
         self.networks: dict[str, nn.Module] = {
             name: network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             for name, network in zip(NETWORKS, (generator, discriminator, inverse), strict=True)
@@ -71,9 +73,10 @@ class GanStep:
         }
 
     def step(self, batch: Batch, *, number: int) -> dict[str, Tensor]:
-        """Step `number` of the run on uint8 N×H×W×3 `input`, `intermediate`, `natural`; scalars, still on the device.
+        """Train on a batch in step `number` of the run, from 0; return the metrics as scalar tensors on the device.
 
-        A λ of 0 skips all work for its term. `TrainingDiverged` before an update that is not finite, on all workers.
+        batch: `input`, `intermediate` and `natural`, each N×H×W×3 uint8. A λ of 0 skips all work for its term. If a loss or
+        gradient is not finite, all workers raise `TrainingDiverged` before the network is updated.
         """
         config = self.config
         self._set_learning_rates(number)
@@ -92,7 +95,7 @@ class GanStep:
                 enhanced, intermediate, form=config.color_loss, ms_ssim_share=config.ms_ssim_share
             )
 
-        # S530: D learns y → 1, G(x) → 0; then L_natural asks the D so learned what it thinks of G(x).
+        # S530: D learns y → 1 and G(x) → 0. Then L_natural asks the updated D about G(x).
         if config.lambda_natural:
             activation_natural, activation_enhanced = self._run("discriminator", torch.cat([y, detached])).chunk(2)
             seen["loss_discriminator"] = losses.discriminator_loss(activation_natural, activation_enhanced)
@@ -102,18 +105,18 @@ class GanStep:
             with self._frozen("discriminator") as judge:
                 terms["natural"] = losses.natural_loss(judge(enhanced))
 
-        # S540: C learns to restore x from G(x); then L_artifact punishes in G what the C so learned cannot restore.
+        # S540: C learns to restore x from G(x). Then L_artifact punishes G for what the updated C cannot restore.
         if config.lambda_artifact:
             seen["loss_inverse"] = losses.inverse_loss(self._run("inverse", detached), x)
             seen["gradient_inverse"] = self._update("inverse", seen["loss_inverse"], share, number)
             with self._frozen("inverse") as restorer:
                 terms["artifact"] = losses.artifact_loss(restorer(enhanced), x)
 
-        # Not in the document, off unless asked for: G learns to leave alone what is natural already.
+        # Not in the patent, and off by default: G learns to leave natural photos alone.
         if config.lambda_identity:
             terms["identity"] = losses.identity_loss(self._run("generator", y), y)
 
-        # Equation 1: G's step on all of them.
+        # Equation 1: G's step on all terms.
         generator = losses.generator_loss(terms, {name: getattr(config, f"lambda_{name}") for name in terms})
         seen["gradient_generator"] = self._update("generator", generator, share, number)
         self._average(number)
@@ -137,7 +140,7 @@ class GanStep:
         self.ema.load_state_dict(state["ema"]["weights"])
 
     def _run(self, name: str, images: Tensor) -> Tensor:
-        """A network's answer in fp32, its inside in bf16 where that is the run's precision."""
+        """A network's output in fp32. The network itself computes in bf16 if that is the run's precision."""
         return self._forward(self._runs[name], images)
 
     def _forward(self, network: nn.Module, images: Tensor) -> Tensor:
@@ -146,7 +149,7 @@ class GanStep:
 
     @contextmanager
     def _frozen(self, name: str) -> Iterator[Callable[[Tensor], Tensor]]:
-        """The bare network without gradients of its own: what passes through it trains G alone, needs no all-reduce."""
+        """The bare network, with gradients for G but not for its own weights. So it needs no all-reduce."""
         network = self.networks[name].requires_grad_(False)
         try:
             yield lambda images: self._forward(network, images)
@@ -154,17 +157,21 @@ class GanStep:
             network.requires_grad_(True)
 
     def _set_learning_rates(self, number: int) -> None:
-        """Half a cosine down to a tenth at the end of the run; a function of the step, so resuming needs no state."""
+        """Lower the rates along half a cosine, to a tenth at the end of the run.
+
+        They depend only on the step, so resuming needs no state.
+        """
         fraction = FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * number / self.config.steps))
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = self.base_rates[name] * fraction
 
     def _update(self, name: str, loss: Tensor, share: float, number: int) -> Tensor:
-        """One Adam step of a network on its loss; returns the norm of the gradient, that of the global batch.
+        """Take one Adam step of a network on its loss; return the norm of the global batch's gradient.
 
-        share: of this worker's photos in the global batch, times the workers; DDP's mean over workers then is the one over
-        photos. A loss that is not finite makes the gradient NaN, which DDP's all-reduce tells every worker.
+        share: this worker's share of the photos in the global batch, times the number of workers. It turns DDP's mean over
+        workers into the mean over photos. A loss that is not finite makes the gradient NaN, and DDP's all-reduce carries the
+        NaN to every worker.
         """
         optimizer, parameters = self.optimizers[name], list(self.networks[name].parameters())
         optimizer.zero_grad(set_to_none=True)
@@ -174,13 +181,13 @@ class GanStep:
         if not norm.isfinite():
             where = "" if not loss.isfinite() or self.workers == 1 else ", maybe from another worker"
             raise TrainingDiverged(
-                f"step {number}: loss_{name} is {loss.item():.4g} and the norm of its gradient {norm.item():.4g}{where}"
+                f"step {number}: loss_{name} is {loss.item():.4g} and the norm of its gradient is {norm.item():.4g}{where}"
             )
         optimizer.step()
         return norm
 
     def _average(self, number: int) -> None:
-        """Move the average of G towards G; its half-life is in photos, so the batch size does not change its meaning."""
+        """Move the average of G towards G. The half-life is in photos, so it means the same at any batch size."""
         config = self.config
         half_life = min(config.ema_half_life, _EMA_RAMP * (number + 1) * config.batch)
         kept = 0.5 ** (config.batch / half_life) if half_life else 0.0
@@ -191,7 +198,7 @@ class GanStep:
 
 
 def to_tensor(pixels: np.ndarray, device: torch.device) -> Tensor:
-    """N×H×W×3 uint8 to N×3×H×W float in [−1, 1]; channels last in memory, as it came."""
+    """N×H×W×3 uint8 to N×3×H×W float in [−1, 1]; in memory the channels stay last."""
     return torch.tensor(pixels, device=device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
@@ -206,7 +213,7 @@ def _compiled(network: nn.Module, config: TrainConfig) -> nn.Module:
 
 
 def _has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 itself; emulated, it is slower than fp32."""
+    """Whether the device multiplies bf16 in hardware. Emulated bf16 is slower than fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()

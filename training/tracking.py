@@ -1,4 +1,4 @@
-"""Runs, metrics, images and the model registry; with the script in serving/pyfunc.py the only file that imports MLflow."""
+"""Runs, evaluations and the model registry in MLflow. Only this file, recorder.py and serving/pyfunc.py import MLflow."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ EXPERIMENT = "naturaltone"
 CHAMPION, CHALLENGER = "champion", "challenger"
 CHAMPION_URI = f"models:/{MODEL_NAME}@{CHAMPION}"
 BUNDLE_ARTIFACT = "bundle"
-_DIGEST, _ANNOUNCED = "digest", "announced"  # tags of a version
+_DIGEST, _ANNOUNCED = "digest", "announced"  # tags of a model version
 
-# Said, not inferred: MLflow would import the model in a process of its own to find out.
+# Listed here because MLflow would otherwise import the model in another process to find them out.
 _REQUIREMENTS = ["naturaltone", "torch", "safetensors", "numpy", "opencv-python-headless", "pillow"]
 
 log = logging.getLogger(__name__)
@@ -39,35 +39,35 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 
 
 class TrackingError(UserError):
-    """The tracking server or a registered model is not there as asked."""
+    """The tracking server, a run or a registered model cannot be used as asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelVersion:
-    """One version in the registry."""
+    """One version of the model in the registry."""
 
     uri: str
     version: str
 
 
 def create_experiment(*, artifacts: Path) -> None:
-    """Make the experiment with its artifacts in the folder `artifacts`, instead of where the server puts them."""
+    """Create the experiment with its artifacts in the folder `artifacts` instead of the server's own folder."""
     import mlflow
 
     mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts.resolve().as_uri())
 
 
 def tracking_uri() -> str:
-    """The tracking server of this process; workers elsewhere need not have it in their environment."""
+    """The URI of this process's tracking server. Workers on other machines may not have it in their environment."""
     import mlflow
 
     return str(mlflow.get_tracking_uri())
 
 
 def start_run(*, run_name: str, params: dict[str, Any], tags: dict[str, str], dataset: str) -> str:
-    """Open a run on the tracking server of `MLFLOW_TRACKING_URI`, or go on with the one of that name; returns its id.
+    """Open a run on the tracking server of `MLFLOW_TRACKING_URI`, or go on with the run of that name; return its id.
 
-    dataset: the URI of what it is trained on. `TrackingError` if the one of that name is on another store.
+    dataset: the URI of the run's manifest. `TrackingError` if the server cannot be used or the run is on another store.
     """
     import mlflow
 
@@ -90,18 +90,18 @@ def start_run(*, run_name: str, params: dict[str, Any], tags: dict[str, str], da
             mlflow.set_tags(tags | _revision())
             mlflow.log_dict(params, "config.json")
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that it guesses what kind of place this is
+                warnings.simplefilter("ignore")  # MLflow warns that it guesses the type of the URI
                 source = mlflow.data.dataset_source_registry.resolve_dataset_source(dataset)
             mlflow.log_input(mlflow.data.meta_dataset.MetaDataset(source, name="store"), context="training")
     known = run.data.tags.get("store", tags["store"])
     if found and known != tags["store"]:
-        raise TrackingError(f"run '{run_name}' is one on '{known}' already; choose another --run")
+        raise TrackingError(f"run '{run_name}' already exists on '{known}'; choose another --run")
     return str(run.info.run_id)
 
 
 @contextlib.contextmanager
 def running(run_id: str) -> Iterator[None]:
-    """The run is shown as running, then as finished, failed or killed; MLflow records the load of running ones only."""
+    """Show the run as running, then as finished, failed or killed. MLflow records the load of running runs only."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient()
@@ -116,15 +116,15 @@ def running(run_id: str) -> Iterator[None]:
     finally:
         try:
             client.set_terminated(run_id, status)
-        except Exception as error:  # the server is away: the run itself is none the worse
-            log.warning("tracking: run %s is not marked %s (%s)", run_id, status, first_line(error))
+        except Exception as error:  # the server is away, which does not harm the run itself
+            log.warning("tracking: run %s could not be marked as %s (%s)", run_id, status, first_line(error))
 
 
 def register(bundle: Path, *, run_id: str, digest: str, code: Path) -> ModelVersion:
-    """Register a bundle as the challenger; the first model of all becomes the champion.
+    """Register a bundle as the challenger. The very first model also becomes the champion.
 
-    The same run and weights are registered once: asked again, nothing changes. digest: of the weights. code: the
-    models-from-code script that MLflow runs to load the bundle (nothing is pickled). `RunFailed` if the server refuses it.
+    To register the same run and weights again changes nothing. digest: of the weights. code: the models-from-code script that
+    MLflow runs to load the bundle (nothing is pickled). `RunFailed` if the server refuses or cannot be reached.
     """
     import mlflow
     from mlflow.tracking import MlflowClient
@@ -135,7 +135,7 @@ def register(bundle: Path, *, run_id: str, digest: str, code: Path) -> ModelVers
         known = [found for found in versions if found.tags.get(_DIGEST) == digest]
         created = known[0] if known else _create_version(client, bundle, run_id=run_id, digest=digest, code=code)
         version = str(created.version)
-        # Said last: a registration that was killed before that is finished now.
+        # This tag is set last. If a known version lacks it, its registration was killed halfway and is finished now.
         if _ANNOUNCED not in created.tags:
             set_alias(CHALLENGER, version)
             if CHAMPION not in aliases():
@@ -143,8 +143,8 @@ def register(bundle: Path, *, run_id: str, digest: str, code: Path) -> ModelVers
             client.set_model_version_tag(MODEL_NAME, version, _ANNOUNCED, "true")
     except (mlflow.MlflowException, OSError) as error:
         raise RunFailed(
-            f"the model in '{bundle}' is not registered ({first_line(error)}); check MLFLOW_TRACKING_URI and give the same "
-            "command again"
+            f"the model in '{bundle}' could not be registered ({first_line(error)}); check MLFLOW_TRACKING_URI and run "
+            "the same command again"
         ) from error
     return ModelVersion(uri=f"models:/{MODEL_NAME}/{version}", version=version)
 
@@ -173,7 +173,7 @@ def _create_version(client: MlflowClient, bundle: Path, *, run_id: str, digest: 
 
 
 def aliases() -> dict[str, str]:
-    """The aliases of the registered model and the versions they name; empty if none is registered."""
+    """The registered model's aliases and the version that each names. Empty if no model is registered."""
     from mlflow import MlflowException
     from mlflow.tracking import MlflowClient
 
@@ -196,7 +196,7 @@ def set_alias(alias: str, version: str) -> None:
 
 
 def resolve(uri: str) -> str:
-    """A `models:/` URI that always names the same model: an alias becomes the number of the version that it names now."""
+    """Make a `models:/` URI name the same model for ever: replace an alias by the number of the version that it names now."""
     import mlflow
     from mlflow.tracking import MlflowClient
 
@@ -210,7 +210,7 @@ def resolve(uri: str) -> str:
 
 
 def download_model(uri: str, folder: Path) -> Path:
-    """Download the model that a resolved `models:/` URI names into `folder`; returns where its bundle is."""
+    """Download the model of a resolved `models:/` URI into `folder`; return the folder of its bundle."""
     import mlflow
 
     try:
@@ -231,7 +231,7 @@ def _not_loaded(uri: str, error: Exception) -> TrackingError:
 
 
 def _revision() -> dict[str, str]:
-    """The git revision of this code as a tag, where it runs from a checkout of its own."""
+    """A tag with the git revision of this code, if the code runs from its own checkout."""
     folder = Path(__file__).resolve().parent
     if _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
         return {}  # installed, maybe in a virtual environment within somebody else's checkout
@@ -249,7 +249,7 @@ def first_line(error: BaseException) -> str:
 
 
 def log_evaluation(run_id: str, metrics: dict[str, float], page: str) -> None:
-    """Add measures and an HTML page to a run, whatever its state; `TrackingError` if the server does not have it."""
+    """Add measures and an HTML page to a run in any state. `TrackingError` if the server does not have the run."""
     import mlflow
     from mlflow.entities import Metric as Entry
     from mlflow.tracking import MlflowClient
@@ -266,7 +266,7 @@ def log_evaluation(run_id: str, metrics: dict[str, float], page: str) -> None:
 
 
 def model_of_run(run_name: str) -> str:
-    """The `models:/` URI of the newest model that the run of that name registered; `TrackingError` if there is none."""
+    """The `models:/` URI of the newest model that the run `run_name` registered. `TrackingError` if there is none."""
     import mlflow
     from mlflow.tracking import MlflowClient
 
@@ -290,12 +290,12 @@ def model_of_run(run_name: str) -> str:
 
 
 def has_champion() -> bool:
-    """Whether the registry has a model to take by default; `TrackingError` if it does not answer."""
+    """Whether the registry has a champion, the model to use by default. `TrackingError` if the registry does not answer."""
     return _database_exists(os.environ.get("MLFLOW_TRACKING_URI", "")) and CHAMPION in aliases()
 
 
 def _refuse_absent_database() -> None:
-    """Looking into an SQLite file that is not there would make one."""
+    """`TrackingError` if the SQLite file does not exist. To open it would create it."""
     import mlflow
 
     if not _database_exists(mlflow.get_tracking_uri()):

@@ -1,4 +1,4 @@
-"""The Ray Train edge: DDP workers around the step, fed by the stream; killed ones come back from the last checkpoint."""
+"""The edge to Ray Train: DDP workers run the step on the stream's batches. If killed, they restart from the last checkpoint."""
 
 from __future__ import annotations
 
@@ -47,21 +47,22 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _PROGRESS_SECONDS = 1.0
-_MAX_FAILURES = 3  # lost workers that a run survives by itself
-# Its own and its stream's, reserved together: else Train takes all CPUs of a cluster that has shrunk, and none reads.
+_MAX_FAILURES = 3  # how many lost workers a run survives by itself
+# One for the worker and one for its stream, reserved together. Otherwise Train takes all CPUs of a cluster that has shrunk,
+# and the stream has none to read with.
 _WORKER_CPUS = 2
 _NIQE_PHOTOS = 300
 
 
 class TrainingFailed(RunFailed):
-    """The run stopped before its end; the same command with the same run name goes on from its last checkpoint."""
+    """The run stopped before its end. The same command with the same run name resumes it from its last checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """A finished run: its model bundle, its MLflow run, and what it did.
+    """A finished run: its model bundle, its MLflow run, its speed and its losses.
 
-    losses_first, losses_last: means over the first and the last fifth of the steps; empty if these ran before a resume.
+    losses_first, losses_last: means over the first and the last fifth of the steps; empty if those ran before a resume.
     """
 
     bundle: Path
@@ -86,9 +87,10 @@ def train(
 ) -> TrainResult:
     """Train on the store with `workers` DDP workers and write the model bundle to the folder `bundle`.
 
-    The same `run_name` resumes, on the store as it was when the run began. workers: a number, or the fewest and the most
-    that Ray may use. intermediates: `cached` or `stream`, the same pixels (see `stream.make_plan`). beside: see `runs.begin`.
-    `ValueError` before any work for a wrong store, name or configuration; `TrainingFailed` if the run itself fails.
+    The same `run_name` resumes the run, on the store as it was when the run began. workers: a number, or the fewest and the
+    most that Ray may use. intermediates: `cached` or `stream`, see `naturaltone.pipeline.stream.plan.make_plan`; both give
+    the same pixels. beside: see `runs.begin`. `UserError` before any work for a wrong store, name or configuration,
+    `TrainingFailed` if the run itself fails.
     """
     store_uri = storage.absolute(store_uri)
     check(store_uri, config, workers=workers, intermediates=intermediates)
@@ -100,7 +102,7 @@ def train(
             tags={"store": store_uri, "algorithm": run.store.algorithm},
             dataset=storage.join(run.uri, shards.MANIFEST),
         )
-        # Beside this process, as Train's controller: what lies on another node is lost with it.
+        # On this process's node, like Train's controller: an actor on another node is lost if that node is.
         beside_driver = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
         board = ray.remote(num_cpus=0, label_selector=beside_driver)(Board).remote()
         job = {
@@ -139,7 +141,7 @@ def train(
 
 
 def _trainer(job: dict[str, Any], *, workers: int | tuple[int, int], use_gpu: bool) -> TorchTrainer:
-    """Ray Train's trainer of a job; it keeps its own state in the run's folder."""
+    """Ray Train's trainer for a job. It keeps its own state in the run's folder."""
     filesystem, path = storage.resolve(storage.join(job["store"], shards.RUNS))
     if storage.is_s3(job["store"]):
         filesystem = without_directories(filesystem)
@@ -162,7 +164,7 @@ def _trainer(job: dict[str, Any], *, workers: int | tuple[int, int], use_gpu: bo
 def check(
     store_uri: str, config: TrainConfig, *, workers: int | tuple[int, int], intermediates: str | None = None
 ) -> None:
-    """Refuse, before Ray starts, what `train` cannot do: `ValueError`."""
+    """Raise `UserError` for what `train` cannot do, before Ray starts."""
     store = shards.open_store(storage.absolute(store_uri))
     most = workers if isinstance(workers, int) else workers[1]
     if config.batch < most:
@@ -177,11 +179,11 @@ def check(
 
 
 def write_bundle(folder: Path, snapshot: Snapshot, store: shards.Store, **lineage: str) -> None:
-    """Write the model bundle of a snapshot: the average of G, its lineage, and what NIQE learns from the natural photos."""
+    """Write the model bundle of a snapshot: the average of G, its lineage, and NIQE's model of the natural photos."""
     photos = (decode_rgb(row["image"]) for row in store.photos("natural", "train", limit=_NIQE_PHOTOS))
     try:
         natural_model = niqe.fit(photos)
-    except ValueError:  # too few or too small: the evaluation says that there is no NIQE, and why
+    except ValueError:  # the photos are too few or too small: the evaluation says that there is no NIQE, and why
         natural_model = None
     checkpoint.save_bundle(
         folder,
@@ -202,9 +204,9 @@ def write_bundle(folder: Path, snapshot: Snapshot, store: shards.Store, **lineag
 def _fit_with_progress(
     trainer: TorchTrainer, board: ActorHandle, config: TrainConfig, lease: Lease
 ) -> ray.train.Result:
-    """`trainer.fit()` in a thread, its progress shown from this one, which thereby stays open to Ctrl-C.
+    """Run `trainer.fit()` in another thread and show its progress from this one, so that Ctrl-C works.
 
-    In the main thread, Train would take over SIGINT and end the process in its own way.
+    In the main thread, Train would handle SIGINT itself and end the process in its own way.
     """
     outcome: queue.SimpleQueue[ray.train.Result | BaseException] = queue.SimpleQueue()
 
@@ -233,7 +235,7 @@ def _fit_with_progress(
 
 
 def _note(metrics: Metrics) -> str:
-    """The figures that say how a GAN is doing; a λ of 0 leaves some out."""
+    """The metrics that say how a GAN is doing. A λ of 0 leaves some out."""
     shown = {
         "loss_color": "L_color {:.4f}",
         "activation_natural": "D(natural) {:.2f}",
@@ -246,7 +248,7 @@ def _note(metrics: Metrics) -> str:
 
 
 def _train_worker(job: dict[str, Any]) -> dict[str, Any]:
-    """What each DDP worker runs; returns how it went, or why it stopped."""
+    """Run one DDP worker; return how the run went, or why it stopped."""
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
@@ -260,11 +262,12 @@ def _train_worker(job: dict[str, Any]) -> dict[str, Any]:
     gan = GanStep(
         config,
         device=device,
-        # Only plain all-reduces: D sees both halves in one forward, and no network has buffers.
+        # DDP needs only plain all-reduces: D sees both halves in one forward pass, and no network has buffers.
         wrap=lambda network: ray.train.torch.prepare_model(network, move_to_device=False),
         workers=workers,
     )
-    # Rank 0 looks, for all: a checkpoint of a killed worker could become whole between two looks.
+    # Rank 0 looks for all ranks. If each looked, the last checkpoint of a killed worker could become whole between two looks,
+    # and the ranks would start from different steps.
     first_step = _from_rank_0(lambda: max(runs.list_checkpoints(run.uri), default=0))
     if first_step:
         checkpoint.restore(runs.read_checkpoint(run.uri, first_step), gan)
@@ -300,16 +303,19 @@ def _train_worker(job: dict[str, Any]) -> dict[str, Any]:
             "report": dataclasses.asdict(report),
             "images_per_second": report.steps_per_second * config.batch,
         }
-    except (TrainingDiverged, CheckpointLost) as error:  # on all ranks alike; trying again would end the same way
+    except (TrainingDiverged, CheckpointLost) as error:  # on all ranks alike; another try would end the same way
         outcome["stopped"] = str(error)
-    history.close()  # a collective: not where one rank may come alone
+    history.close()  # averages over the workers, so every rank must come here
     if recorder and recorder.problem:
         outcome["untracked"] = recorder.problem
     return outcome | {"losses_first": history.first.mean(), "losses_last": history.last.mean()}
 
 
 def _writer(run: runs.Run, recorder: Recorder) -> CheckpointWriter:
-    """Writes checkpoints; each is judged by, and shown with, a few photos that training does not see if there are any."""
+    """A writer of checkpoints that judges each on a few photos and sends their pictures to the tracking server.
+
+    Training does not see these photos if the store holds any out.
+    """
     validation = ValidationPhotos.of(run.store)
 
     def judge(snapshot: Snapshot) -> float:
@@ -322,13 +328,13 @@ def _writer(run: runs.Run, recorder: Recorder) -> CheckpointWriter:
 
 
 def _from_rank_0(look: Callable[[], T]) -> T:
-    """What rank 0 sees, on every rank."""
+    """Call `look` on rank 0 and return its result on every rank."""
     rank = ray.train.get_context().get_world_rank()
     return ray.train.collective.broadcast_from_rank_zero(look() if rank == 0 else None)
 
 
 def _together(act: Callable[[], None]) -> None:
-    """Have rank 0 act; if it loses a checkpoint, every rank raises `CheckpointLost`, and none waits for it for ever."""
+    """Call `act` on rank 0. If it loses a checkpoint, every rank raises `CheckpointLost`, so none waits for rank 0 for ever."""
 
     def failure() -> str | None:
         try:
@@ -343,12 +349,15 @@ def _together(act: Callable[[], None]) -> None:
 
 
 def check_ranks_agree(gan: GanStep) -> None:
-    """`RuntimeError` naming the parameter if the ranks' weights differ in a bit: DDP has then been wrong for some time."""
+    """Check that all ranks have the same weights, to the bit.
+
+    If not, DDP has been wrong for some time. `RuntimeError` names the first parameter that differs.
+    """
     if not torch.distributed.is_initialized():
         return
     weights = {f"{name}.{key}": weight for name, net in gan.networks.items() for key, weight in net.named_parameters()}
     weights |= {f"average of generator.{key}": weight for key, weight in gan.ema.named_parameters()}
-    # Sums of the bits as integers: exact, in whatever order.
+    # Compare sums of the bits as integers, which are exact in any order.
     own = torch.stack([weight.detach().contiguous().view(torch.int32).sum() for weight in weights.values()])
     first = own.clone()
     torch.distributed.broadcast(first, src=0)
@@ -356,4 +365,4 @@ def check_ranks_agree(gan: GanStep) -> None:
     torch.distributed.all_reduce(differs)
     if differs.any():
         names = [name for name, other in zip(weights, differs.tolist(), strict=True) if other]
-        raise RuntimeError(f"the workers' weights have come apart: {names[0]} and {len(names) - 1} more; report this")
+        raise RuntimeError(f"the workers' weights differ: {names[0]} and {len(names) - 1} more; report this bug")

@@ -1,4 +1,4 @@
-"""A few photos on which a run is judged at every checkpoint: as a picture for people, and as a score."""
+"""Judge a run on a few photos at every checkpoint: with a picture for people and with a score."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PHOTOS, _SHOWN, _HEIGHT = 8, 4, 240
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What a model makes of the photos: pictures side by side, H×W×3 uint8, and the mean TMQI naturalness, 0 to 1."""
+    """A model's results on the photos. sheet: pictures side by side, H×W×3 uint8. naturalness: mean of TMQI's, 0 to 1."""
 
     sheet: np.ndarray
     naturalness: float
@@ -28,19 +28,19 @@ class Judgement:
 
 @dataclass(frozen=True)
 class ValidationPhotos:
-    """Pairs of an input and its intermediate, H×W×3 uint8."""
+    """Pairs of an input and its intermediate, each H×W×3 uint8."""
 
     pairs: list[tuple[np.ndarray, np.ndarray]]
 
     @classmethod
     def of(cls, store: shards.Store) -> ValidationPhotos:
-        """Some of the store's held-out inputs, or of those to train on if it holds none out."""
+        """Take a few of the store's held-out inputs, or of its training inputs if it holds none out."""
         split = "test" if store.count("input", "test") else "train"
         rows = store.photos("input", split, limit=_PHOTOS)
         return cls([(_decode(row["image"]), _decode(row["intermediate"])) for row in rows])
 
     def judge(self, generator: ToneEnhancer) -> Judgement:
-        """Input, intermediate and enhanced, a photo a row, and the score of the enhanced ones."""
+        """Enhance and score all photos; show input, intermediate and result of the first four, one photo a row."""
         with torch.inference_mode():
             enhanced = [to_pixels(generator(to_tensor(photo[None], torch.device("cpu"))))[0] for photo, _ in self.pairs]
         rows = [
@@ -56,7 +56,7 @@ class ValidationPhotos:
 
 def _decode(picture: bytes) -> np.ndarray:
     pixels = decode_rgb(picture)
-    # Older stores have strips that are too thin for the networks: one of them stopped every run at its first checkpoint.
+    # Make thin strips wide enough for the networks. Older stores hold some: one stopped every run at its first checkpoint.
     return shrink(pixels, max(pixels.shape))
 
 

@@ -1,4 +1,4 @@
-"""What a training step frees is there for the next one: the system is not asked for the same pages again."""
+"""The process keeps what a training step frees: the next step does not ask the system for the same pages again."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ print(page_faults(20))
 
 
 def page_faults(what: str, environment: dict[str, str]) -> int:
-    """Of twenty times 40 MB, one after the other."""
+    """The page faults of twenty allocations of 40 MB, one after the other."""
     command = [sys.executable, "-c", _ROUNDS, what]
     return int(subprocess.run(command, env=os.environ | environment, capture_output=True, check=True).stdout)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
 def test_freed_memory_is_kept() -> None:
-    assert page_faults("", {}) > 10_000, "else there is nothing to keep"
+    assert page_faults("", {}) > 10_000, "otherwise there is nothing to keep"
     assert page_faults("keep", {}) < 1_000
     assert page_faults("", allocator.ENVIRONMENT) < 1_000

@@ -1,4 +1,4 @@
-"""Training without Ray: the batches of the plan, and a run that goes on where it stopped."""
+"""Training without Ray takes the plan's batches and goes on where it stopped."""
 
 from __future__ import annotations
 

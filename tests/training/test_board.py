@@ -1,4 +1,4 @@
-"""The board keeps the newest, and needs no torch in its process."""
+"""The board keeps the newest progress and needs no torch in its process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from naturaltone.training.board import Board
 
 
-def test_the_newest_is_read() -> None:
+def test_the_newest_progress_is_read() -> None:
     board = Board()
     assert board.read() == (0, {})
     board.post(3, {"loss": 1.0})

@@ -1,4 +1,4 @@
-"""Checkpoints and bundles: whole again after loading, no code from files, clear refusals."""
+"""Checkpoints and bundles load as they were saved, run no code, and are refused clearly if damaged."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def assert_same(first: object, second: object) -> None:
         for key in first:
             assert_same(first[key], second[key])
     else:
-        assert json.dumps(first) == json.dumps(second)  # Adam's tuples come back as lists, which it takes as well
+        assert json.dumps(first) == json.dumps(second)  # Adam's tuples come back as lists, which Adam accepts
 
 
 @pytest.fixture
 def gan(config: TrainConfig) -> GanStep:
-    """After a step, so that the optimisers have a state."""
+    """A GanStep after one step, so that the optimisers have a state."""
     crops = np.random.default_rng(0).integers(0, 256, (3, config.batch, config.crop, config.crop, 3), np.uint8)
     gan = GanStep(config, device=CPU)
     gan.step(dict(zip(("input", "intermediate", "natural"), crops, strict=True)), number=0)
@@ -54,7 +54,7 @@ def test_a_checkpoint_holds_all_networks_their_optimisers_and_the_average(gan: G
     assert_same(gan.ema.state_dict(), snapshot.generator().state_dict())
 
 
-def test_a_snapshot_does_not_follow_the_training_that_goes_on(gan: GanStep) -> None:
+def test_a_snapshot_does_not_change_when_training_goes_on(gan: GanStep) -> None:
     snapshot = checkpoint.take_snapshot(gan, step=1)
     before = {name: tensor.clone() for name, tensor in snapshot.tensors.items()}
     with torch.no_grad():
@@ -69,14 +69,14 @@ def test_a_snapshot_does_not_follow_the_training_that_goes_on(gan: GanStep) -> N
 def test_any_flipped_byte_of_a_checkpoint_is_refused(gan: GanStep, data: st.DataObject) -> None:
     files = checkpoint.pack(checkpoint.take_snapshot(gan, step=1))
     name = data.draw(st.sampled_from(sorted(files)))
-    place = data.draw(st.integers(0, len(files[name]) - 1))
+    offset = data.draw(st.integers(0, len(files[name]) - 1))
     changed = bytearray(files[name])
-    changed[place] ^= 1 << data.draw(st.integers(0, 7))
+    changed[offset] ^= 1 << data.draw(st.integers(0, 7))
     try:
         same = name.endswith(".json") and json.loads(changed) == json.loads(files[name])
     except ValueError:
         same = False
-    if same:  # a space for a line break, say
+    if same:  # for example a space in place of a line break
         return
     with pytest.raises(BundleError, match="here"):
         checkpoint.unpack({**files, name: bytes(changed)}, uri="here")
@@ -125,7 +125,7 @@ def test_a_cut_file_is_refused(broken: Path) -> None:
         checkpoint.load_bundle(broken)
 
 
-def test_a_bundle_keeps_what_natural_photos_are_like(tmp_path: Path, config: TrainConfig) -> None:
+def test_a_bundle_keeps_niqes_model_of_natural_photos(tmp_path: Path, config: TrainConfig) -> None:
     generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)
     natural = NaturalModel(mean=np.arange(36.0), covariance=np.eye(36) * 1.1, num_patches=99)
     checkpoint.save_bundle(tmp_path, generator, config, working_resolution=192, lineage={}, natural_model=natural)

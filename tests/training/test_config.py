@@ -1,4 +1,4 @@
-"""The configuration: what is wrong is refused with what is allowed."""
+"""The configuration refuses a wrong setting and says what is allowed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_every_recipe_is_valid_and_can_be_changed(recipe: str) -> None:
     assert make_config(recipe, ["steps=7", "lambda_natural=0.5"]).steps == 7
 
 
-def test_the_patent_recipe_has_the_documents_sizes() -> None:
+def test_the_patent_recipe_has_the_authors_sizes() -> None:
     config = make_config("patent", [])
     assert (config.width, config.residual_blocks, config.inverse_layers) == (32, 16, 5) and config.crop >= 256
 
@@ -24,13 +24,13 @@ def test_the_patent_recipe_has_the_documents_sizes() -> None:
     [
         ("big", "steps=1", "recipe 'big' is unknown; use one of smoke, small, patent"),
         ("small", "stepz=1", "there is no field 'stepz'; use one of width, "),
-        ("small", "steps=many", "'many' is no int"),
-        ("small", "steps=1.5", "'1.5' is no int"),
+        ("small", "steps=many", "'many' is not a valid int"),
+        ("small", "steps=1.5", "'1.5' is not a valid int"),
         ("small", "steps", "write field=value"),
         ("small", "steps=0", "steps=0: must be at least 1"),
         ("small", "crop=100", "crop=100: must be a multiple of 16"),
         ("small", "lambda_color=-1", "lambda_color=-1.0: must be a positive number or 0"),
-        ("small", "learning_rate=nan", "learning_rate=nan: must be a positive number"),
+        ("small", "learning_rate=nan", "learning_rate=nan: must be a positive number, below 1,000,000"),
         ("small", "beta1=1", "beta1=1.0: must be below 1"),
         ("small", "ms_ssim_share=1.1", "ms_ssim_share=1.1: must be at most 1"),
     ],

@@ -1,4 +1,4 @@
-"""Workers that share a batch learn what one learns from the whole of it."""
+"""Workers that share a batch learn what one worker learns from the whole batch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from naturaltone.training.train import check_ranks_agree
 CPU = torch.device("cpu")
 STEPS = 20
 CLOSE = 1e-5
-_GROUPS: list[Any] = []  # kept: destroying one beside its thread can deadlock (torch 2.13)
+_GROUPS: list[Any] = []  # kept alive: to destroy a group while its thread runs can deadlock (torch 2.13)
 Weights = dict[str, np.ndarray]
 Run = Callable[..., list[Any]]
 
@@ -46,7 +46,7 @@ def same(first: Weights, second: Weights, *, network: str = "") -> bool:
 
 
 def batch_of(config: TrainConfig, photo: np.ndarray, step: int) -> Batch:
-    """Crops of a real photo, others at every step; inputs too dark, natural photos from elsewhere."""
+    """Crops of a real photo, different ones at every step. The inputs are too dark. The natural photos are other crops."""
     random = np.random.default_rng(step)
     crops = np.stack(
         [
@@ -75,7 +75,7 @@ def tiny(config: TrainConfig) -> TrainConfig:
 def on_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """`run(job, world_size, *arguments)`: what `job(rank, world_size, *arguments)` returns or raises on each rank.
 
-    Three processes for all tests. A job meets the other ranks before it begins, so that each has a process of its own.
+    All tests share three processes. A job waits for the other ranks before it begins, so that each rank has its own process.
     """
     numbers = itertools.count()
     folder = tmp_path_factory.mktemp("rendezvous")
@@ -98,7 +98,7 @@ def _on_rank(meeting: Path, job: Callable[..., Any], rank: int, world_size: int,
     try:
         return job(rank, world_size, *arguments)
     except Exception as error:
-        return error.with_traceback(None)  # whose frames hold the networks
+        return error.with_traceback(None)  # the traceback's frames hold the networks
     finally:
         gc.collect()
         torch.distributed.destroy_process_group()
@@ -147,12 +147,12 @@ def test_workers_learn_what_one_learns_from_the_whole_batch_whatever_their_share
         for weights, metrics in ranks:
             apart = {name: float(np.abs(weights[name] - weight).max()) for name, weight in alone.items()}
             assert max(apart.values()) <= CLOSE, apart
-            assert metrics == pytest.approx(metrics_alone, abs=1e-4), "means over photos too"
-        assert all(same(ranks[0][0], weights) for weights, _ in ranks), "to the bit among themselves"
+            assert metrics == pytest.approx(metrics_alone, abs=1e-4), "the metrics are means over photos too"
+        assert all(same(ranks[0][0], weights) for weights, _ in ranks), "the workers agree to the bit"
 
 
 def learn_and_flip(rank: int, world_size: int, config: TrainConfig, photo: np.ndarray, name: str) -> None:
-    """Two steps together; then the last rank's parameter `name` changes by its lowest bit, and all look."""
+    """Two steps together. Then the lowest bit of parameter `name` changes on the last rank, and all ranks check."""
     gan = make_gan(config, world_size)
     for number in range(2):
         gan.step(slice_of(batch_of(config, photo, number), rank, world_size), number=number)
@@ -174,18 +174,21 @@ def learn_and_flip(rank: int, world_size: int, config: TrainConfig, photo: np.nd
         ("ema.decoder.2.bias", "average of generator.decoder.2.bias"),
     ],
 )
-def test_one_bit_between_the_workers_weights_is_noticed_by_all_and_named(
+def test_a_difference_of_one_bit_between_the_workers_weights_is_noticed_by_all_and_named(
     name: str, said: str, on_workers: Run, tiny: TrainConfig, astronaut: np.ndarray
 ) -> None:
     for error in on_workers(learn_and_flip, 3, tiny, astronaut, name):
         assert isinstance(error, RuntimeError), error
-        assert f"the workers' weights have come apart: {said} and 0 more" in str(error)
+        assert f"the workers' weights differ: {said} and 0 more" in str(error)
 
 
 def learn_until_nan(
     rank: int, world_size: int, config: TrainConfig, photo: np.ndarray, loss: str, in_gradient: bool
 ) -> tuple[str, Weights, Weights]:
-    """One step well, then one in which `loss` (or its gradient) is NaN on rank 1 alone: the error, weights before and after."""
+    """One good step, then one in which `loss` or its gradient is NaN on rank 1 alone.
+
+    Returns the error, and the weights before and after the second step.
+    """
     gan = make_gan(config, world_size)
     gan.step(slice_of(batch_of(config, photo, 0), rank, world_size), number=0)
     before = weights_of(gan)
@@ -206,7 +209,7 @@ def learn_until_nan(
         return str(error), before, weights_of(gan)
     finally:
         setattr(losses, loss, good)
-    raise AssertionError("nothing was noticed")
+    raise AssertionError("the NaN was not noticed")
 
 
 @pytest.mark.parametrize("in_gradient", [False, True], ids=["loss", "gradient"])
@@ -219,23 +222,25 @@ def learn_until_nan(
         ("artifact_loss", "generator"),
     ],
 )
-def test_what_is_not_finite_on_one_worker_stops_all_before_that_network_is_changed(
+def test_a_nan_on_one_worker_stops_all_workers_before_that_network_is_updated(
     loss: str, network: str, in_gradient: bool, on_workers: Run, tiny: TrainConfig, astronaut: np.ndarray
 ) -> None:
     ranks = on_workers(learn_until_nan, 3, tiny, astronaut, loss, in_gradient)
     assert not any(isinstance(rank, Exception) for rank in ranks), ranks
     for rank, (message, before, after) in enumerate(ranks):
         assert message.startswith(f"step 1: loss_{network} is "), message
-        assert "the norm of its gradient nan" in message
+        assert "the norm of its gradient is nan" in message
         assert ("maybe from another worker" in message) == (rank != 1 or in_gradient), message
         assert same(before, after, network=network), "not updated"
-        assert same(before, after, network="generator") and same(before, after, network="ema"), "nor what follows"
-        assert same(after, ranks[0][2]), "the same everywhere"
+        assert same(before, after, network="generator") and same(before, after, network="ema"), (
+            "nor are the generator and its average"
+        )
+        assert same(after, ranks[0][2]), "all workers have the same weights"
 
 
 @pytest.mark.parametrize("natural", [0.0, 0.02])
 @pytest.mark.parametrize("artifact", [0.0, 0.1])
-def test_a_lambda_of_zero_does_none_of_its_networks_work(
+def test_a_lambda_of_zero_neither_runs_nor_trains_its_network(
     natural: float, artifact: float, tiny: TrainConfig, astronaut: np.ndarray
 ) -> None:
     gan = make_gan(dataclasses.replace(tiny, lambda_natural=natural, lambda_artifact=artifact), 1)

@@ -1,4 +1,4 @@
-"""Every step is recorded once, averaged over the workers, and a discriminator that says nothing is noticed."""
+"""Every step is recorded once, averaged over the workers, and a saturated discriminator is noticed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def said(*steps: dict[str, float]) -> list[float]:
     return [saturation.add(step)["discriminator_saturated"] for step in steps]
 
 
-def test_a_stuck_d_is_told_from_its_50th_step_in_a_row_until_it_moves_again() -> None:
+def test_a_stuck_d_is_reported_from_its_50th_step_in_a_row_until_it_moves_again() -> None:
     assert said(*[STUCK] * 52, ALIVE, *[STUCK] * 50) == [0] * 49 + [1] * 3 + [0] + [0] * 49 + [1]
 
 
-def test_one_step_of_life_begins_the_count_anew() -> None:
+def test_one_step_that_is_not_stuck_restarts_the_count() -> None:
     assert not any(said(*[STUCK] * 49, ALIVE, *[STUCK] * 49))
 
 
@@ -45,7 +45,7 @@ def test_a_run_without_d_has_no_saturation() -> None:
 
 
 class Rows:
-    """In place of a recorder."""
+    """Stands in for the recorder and keeps the rows."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, dict[str, float]]] = []

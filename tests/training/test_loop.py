@@ -1,4 +1,4 @@
-"""The loop counts its steps, saves between them, and stops where it would do harm."""
+"""The loop counts its steps, saves between them, and stops if a loss is not finite."""
 
 from __future__ import annotations
 

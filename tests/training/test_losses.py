@@ -1,4 +1,4 @@
-"""Equations 1 to 6, by hand."""
+"""Equations 1 to 6, against values worked out by hand."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def tensor(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-def test_ssim_is_scikit_images(astronaut: np.ndarray) -> None:
+def test_ssim_agrees_with_scikit_image(astronaut: np.ndarray) -> None:
     one = np.ascontiguousarray(astronaut[:128, 100:260])
     other = (one * 0.7 + 30).astype(np.uint8)
-    inner = (slice(20, -20), slice(20, -20))  # the two treat the sides each in its way
+    inner = (slice(20, -20), slice(20, -20))  # the two treat the sides differently
     expected = structural_similarity(
         one, other, channel_axis=2, gaussian_weights=True, use_sample_covariance=False, data_range=255, full=True
     )[1][inner].mean()
@@ -60,7 +60,7 @@ def test_every_form_of_l_color_is_0_for_equal_pictures_and_grows_with_the_differ
 
 
 def test_ms_ssim_l1_mixes_zhaos_shares() -> None:
-    """Of two flat pictures the contrast terms are 1, the luminance term and L1 are known."""
+    """For two flat pictures the contrast terms are 1. The luminance term and L1 are known."""
     x, y = torch.full((1, 3, 48, 48), 0.0), torch.full((1, 3, 48, 48), 0.5)  # 0.5 and 0.75 on the scale of [0, 1]
     luminance = (2 * 0.5 * 0.75 + 1e-4) / (0.5**2 + 0.75**2 + 1e-4)
     expected = 0.84 * (1 - luminance) + 0.16 * 0.25
@@ -70,7 +70,7 @@ def test_ms_ssim_l1_mixes_zhaos_shares() -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.5, 8.0])
-def test_the_blur_in_blocks_and_its_way_back_are_those_of_the_whole_matrices(sigma: float) -> None:
+def test_the_blur_in_blocks_and_its_gradient_agree_with_the_whole_matrices(sigma: float) -> None:
     torch.manual_seed(0)
     images, weights = torch.rand(2, 1, 61, 130, requires_grad=True), torch.rand(2, 1, 61, 130)
     down, across = (losses._gaussian_band(side, sigma, images.device) for side in images.shape[-2:])

@@ -1,4 +1,4 @@
-"""G, D and C as the document draws them."""
+"""G, D and C as the patent draws them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def generator(width: int = 4, residual_blocks: int = 1) -> ToneEnhancer:
 
 @settings(max_examples=25, deadline=None)
 @given(height=st.integers(16, 70), width=st.integers(16, 70))
-def test_the_corrected_image_has_the_inputs_size_whatever_it_is(height: int, width: int) -> None:
+def test_the_corrected_image_has_the_size_of_any_input(height: int, width: int) -> None:
     x = torch.rand(1, 3, height, width) * 2 - 1
     assert generator()(x).shape == x.shape
 
@@ -47,7 +47,7 @@ def test_g_has_three_stride_2_stages_a_residual_part_and_three_decoder_stages() 
 def test_every_encoder_stage_reaches_the_result_by_its_skip() -> None:
     g = generator()
     nn.init.normal_(g.decoder[-1].weight)
-    for stage in (g.decoder[0], g.decoder[1]):  # what comes from below is cut off
+    for stage in (g.decoder[0], g.decoder[1]):  # cut off everything but the skips
         nn.init.zeros_(stage.weight)
         nn.init.zeros_(stage.bias)
     x = torch.rand(1, 3, 32, 32)
@@ -57,12 +57,12 @@ def test_every_encoder_stage_reaches_the_result_by_its_skip() -> None:
     assert not torch.allclose(before, g(x))
 
 
-def test_g_knows_the_whole_photo_at_every_place() -> None:
+def test_g_sees_the_whole_photo_at_every_pixel() -> None:
     g = generator()
     nn.init.normal_(g.decoder[-1].weight)
     x = torch.zeros(1, 3, 512, 512)
     other = x.clone()
-    other[..., 256:, 256:] = 1  # farther off than the convolutions see
+    other[..., 256:, 256:] = 1  # farther away than the convolutions see
     assert (g(x) - g(other))[..., :64, :64].abs().max() > 1e-6
 
 

@@ -1,4 +1,4 @@
-"""A tracking server that is slow, away or gone holds up no step and loses no metric."""
+"""A tracking server that is slow or away holds up no step and loses no metric; one that is gone does not hold the run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def new_run(client: MlflowClient) -> str:
 
 
 class Server:
-    """`mlflow server` on SQLite, which a test starts when it wants it there. `own` looks into its files without it."""
+    """`mlflow server` on SQLite, which a test starts when it needs it. `own` reads its database without the server."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -81,7 +81,7 @@ class Server:
 
 
 def wait_for(happened: Callable[[], object], *, seconds: float = 120.0) -> None:
-    """Fails the test after a time that is never near, so that it cannot hang."""
+    """Wait for `happened`; fail the test after `seconds`, so that it cannot hang."""
     asleep = threading.Event()
     for _ in range(int(seconds / 0.05)):
         if happened():
@@ -99,7 +99,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tried again is so soon; as it is, MLflow's client alone waits for minutes."""
+    """Retries come soon. By default, MLflow's client alone waits for minutes."""
     monkeypatch.setattr(recording, "_FLUSH_SECONDS", 0.2)
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -125,11 +125,11 @@ def assert_complete(
 ) -> None:
     for name in names:
         rows = [(metric.step, metric.value) for metric in client.get_metric_history(run_id, name)]
-        assert sorted(rows) == [(step, step + 0.5) for step in range(steps)], f"each once, {name}"
+        assert sorted(rows) == [(step, step + 0.5) for step in range(steps)], f"every step of {name} once"
 
 
 def pictures_of(server: Server, run_id: str) -> set[int]:
-    """The steps of which there are pictures, by the names that MLflow gives them."""
+    """The steps that have pictures, from the file names that MLflow gives them."""
     names = [path.name for path in (server.folder / "artifacts").rglob("*.png") if run_id in path.parts]
     return {int(step) for name in names for step in re.findall(r"step\D+(\d+)", name)}
 
@@ -141,8 +141,10 @@ def test_a_server_that_is_away_delays_no_step_and_loses_no_metric_and_no_picture
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     server.stop()
     recorder = recorder_of(run_id)
-    for step in range(1200):  # more than a server takes at once
-        recorder.log(step, {"loss": step + 0.5, "gradient": step + 0.5})  # returns: the server starts only below
+    for step in range(1200):  # more than a server takes in one request
+        recorder.log(
+            step, {"loss": step + 0.5, "gradient": step + 0.5}
+        )  # returns although the server starts only below
         if step % 600 == 0:
             recorder.log_image(step, picture(step % 256), key="samples")
     wait_for(lambda: "metrics wait" in caplog.text)
@@ -156,7 +158,7 @@ def test_a_server_that_is_away_delays_no_step_and_loses_no_metric_and_no_picture
     assert pictures_of(server, run_id) == {0, 600}
 
 
-def test_a_server_that_stops_in_between_and_one_that_fails_now_and_then_lose_nothing(
+def test_a_server_that_fails_now_and_then_loses_nothing(
     server: Server, soon: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = new_run(server.own)
@@ -170,7 +172,7 @@ def test_a_server_that_stops_in_between_and_one_that_fails_now_and_then_lose_not
             recorder.log(step, {"loss": step + 0.5, "gradient": step + 0.5})
             if step % 100 == 0:
                 recorder.log_image(step, picture(step % 256), key="samples")
-                threading.Event().wait(0.2)  # several sendings
+                threading.Event().wait(0.2)  # so that the recorder sends several times
         ending = closing(recorder)
         ending.join(120)
         assert not ending.is_alive()
@@ -191,7 +193,7 @@ def test_a_recorder_on_a_server_that_answers_writes_everything_when_it_closes(tr
     assert not ending.is_alive()
     assert_complete(client, run_id, 30, names=("loss",))
     assert len(list(client.list_artifacts(run_id, "images"))) >= 1
-    recorder_of(run_id).close()  # and with nothing to write
+    recorder_of(run_id).close()  # works with nothing to write too
 
 
 def test_a_server_that_never_comes_back_does_not_hold_the_run_for_ever(
@@ -204,18 +206,18 @@ def test_a_server_that_never_comes_back_does_not_hold_the_run_for_ever(
     ending = closing(recorder)
     ending.join(60)
     assert not ending.is_alive()
-    assert recorder.problem == "the tracking server did not answer, the last 1 metrics are lost"
+    assert recorder.problem == "the tracking server did not answer; the last 1 metrics are lost"
 
 
-def test_the_load_of_the_machine_is_recorded_while_a_run_goes_also_after_it_was_opened(
+def test_the_load_of_the_machine_is_recorded_while_a_run_goes_on_and_after_a_resume(
     tracking_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MLflow's monitor stops by itself at a run that is marked as finished."""
+    """MLflow's monitor stops by itself if the run is marked as finished."""
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING", "1")
     monkeypatch.setattr(recording, "_FLUSH_SECONDS", 0.1)
     client = client_of(tracking_uri)
-    for _ in range(2):  # begun, and resumed
+    for _ in range(2):  # the run begins, and is resumed
         run_id = tracking.start_run(run_name="loaded", params={}, tags={"store": "/a"}, dataset="/a/manifest.parquet")
         with tracking.running(run_id):
             recorder = recorder_of(run_id)
@@ -232,13 +234,15 @@ def test_the_load_of_the_machine_is_recorded_while_a_run_goes_also_after_it_was_
         assert client.get_run(run_id).info.status == "FINISHED"
 
 
-def test_a_run_that_the_server_does_not_know_is_said_at_once_and_holds_nothing_up(
+def test_a_run_that_the_server_does_not_know_is_reported_at_once_and_holds_nothing_up(
     tracking_uri: str, soon: None
 ) -> None:
     recorder = recorder_of("0" * 32)
     recorder.log(0, {"loss": 1.0})
     wait_for(lambda: recorder.problem is not None)
-    assert recorder.problem and recorder.problem.startswith("the tracking server refused what came last (")
+    assert recorder.problem and recorder.problem.startswith(
+        "the tracking server refused the latest metrics or pictures ("
+    )
     recorder.log(1, {"loss": 1.0})
     assert recorder._entries.empty(), "nothing piles up"
     recorder.close()

@@ -1,4 +1,4 @@
-"""A run's folder: frozen when the run begins, its checkpoints whole or absent."""
+"""A run's folder: the store is frozen when the run begins, and each checkpoint is whole or absent."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def test_a_run_that_was_killed_while_it_began_begins_again(
     assert json.loads(Path(uri, runs.RUN_JSON).read_text())["config"]["seed"] == 9
 
 
-def test_a_run_is_frozen_as_the_store_is_when_its_copy_is_in_place(
+def test_a_run_takes_a_change_of_the_store_while_its_manifest_is_copied(
     store: str, config: TrainConfig, astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A forget looks at the runs' copies after it has changed the manifest: a copy of the old one must not come later."""
+    """A forget changes the manifest and then looks at the runs' copies. An old copy must not be written after that."""
     write_bytes = storage.write_bytes
 
     def change_first(uri: str, data: bytes, **options: float) -> None:
@@ -95,9 +95,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(store: str) -> None:
                 pass
 
 
-def test_a_run_goes_on_with_more_steps_or_other_checkpoints_and_nothing_else_changed(
-    store: str, config: TrainConfig
-) -> None:
+def test_a_run_resumes_with_other_steps_or_checkpoints_but_no_other_change(store: str, config: TrainConfig) -> None:
     runs.begin(store, "first", config)
     runs.begin(store, "first", dataclasses.replace(config, steps=99, checkpoint_every=7))
     for field, value, said in (
@@ -108,7 +106,9 @@ def test_a_run_goes_on_with_more_steps_or_other_checkpoints_and_nothing_else_cha
     ):
         with pytest.raises(ValueError) as refused:
             runs.begin(store, "first", dataclasses.replace(config, **{field: value}))
-        assert str(refused.value) == (f"run 'first' was started with {said}; set it so again or choose another --run")
+        assert str(refused.value) == (
+            f"run 'first' was started with {said}; use the old settings or choose another --run"
+        )
 
 
 def test_a_run_is_not_resumed_on_other_intermediates(store: str, config: TrainConfig) -> None:
@@ -130,7 +130,7 @@ def test_a_run_is_not_resumed_to_fewer_steps_than_it_has_done(
     with pytest.raises(ValueError) as refused:
         runs.begin(store, "first", dataclasses.replace(config, steps=5))
     assert str(refused.value) == (
-        "run 'first' has done 6 steps already; set steps to at least that or choose another --run"
+        "run 'first' has done 6 steps already; set steps to at least 6 or choose another --run"
     )
 
 
@@ -140,7 +140,7 @@ def test_a_run_name_that_is_no_folder_name_is_refused(store: str, config: TrainC
         runs.begin(store, name, config)
 
 
-def test_a_checkpoint_without_its_json_is_none(tmp_path: Path, snapshot: Callable[[int], Snapshot]) -> None:
+def test_a_checkpoint_without_its_json_does_not_count(tmp_path: Path, snapshot: Callable[[int], Snapshot]) -> None:
     uri = str(tmp_path / "run")
     assert runs.list_checkpoints(uri) == []
     write(uri, snapshot(4), snapshot(8))
@@ -184,7 +184,7 @@ def test_the_newest_two_and_the_best_are_kept_also_after_a_resume(
     assert all(runs.read_checkpoint(uri, step).score == scores[step - 1] for step in kept)
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     names = (checkpoint.CHECKPOINT_JSON, checkpoint.CHECKPOINT_TENSORS)
-    assert files == {f"checkpoints/step-{step:08}/{name}" for step in kept for name in names}, "and nothing else"
+    assert files == {f"checkpoints/step-{step:08}/{name}" for step in kept for name in names}, "and no other files"
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def weather() -> SimpleNamespace:
 def proxy(
     object_store: local.ObjectStore, weather: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Proxy]:
-    """The object store behind a proxy with that weather; what is tried again is so soon."""
+    """The object store behind a proxy with the faults of `weather`. Retries come soon."""
     monkeypatch.setattr(s3, "ATTEMPTS", 1)
     monkeypatch.setattr(runs, "_RETRY_SECONDS", 0.05)
     with fault_proxy(object_store.environment["AWS_ENDPOINT_URL"], weather) as proxy:
@@ -206,7 +206,7 @@ def proxy(
 
 
 def wait_for(happened: Callable[[], object]) -> None:
-    """Fails the test after a time that is never near, so that it cannot hang."""
+    """Wait for `happened`; fail the test after a minute, so that it cannot hang."""
     asleep = threading.Event()
     for _ in range(6000):
         if happened():
@@ -228,7 +228,7 @@ def test_while_the_server_is_away_training_goes_on_and_the_newest_checkpoint_cou
     writer.put(snapshot(1))
     wait_for(lambda: sum(proxy.injected.values()) > 2)
     for step in (2, 3, 4):
-        writer.put(snapshot(step))  # returns: the server answers nobody, and comes back only below
+        writer.put(snapshot(step))  # returns although the server answers nobody; it comes back only below
     weather.share = 0.0
     writer.close()
     assert runs.list_checkpoints(uri) == [1, 4]
@@ -236,7 +236,7 @@ def test_while_the_server_is_away_training_goes_on_and_the_newest_checkpoint_cou
         assert_whole(uri, step)
 
 
-def test_a_server_that_stays_away_is_a_lost_checkpoint_at_last(
+def test_a_server_that_stays_away_costs_a_checkpoint_in_the_end(
     proxy: Proxy,
     weather: SimpleNamespace,
     object_store: local.ObjectStore,
@@ -253,7 +253,7 @@ def test_a_server_that_stays_away_is_a_lost_checkpoint_at_last(
         writer.close()
 
 
-def test_a_server_that_refuses_is_a_lost_checkpoint_at_once_and_the_one_before_is_whole(
+def test_a_server_that_refuses_costs_a_checkpoint_at_once_and_the_one_before_is_whole(
     proxy: Proxy,
     weather: SimpleNamespace,
     object_store: local.ObjectStore,
@@ -270,13 +270,13 @@ def test_a_server_that_refuses_is_a_lost_checkpoint_at_once_and_the_one_before_i
     for ending in (lambda: writer.put(snapshot(3)), writer.close, writer.close):
         with pytest.raises(CheckpointLost, match=r"checkpoint not written: 's3://.*AccessDenied"):
             ending()
-    assert proxy.injected["refuse_write"] == 1, "not tried again"
+    assert proxy.injected["refuse_write"] == 1, "a refusal is not tried again"
     weather.share = 0.0
     assert runs.list_checkpoints(uri) == [1]
     assert_whole(uri, 1)
 
 
-def test_a_full_disk_is_a_lost_checkpoint_and_the_one_before_is_whole(
+def test_a_full_disk_costs_a_checkpoint_and_the_one_before_is_whole(
     disk: Callable[[int], Path], snapshot: Callable[[int], Snapshot]
 ) -> None:
     size = sum(map(len, checkpoint.pack(snapshot(1)).values()))
@@ -291,15 +291,15 @@ def test_a_full_disk_is_a_lost_checkpoint_and_the_one_before_is_whole(
             ending()
     assert runs.list_checkpoints(str(folder)) == [1]
     assert_whole(str(folder), 1)
-    assert not list(folder.rglob(f"*{storage.TEMPORARY_SUFFIX}")), "and nothing takes its place"
+    assert not list(folder.rglob(f"*{storage.TEMPORARY_SUFFIX}")), "no half-written file stays and takes up space"
     disk(size * 10)
     write(str(folder), snapshot(2))
     assert runs.list_checkpoints(str(folder)) == [1, 2]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_judge_that_fails_is_said_too(tmp_path: Path, snapshot: Callable[[int], Snapshot]) -> None:
-    """Else the writer's thread ends unseen, every later checkpoint is lost, and the run seems well."""
+def test_a_judge_that_fails_is_reported(tmp_path: Path, snapshot: Callable[[int], Snapshot]) -> None:
+    """Otherwise the writer's thread would end unseen: every later checkpoint would be lost, and the run would seem well."""
 
     def judge(snapshot: Snapshot) -> float:
         raise RuntimeError("out of memory")
@@ -317,7 +317,7 @@ def test_a_run_of_that_name_on_another_store_is_not_overwritten(
 
     tracking.start_run(run_name="taken", params={}, tags={"store": "/another"}, dataset="/another/manifest.parquet")
     line = refused("train", store, "--recipe", "smoke", "--run", "taken")
-    assert "run 'taken' is one on '/another' already; choose another --run" in line
+    assert "run 'taken' already exists on '/another'; choose another --run" in line
 
 
 def test_a_model_of_another_format_version_is_refused(

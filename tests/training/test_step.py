@@ -29,7 +29,7 @@ def test_a_step_trains_all_three_networks(config: TrainConfig, batch: Batch) -> 
 
 
 def test_gs_losses_leave_no_gradient_in_d_and_c(config: TrainConfig, batch: Batch) -> None:
-    """Were they not frozen, the gradient of L_natural in D would be all-reduced for nothing, or worse, stepped on."""
+    """If D and C were not frozen, L_natural's gradient in D would be all-reduced for nothing or even used for a step."""
     gan = GanStep(config, device=CPU)
     seen: dict[str, torch.Tensor] = {}
     update = gan._update
@@ -67,7 +67,7 @@ def test_lambda_natural_pulls_g_towards_what_d_finds_natural(config: TrainConfig
     still = dataclasses.replace(
         config, steps=12, lambda_color=0, lambda_artifact=0, lambda_natural=1, discriminator_learning_rate=1e-9
     )
-    gan = GanStep(still, device=CPU)  # a D that stands still: that it learns too is the test before
+    gan = GanStep(still, device=CPU)  # D stands still here; the test before shows that it learns
     losses = [gan.step(batch, number=number)["loss_natural"].item() for number in range(12)]
     assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
 
@@ -126,27 +126,27 @@ def averaged(gan: GanStep, *numbers: int) -> float:
     for number in numbers:
         gan._average(number)
     shares = torch.cat([weight.flatten() for weight in gan.ema.parameters()])
-    assert (shares == shares[0]).all(), "all weights alike"
+    assert (shares == shares[0]).all(), "all weights have the same share"
     return shares[0].item()
 
 
 @pytest.mark.parametrize(("batch", "steps"), [(1, 40), (4, 10), (8, 5), (40, 1), (80, 0.5)])
 def test_the_averages_half_life_is_in_photos_whatever_the_batch(config: TrainConfig, batch: int, steps: float) -> None:
-    """40 photos halve what was there before: in 40 steps of 1, in 10 of 4; half a step of 80 is 80 photos, a quarter."""
+    """The half-life is 40 photos: 40 steps of 1 or 10 of 4. One step of 80 photos is two half-lives and leaves a quarter."""
     gan = gan_with_ones(config, batch=batch, ema_half_life=40)
     expected = 0.5 if steps >= 1 else 0.75
     assert averaged(gan, *range(LATE, LATE + max(1, int(steps)))) == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_averages_half_life_grows_with_the_photos_seen_until_it_is_the_configured_one(config: TrainConfig) -> None:
-    """After n photos it is n/20 of them; 1 − 2^(−20/(k+1)) of step k is G: all of it at first."""
+def test_the_averages_half_life_grows_with_the_photos_seen_up_to_the_configured_one(config: TrainConfig) -> None:
+    """After n photos the half-life is n/20. At step k, the share of G is 1 − 2^(−20/(k+1)): nearly all of it at first."""
     by_hand = {0: 1 - 2**-20, 1: 1 - 2**-10, 19: 0.5, 39: 1 - 2**-0.5, 199: 1 - 2**-0.1}
     for batch in (4, 8):
         for number, expected in by_hand.items():
             gan = gan_with_ones(config, batch=batch, ema_half_life=10**6)
             assert averaged(gan, number) == pytest.approx(expected, abs=1e-6), (batch, number)
     short = gan_with_ones(config, batch=4, ema_half_life=8)
-    assert averaged(short, 199) == pytest.approx(1 - 2**-0.5), "not beyond what was configured"
+    assert averaged(short, 199) == pytest.approx(1 - 2**-0.5), "never longer than configured"
 
 
 def test_a_half_life_of_zero_is_g_itself_to_the_bit(config: TrainConfig, astronaut: np.ndarray) -> None:

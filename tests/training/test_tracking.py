@@ -1,4 +1,4 @@
-"""A run is shown on the tracking server as it is."""
+"""The tracking server shows whether a run is running and how it ended."""
 
 from __future__ import annotations
 

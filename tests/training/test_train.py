@@ -1,4 +1,4 @@
-"""Training under Ray: resumed by name, with every step tracked."""
+"""Training under Ray: a run is resumed by its name, and every step is tracked."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def generator(config: TrainConfig) -> ToneEnhancer:
     return ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks).eval()
 
 
-def test_held_out_photos_are_taken_where_there_are_any(
+def test_held_out_photos_are_used_if_the_store_has_any(
     tmp_path: Path, astronaut: np.ndarray, generator: ToneEnhancer
 ) -> None:
     validation = ValidationPhotos.of(shards.open_store(make_store(tmp_path, astronaut, 9)))

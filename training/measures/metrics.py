@@ -1,6 +1,6 @@
-"""Measures of a picture, alone or beside the photo it came from: contrast, colour, clipping, noise, bands, likeness.
+"""Measures of a picture, alone or against the photo it came from: contrast, colour, clipping, noise, bands, likeness.
 
-Pictures are H×W×3 uint8 sRGB with sides of 16 pixels or more. TMQI and NIQE have modules of their own.
+Pictures are H×W×3 uint8 sRGB with sides of 16 pixels or more. TMQI and NIQE have their own modules.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import numpy as np
 
 from naturaltone.pipeline.tone import LUMA
 
-# Of the long side, so that a photo measures the same at any size: the 1.5 pixels of SSIM's and TMQI's window at 480.
+# A share of the long side, so that a photo measures the same at any size. At 480 pixels it is about the σ of 1.5 pixels
+# that SSIM's and TMQI's windows have.
 _CONTRAST_SIGMA = 0.003
 _CLIP_LOW, _CLIP_HIGH = 2, 253
 
-_PSNR_CAP = 100.0  # dB; a difference of one level in one of 24 million values is 122
+_PSNR_CAP = 100.0  # dB; if one of 24 million values differs by one level, it is 122
 
 # Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", TIP 2004.
 _SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
@@ -25,20 +26,20 @@ _SRGB_TO_XYZ = np.array(  # IEC 61966-2-1
 )
 _D65 = np.array([0.95047, 1.0, 1.08883])
 
-# A measure of skin or of neutral greys is NaN where fewer of a photo's pixels than this are either.
+# A measure over some of the pixels (skin, neutral greys, unclipped) is NaN if they are a smaller share of the photo.
 _FEW = 0.005
 
 _RUN = 6  # pixels of a flat run on either side of a false contour
-_RUN_DEVIATION = 0.15  # of the step; a slope over two runs has 0.29
-_RUN_DEVIATION_MOST = 0.5  # levels; edges of real things are between runs that vary more
-_BAND_STEPS = (1.5, 32)  # levels; less is what 8 bits must do, more is an edge
+_RUN_DEVIATION = 0.15  # largest deviation in a flat run, as a share of the step; a slope over two runs has 0.29
+_RUN_DEVIATION_MOST = 0.5  # largest deviation in a flat run, in levels; runs beside edges of real things vary more
+_BAND_STEPS = (1.5, 32)  # levels; 8 bits cannot avoid smaller steps, and larger ones are edges
 
-_HALO_STEP = 40  # levels of an edge that can have a halo
-_HALO_FLATNESS = 0.1  # of the step; how much the input may vary on either side
-_HALO_FEWEST = 50  # places
+_HALO_STEP = 40  # levels; the smallest step of an edge that can have a halo
+_HALO_FLATNESS = 0.1  # how much the input may vary on either side, as a share of the step
+_HALO_FEWEST = 50  # steps; with fewer of them the measure is NaN
 
 _FLAT_SHARE = 0.25  # of the pixels that are not clipped
-_QUANTISATION_SIGMA = 0.29  # levels; √(1/12), the noise of rounding, which a clean picture has at most
+_QUANTISATION_SIGMA = 0.29  # levels; √(1/12), the noise of rounding; a clean picture has no more
 
 
 def luma(pixels: np.ndarray) -> np.ndarray:
@@ -61,12 +62,12 @@ def local_contrast_gain(result: np.ndarray, input: np.ndarray) -> float:
 
 
 def clipped_fraction(pixels: np.ndarray) -> float:
-    """Fraction of pixels, 0 to 1, with a channel at the white end or all of them at the black end."""
+    """Fraction of pixels, 0 to 1, with one channel or more at the white end or all channels at the black end."""
     return float(((pixels >= _CLIP_HIGH).any(axis=2) | (pixels <= _CLIP_LOW).all(axis=2)).mean())
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Peak signal-to-noise ratio over all channels in dB, at most 100, which identical pictures get."""
+    """Peak signal-to-noise ratio over all channels in dB, at most 100. Identical pictures get 100."""
     squared = cv2.norm(a, b, cv2.NORM_L2SQR) / a.size
     return min(_PSNR_CAP, float(10 * np.log10(255**2 / squared))) if squared else _PSNR_CAP
 
@@ -107,7 +108,7 @@ def ciede2000(lab1: np.ndarray, lab2: np.ndarray) -> np.ndarray:
 
     turn = hue2 - hue1
     turn = np.where(colourful, turn - 360 * np.sign(turn) * (np.abs(turn) > 180), 0)
-    # Halfway along the shorter way round; where one is grey the other's hue (grey has hue 0).
+    # Halfway along the shorter way round. If one colour is grey, the other's hue (grey has hue 0).
     mean_hue = np.where(colourful, (hue1 + turn / 2) % 360, hue1 + hue2)
     mean_chroma = (chroma1 + chroma2) / 2
     off_middle = ((lightness1 + lightness2) / 2 - 50) ** 2
@@ -145,10 +146,10 @@ def colourfulness(pixels: np.ndarray) -> float:
 
 
 def skin_hue_shift(result: np.ndarray, input: np.ndarray) -> float:
-    """Mean change of hue, 0 to 180 degrees of L*a*b*, over the input's skin-coloured pixels; NaN if under 0.5% are.
+    """Mean change of hue, 0 to 180 degrees of L*a*b*, over the input's skin-coloured pixels; NaN if they are under 0.5%.
 
-    Skin is Cb in 77–127 and Cr in 133–173 (Chai & Ngan 1999), L* above 20 and C* above 8. A pixel weighs √(C₁*·C₂*), as it
-    does in a hue difference ΔH*: a colour that fades to grey has no hue left to be wrong.
+    Skin is Cb in 77–127 and Cr in 133–173 (Chai & Ngan 1999), L* above 20 and C* above 8. Each pixel has the weight
+    √(C₁*·C₂*), as in a hue difference ΔH*: a colour that fades to grey has no hue left that could be wrong.
     """
     _, cr, cb = np.moveaxis(cv2.cvtColor(input, cv2.COLOR_RGB2YCrCb), -1, 0)
     before = to_lab(input)
@@ -164,7 +165,7 @@ def skin_hue_shift(result: np.ndarray, input: np.ndarray) -> float:
 
 
 def neutral_shift(result: np.ndarray, input: np.ndarray) -> float:
-    """Mean distance in a*b* that the input's near-neutral pixels moved, a cast; NaN if under 0.5% are.
+    """Colour cast: mean distance in a*b* that the input's near-neutral pixels moved; NaN if they are under 0.5%.
 
     Near neutral is C* below 5 and L* in 10–95.
     """
@@ -178,16 +179,16 @@ def neutral_shift(result: np.ndarray, input: np.ndarray) -> float:
 def banding(pixels: np.ndarray) -> float:
     """False contours in smooth areas: levels of luma skipped per 100 pixels along rows and columns, 0 for none.
 
-    A contour is a step of 1.5 to 32 levels between two flat runs of 6 pixels; a step of s levels skips s − 1. Flat: the
-    deviation within the runs is below half a level and 15% of the step, which is true of no noise, dithering or slope.
-    Measure before JPEG coding: from quality 92 down it smears steps of a few levels, which are then missed.
+    A contour is a step of 1.5 to 32 levels between two flat runs of 6 pixels; a step of s levels skips s − 1. A run
+    is flat if its deviation is at most half a level and at most 15% of the step. Noise, dithering and slopes never are.
+    Measure before JPEG coding: at quality 92 or less it smears steps of a few levels, and this measure misses them.
     """
-    values = luma(pixels) - 128  # centred, as float32 would lose the variance of bright runs
+    values = luma(pixels) - 128  # centred: float32 would lose the variance of bright runs
     return 100 * (_skipped_levels(values) + _skipped_levels(np.ascontiguousarray(values.T))) / values.size
 
 
 def _skipped_levels(values: np.ndarray) -> float:
-    """The sum over all pairs of adjacent runs in rows."""
+    """The skipped levels of all pairs of adjacent runs in rows, summed."""
     mean = _run_mean(values, _RUN)
     variance = _run_mean(values * values, _RUN) - mean * mean
     step = np.abs(mean[:, _RUN:] - mean[:, :-_RUN])
@@ -199,15 +200,16 @@ def _skipped_levels(values: np.ndarray) -> float:
 
 
 def _run_mean(values: np.ndarray, length: int) -> np.ndarray:
-    """Means of `length` neighbours in a row, at the first of them; H×(W − length + 1)."""
+    """The mean of each pixel and its next `length` − 1 neighbours in the row; H×(W − length + 1)."""
     return cv2.blur(values, (length, 1), anchor=(0, 0))[:, : values.shape[1] - length + 1]
 
 
 def halo_overshoot(result: np.ndarray, input: np.ndarray) -> float:
-    """Mean over- and undershoot of luma beside the input's strong edges, as a share of the step; NaN without such edges.
+    """Mean over- and undershoot of luma beside the input's strong edges, as a share of the step; NaN if there are under 50.
 
-    At steps of 40 levels or more between areas that are flat in the input, each side of the result is compared near the
-    edge (from 2 pixels on, about 0.8% of the long side) and three times as far; what the input does itself is taken off.
+    A strong edge is a step of 40 levels or more between areas that are flat in the input. On each side of it, two runs of the
+    result are compared, each about 0.8% of the long side. One starts 2 pixels from the edge, the other three run lengths
+    farther away. The input's own difference between the two is subtracted.
     """
     before, after = luma(input), luma(result)
     rows = _overshoots(after, before)
@@ -217,18 +219,18 @@ def halo_overshoot(result: np.ndarray, input: np.ndarray) -> float:
 
 
 def _overshoots(after: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """The share of every edge across rows, in one dimension."""
+    """The shares of all edges along the rows, as a 1-D array."""
     length = max(1, round(max(before.shape) / 120))
     near, far = 2, 2 + 3 * length
     reach = far + length
     if before.shape[1] < 2 * reach:
         return np.empty(0, np.float32)
-    places = before.shape[1] - 2 * reach + 1
+    num_positions = before.shape[1] - 2 * reach + 1
 
     def sides(values: np.ndarray) -> tuple[np.ndarray, ...]:
         mean = _run_mean(values, length)
         starts = (0, reach - near - length, reach + near, reach + far)
-        return tuple(mean[:, start : start + places] for start in starts)
+        return tuple(mean[:, start : start + num_positions] for start in starts)
 
     far_left, near_left, near_right, far_right = sides(before)
     step = near_right - near_left
@@ -244,10 +246,11 @@ def _overshoots(after: np.ndarray, before: np.ndarray) -> np.ndarray:
 
 
 def noise_gain(result: np.ndarray, input: np.ndarray) -> float:
-    """Noise of `result` over that of `input` in the input's flat areas; 1 for the same, contrast gained included.
+    """Noise of `result` over noise of `input`, in the input's flat areas; 1 means the same.
 
-    Noise is Immerkær's estimate (1996) of luma's σ, floored at that of rounding; flat is the quarter of the unclipped pixels
-    with the least gradient under a Gaussian of σ 2. NaN if under 0.5% of the pixels are unclipped.
+    Noise that grows with the contrast counts too. Noise is Immerkær's estimate (1996) of luma's σ, at least that of rounding.
+    Flat areas are the quarter of the unclipped pixels with the smallest gradient after a Gaussian blur of σ 2. NaN if under
+    0.5% of the pixels are unclipped.
     """
     before = luma(input)
     smooth = cv2.GaussianBlur(before, (0, 0), 2)

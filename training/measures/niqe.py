@@ -18,11 +18,11 @@ NUM_FEATURES = 36  # 18 at each of two scales
 PATCH = 96
 
 _WINDOW, _SIGMA = 7, 7 / 6
-_SHARP = 0.75  # of the sharpest patch of a photo
+_SHARP = 0.75  # a patch is sharp if it has more than this share of the sharpness of the photo's sharpest patch
 _FEWEST_PATCHES = 2 * NUM_FEATURES
-_FLAT = 1e-8  # a variance below it is that of a flat patch
+_FLAT = 1e-8  # a patch with a smaller variance is flat
 
-# What moment matching looks up by shape α.
+# Tables for moment matching, by shape α.
 _SHAPES = np.arange(0.2, 10.0005, 0.001)
 _LOG_GAMMA_1, _LOG_GAMMA_2, _LOG_GAMMA_3 = (
     np.array([math.lgamma(order / shape) for shape in _SHAPES]) for order in (1, 2, 3)
@@ -35,7 +35,7 @@ _GAUSSIAN_RATIO = 2 / math.pi
 
 @dataclass(frozen=True, kw_only=True)
 class NaturalModel:
-    """A Gaussian of the features of natural photos' sharp patches: mean (36), covariance (36×36), float64."""
+    """A Gaussian fitted to the features of natural photos' sharp patches: mean (36), covariance (36×36), float64."""
 
     mean: np.ndarray
     covariance: np.ndarray
@@ -43,7 +43,10 @@ class NaturalModel:
 
 
 def fit(pictures: Iterable[np.ndarray]) -> NaturalModel:
-    """The model of natural photos, H×W×3 uint8 each; about 20 of 480×320 are the least, a few hundred are good."""
+    """Fit the model to natural photos, each H×W×3 uint8.
+
+    It needs about 20 photos of 480×320; a few hundred are good. `ValueError` if they have too few sharp patches.
+    """
     sharp = []
     num_pictures = 0
     for pixels in pictures:
@@ -53,8 +56,8 @@ def fit(pictures: Iterable[np.ndarray]) -> NaturalModel:
     num_patches = sum(map(len, sharp))
     if num_patches < _FEWEST_PATCHES:
         raise ValueError(
-            f"{num_pictures} photos have {num_patches} sharp patches of {PATCH}×{PATCH} pixels, NIQE needs "
-            f"{_FEWEST_PATCHES}: give more natural photos (about {_FEWEST_PATCHES // 3} of 480×320) or larger ones."
+            f"{num_pictures} photos have {num_patches} sharp patches of {PATCH}×{PATCH} pixels, but NIQE needs "
+            f"{_FEWEST_PATCHES}: give more natural photos (about {_FEWEST_PATCHES // 3} of 480×320) or larger ones"
         )
     patches = np.concatenate(sharp)
     return NaturalModel(mean=patches.mean(axis=0), covariance=np.cov(patches, rowvar=False), num_patches=num_patches)
@@ -63,7 +66,7 @@ def fit(pictures: Iterable[np.ndarray]) -> NaturalModel:
 def score(pixels: np.ndarray, model: NaturalModel) -> float:
     """NIQE of H×W×3 uint8 against `model`: 0 and up, lower is more natural.
 
-    A picture of fewer than two patches has no covariance of its own; the model's, halved, stands alone.
+    A picture of fewer than two patches has no covariance of its own. Half the model's covariance is used instead.
     """
     patches, _ = features(pixels)
     distance = model.mean - patches.mean(axis=0)
@@ -75,7 +78,8 @@ def score(pixels: np.ndarray, model: NaturalModel) -> float:
 def features(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The 36 features of each patch of 96×96 (N×36) and its sharpness, the mean local deviation of luma (N).
 
-    A picture with a side below 96 has patches as large as its shorter side; what is left over at the borders is cut evenly.
+    If a side is below 96, the patches are as large as the shorter side, rounded down to an even number. Pixels that fill no
+    patch are cut evenly at the borders.
     """
     values = luma(pixels)
     size = min(PATCH, *values.shape) // 2 * 2
@@ -91,7 +95,7 @@ def features(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _normalise(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Luma without its local mean, divided by its local deviation plus 1 (MSCN), and that deviation."""
-    # Centred on the picture's mean, as squares of bright values would cost float32 the variance of smooth areas.
+    # Centred on the picture's mean: with squares of bright values, float32 would lose the variance of smooth areas.
     values = values - np.float32(values.mean())
     mean = _blur(values)
     deviation = np.sqrt(np.maximum(_blur(values * values) - mean * mean, 0))
@@ -149,7 +153,7 @@ def fit_aggd(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
 
 
 def _shape_of(first: np.ndarray, second: np.ndarray, correction: np.ndarray) -> np.ndarray:
-    """The α whose ratio of moments is E|x|²/E[x²]·correction; a flat patch counts as Gaussian of no spread."""
+    """The shape α that has the ratio of moments E|x|²/E[x²]·correction. A flat patch counts as a Gaussian without spread."""
     flat = second < _FLAT
     ratio = np.where(flat, _GAUSSIAN_RATIO, first**2 / np.where(flat, 1, second) * correction)
     return np.interp(ratio, _MOMENT_RATIOS, _SHAPES)

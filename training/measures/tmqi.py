@@ -22,15 +22,15 @@ _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _FREQUENCIES = (16, 8, 4, 2, 1)  # cycles per degree, one a scale
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01, 10.0
-_MEAN_LUMINANCE, _CROZIER = 128, 3  # the threshold's spread is the threshold over Crozier's k
-_SENSITIVITY = 100  # λ, which brings the contrast sensitivity function to measured thresholds
+_MEAN_LUMINANCE, _CROZIER = 128, 3  # the spread of a threshold is the threshold divided by Crozier's k
+_SENSITIVITY = 100  # λ, which scales the contrast sensitivity function to measured thresholds
 
 # Section III-C.
 _SHARE, _FIDELITY_POWER, _NATURALNESS_POWER = 0.8012, 0.3046, 0.7088
 
 
 def quality(result: np.ndarray, reference: np.ndarray) -> float:
-    """TMQI's Q, 0 to 1: structural fidelity to the source photo and naturalness in one; both H×W×3 uint8."""
+    """TMQI's Q, 0 to 1: combines structural fidelity to the source photo with naturalness. Pictures are H×W×3 uint8."""
     return combine(structural_fidelity(result, reference), naturalness(result))
 
 
@@ -54,11 +54,11 @@ def naturalness(pixels: np.ndarray) -> float:
 
 
 def structural_fidelity(result: np.ndarray, reference: np.ndarray) -> float:
-    """Structural fidelity S of TMQI, 0 to 1: the visible local contrast and structure of `reference` that `result` has.
+    """Structural fidelity S of TMQI, 0 to 1: how much of `reference`'s visible local contrast and structure `result` keeps.
 
-    The paper's reference is HDR, stretched to 32 bits, where every contrast is visible. A source photo is a picture made for a
-    screen already, so its luma stays in 0–255 and has thresholds of its own: S is 1 for the source itself, and below 1 for
-    contrast lost or shown that was not to be seen. Pictures too small for five scales use those that fit, weights rescaled.
+    The paper's reference is HDR, stretched to 32 bits, where every contrast is visible. Our reference is a photo made for a
+    screen, so its luma stays in 0–255 and has its own thresholds. S is 1 for the reference itself. It falls if contrast is
+    lost, or if contrast shows that was invisible. A picture too small for five scales uses those that fit, weights rescaled.
     """
     x, y = luma(result), luma(reference)
     scales = [(_scale_fidelity(x, y, _FREQUENCIES[0]), _WEIGHTS[0])]
@@ -77,7 +77,7 @@ def _beta_shape(x: float) -> float:
 
 
 def _scale_fidelity(x: np.ndarray, y: np.ndarray, frequency: float) -> float:
-    """Mean over the local fidelities of a scale, equations 1 to 8."""
+    """Mean of the local fidelities of a scale, equations 1 to 8 of the paper."""
     mean_x, mean_y = _blur(x), _blur(y)
     sigma_x = np.sqrt(np.maximum(_blur(x * x) - mean_x * mean_x, 0))
     sigma_y = np.sqrt(np.maximum(_blur(y * y) - mean_y * mean_y, 0))
@@ -88,13 +88,13 @@ def _scale_fidelity(x: np.ndarray, y: np.ndarray, frequency: float) -> float:
 
 
 def _visibility(sigma: np.ndarray, frequency: float) -> np.ndarray:
-    """The chance that a local deviation of luma is seen, 0 to 1: a Gaussian's distribution function around threshold."""
+    """The chance that a local deviation of luma is seen, 0 to 1: a Gaussian's distribution function around the threshold."""
     threshold = contrast_threshold(frequency)
     return np.interp((sigma - threshold) * (_CROZIER / threshold), _NORMAL_Z, _NORMAL).astype(np.float32)
 
 
 def contrast_threshold(frequency: float) -> float:
-    """τ = μ/(√2·λ·A(f)): the deviation of luma seen half of the time, with Mannos & Sakrison's sensitivity A (1974)."""
+    """τ = μ/(√2·λ·A(f)): the deviation of luma that is seen half of the time, with Mannos & Sakrison's sensitivity A (1974)."""
     sensitivity = 2.6 * (0.0192 + 0.114 * frequency) * math.exp(-((0.114 * frequency) ** 1.1))
     return _MEAN_LUMINANCE / (math.sqrt(2) * _SENSITIVITY * sensitivity)
 

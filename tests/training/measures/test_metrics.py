@@ -1,4 +1,4 @@
-"""Measures of a picture, against scikit-image's, published tables and values worked out by hand."""
+"""Measures of a picture, checked against scikit-image, published tables and values worked out by hand."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def brighter(pixels: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def gradient() -> np.ndarray:
-    """A dark smooth gradient with steps of one level, 8 pixels wide and more, 120×400."""
+    """A dark smooth gradient, 120×400, with steps of one level, each about 8 pixels wide."""
     return np.tile(np.linspace(10, 60, 400), (120, 1))
 
 
@@ -117,7 +117,7 @@ def test_small_odd_and_constant_pictures_have_values(
                 assert not math.isinf(measure(flat, flat))
 
 
-def test_measures_of_likeness_are_those_of_scikit_image(photo: np.ndarray) -> None:
+def test_measures_of_likeness_agree_with_scikit_image(photo: np.ndarray) -> None:
     noisy = np.clip(photo + np.random.default_rng(0).normal(0, 12, photo.shape), 0, 255).astype(np.uint8)
     for other in (brighter(photo), noisy):
         assert metrics.psnr(other, photo) == pytest.approx(peak_signal_noise_ratio(photo, other), abs=1e-4)
@@ -141,14 +141,14 @@ def test_identical_photos_are_alike(photo: np.ndarray) -> None:
     assert metrics.delta_e2000(photo, photo) == 0
 
 
-def test_lab_is_that_of_scikit_image_for_dark_and_bright_colours(photo: np.ndarray) -> None:
+def test_lab_agrees_with_scikit_image_for_dark_and_bright_colours(photo: np.ndarray) -> None:
     levels = np.array([0, 1, 5, 10, 11, 60, 128, 200, 254, 255], np.uint8)
     cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(40, 25, 3)
     for pixels in (cube, photo):
         np.testing.assert_allclose(metrics.to_lab(pixels), rgb2lab(pixels), atol=0.02)
 
 
-def test_ciede2000_is_that_of_its_authors() -> None:
+def test_ciede2000_agrees_with_its_authors_table() -> None:
     first, second, expected = SHARMA[:, :3], SHARMA[:, 3:6], SHARMA[:, 6]
     np.testing.assert_allclose(metrics.ciede2000(first, second), expected, atol=5e-5)
     np.testing.assert_allclose(metrics.ciede2000(second, first), expected, atol=5e-5)
@@ -184,7 +184,7 @@ def test_skin_that_loses_its_colour_has_not_turned_and_grey_photos_have_no_skin(
 
 def test_a_cast_on_greys_is_its_distance_in_lab() -> None:
     pixels = np.full((40, 40, 3), 120, np.uint8)
-    pixels[:20] = (220, 30, 30)  # red: whatever happens to it is no cast
+    pixels[:20] = (220, 30, 30)  # red is not neutral, so its change is no cast
     cast = pixels.copy()
     cast[20:] = (140, 120, 110)
     cast[:20] = (30, 220, 30)
@@ -220,9 +220,9 @@ def test_stretching_a_dark_gradient_makes_bands_and_dithering_hides_them(gradien
     assert stretched[2] == pytest.approx(100 * 48 * 2 / 400)
     dither = np.random.default_rng(0).random(gradient.shape) - 0.5
     assert metrics.banding(grey(3 * gradient + dither)) < 0.01 * stretched[2]
-    # Stretched noise of one level: now and then six pixels in a row are alike by chance.
+    # In stretched noise of one level, six pixels in a row are sometimes equal by chance.
     assert metrics.banding(grey(3 * np.rint(gradient + dither))) < 0.2 * stretched[2]
-    # Bands in columns count as those in rows do.
+    # Bands in columns count like bands in rows.
     assert metrics.banding(grey(3 * eight_bit.T)) == pytest.approx(stretched[2])
 
 

@@ -1,4 +1,4 @@
-"""NIQE: parameters recovered from known samples, and natural photos told from spoilt ones."""
+"""NIQE recovers the parameters of known samples and tells natural photos from spoilt ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from naturaltone.training.measures import niqe
 
 
 def crops(pixels: np.ndarray, size: int = 192, stride: int = 80) -> list[np.ndarray]:
-    """Windows of `size`, overlapping."""
+    """Overlapping windows of size×size."""
     height, width = pixels.shape[:2]
     return [
         np.ascontiguousarray(pixels[top : top + size, left : left + size])

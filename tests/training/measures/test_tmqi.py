@@ -57,8 +57,8 @@ def test_a_contrast_is_seen_half_of_the_time_at_its_threshold() -> None:
     np.testing.assert_allclose(seen, [0.5, 0.841345, 0.00135, 1], atol=1e-5)
 
 
-def test_contrast_that_vanishes_leaves_what_the_constants_leave() -> None:
-    # Noise of σ 40 on one side, nothing on the other: at every scale of a 16×16 picture, which is one scale,
+def test_fidelity_without_any_contrast_is_that_of_the_constants() -> None:
+    # One picture is noise of σ 40, the other is flat. A picture of 16×16 has one scale, so
     # S = (2·1·Φ(−3) + C1)/(1 + Φ(−3)² + C1) · (0 + C2)/(0 + C2), Φ(−3) = 0.00134990.
     noise = np.random.default_rng(0).normal(128, 40, (16, 16, 1)).clip(0, 255).astype(np.uint8).repeat(3, axis=2)
     flat = np.full_like(noise, 128)
