@@ -1,4 +1,4 @@
-# The two commands of the README, `make demo` and `make test`, set themselves up.
+# `make demo` and `make test` first create .venv and install everything that they need.
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: setup  ## the whole way on this machine, in minutes; ARGS="--inputs DIR --natural DIR" takes your photos
+demo: setup  ## run every step on this machine in minutes; ARGS="--inputs DIR --natural DIR" uses your photos
 	$(BIN)/naturaltone demo --out demo $(ARGS)
 
 lint: setup
@@ -28,11 +28,11 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-test: lint types  ## lint, types and all tests but the long ones; ARGS="-k name" picks some
+test: lint types  ## check lint and types, run all tests but the long ones; ARGS="-k name" picks some
 	$(BIN)/pytest --ignore tests/soak $(ARGS)
 
-test-soak: setup  ## the long tests: what kills, waits, and runs for minutes
+test-soak: setup  ## run the long tests: they kill processes, wait, or take minutes
 	$(BIN)/pytest tests/soak $(ARGS)
 
-clean:  ## remove .venv and what the demo wrote
+clean:  ## remove .venv and the results of the demo
 	rm -rf $(VENV) demo

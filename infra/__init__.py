@@ -1,4 +1,4 @@
-"""Where naturaltone runs: one machine's servers, the demo, and how the default model is made.
+"""Where naturaltone runs: the servers on one machine, the commands, the demo, and the making of the default model.
 
 May import: pipeline, pipeline.dataset, pipeline.photo, serving, serving.archive, serving.evaluation, serving.service,
 serving.sheet, training, cv2, numpy, psutil, ray, torch.

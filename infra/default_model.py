@@ -1,10 +1,11 @@
-"""How the default model is made: photos and dulled copies into a store, training without Ray, and its test on held-out photos.
+"""Makes the default model: adds dulled copies to photos, ingests them, trains without Ray, and tests on held-out photos.
 
-    python -m naturaltone.infra.default_model PHOTOS WORK        PHOTOS/inputs of poor tone, PHOTOS/natural of good tone
+    python -m naturaltone.infra.default_model PHOTOS WORK
 
-WORK keeps everything: run it again and it goes on. Held out, before anything is learned, are a quarter of the inputs and an
-eighth of the natural photos, by their content; the tables and the sheets at the end are of those. WORK/pretrained is the
-bundle with these numbers in it, as it is shipped in serving/pretrained.
+PHOTOS/inputs holds photos of poor tone, PHOTOS/natural photos of good tone. WORK keeps all results, and a second run resumes.
+Before the training, a quarter of the inputs and an eighth of the natural photos are held out. A hash of their content decides
+which. The tables and sheets at the end show only held-out photos. WORK/pretrained is the model bundle with the numbers of the
+tables; serving/pretrained ships it.
 """
 
 from __future__ import annotations
@@ -42,11 +43,13 @@ from naturaltone.training.checkpoint import load_bundle, save_bundle
 from naturaltone.training.config import TrainConfig, make_config
 from naturaltone.training.train import write_bundle
 
-LONG_SIDE = 320  # crops of 208 then see most of a photo, and so its tone; the enhancer carries the change to any size
-COPIES = 1  # dulled ones of each natural photo
-VARIANTS = 5  # of each input, a little lighter or darker, warmer or colder
+# Crops of 208 pixels then show most of a photo, and so its tone. The enhancer carries the change to any size.
+LONG_SIDE = 320
+COPIES = 1  # dulled copies of each natural photo
+VARIANTS = 5  # copies of each input, a little lighter or darker, warmer or colder
 RUN = "default"
-_DRAW = b"2"  # of what is held out: drawn anew after the first ones had been looked at for many choices
+# Seeds the choice of the held-out photos. It is the second seed: too many decisions looked at the photos of the first.
+_DRAW = b"2"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def prepare(photos: Path, work: Path) -> None:
-    """Split the photos, dull copies, and ingest those to train on; what is there already stays."""
+    """Split the photos, make dulled copies, and ingest the training photos; does nothing if an earlier run did this."""
     done = work / "prepared"
     if done.exists():
         return
@@ -75,7 +78,7 @@ def prepare(photos: Path, work: Path) -> None:
 
 
 def split(photos: Path, work: Path) -> None:
-    """Write the photos and their dulled copies to `work/train` and `work/held-out`; no photo goes to both."""
+    """Write each photo and its copies either to `work/train` or to `work/held-out`, never to both."""
     held_out = work / "held-out"
     random = np.random.default_rng(0)
     for role, share in (("inputs", 4), ("natural", 8)):
@@ -92,7 +95,7 @@ def split(photos: Path, work: Path) -> None:
 
 
 def train(work: Path, config: TrainConfig) -> Path:
-    """Train, or go on; returns the folder of the bundle."""
+    """Train, or resume the training; returns the folder of the model bundle."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     store = storage.absolute(str(work / "store"))
     snapshot = train_alone(store, config, run_name=RUN, device=device)
@@ -101,7 +104,10 @@ def train(work: Path, config: TrainConfig) -> Path:
 
 
 def measure(bundle: Path, work: Path) -> dict[str, Evaluation]:
-    """Print tables of the held-out photos, beside ImageMagick where it is installed, and write a sheet for each."""
+    """Score the held-out inputs and dulled photos: print a table and write a sheet for each.
+
+    The tables compare with ImageMagick if it is installed.
+    """
     enhancer = Enhancer.load(str(bundle))
     stages = {
         "input": Stage("input", lambda pixels: pixels),
@@ -127,7 +133,7 @@ def measure(bundle: Path, work: Path) -> dict[str, Evaluation]:
 
 
 def release(bundle: Path, evaluations: dict[str, Evaluation], folder: Path) -> None:
-    """Write the bundle anew with what was measured, and without the places on this machine where it was made."""
+    """Write a copy of the bundle to `folder`, with the measured numbers and without the store and run of this machine."""
     made = load_bundle(bundle)
     save_bundle(
         folder,
@@ -141,14 +147,14 @@ def release(bundle: Path, evaluations: dict[str, Evaluation], folder: Path) -> N
 
 
 def _numbers(table: Scores) -> Scores:
-    """Without those that were not measured, for which JSON has no name."""
+    """The table without measures that are NaN, because JSON has no NaN."""
     return {
         stage: {name: value for name, value in row.items() if not math.isnan(value)} for stage, row in table.items()
     }
 
 
 def imagemagick_auto(pixels: np.ndarray) -> np.ndarray:
-    """`convert -auto-level -auto-gamma`, what a user would take instead; H×W×3 uint8 in and out."""
+    """Run `convert -auto-level -auto-gamma`, the usual alternative; takes and returns H×W×3 uint8."""
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "before.png", Path(folder) / "after.png"
         cv2.imwrite(str(before), pixels[..., ::-1])
@@ -157,7 +163,7 @@ def imagemagick_auto(pixels: np.ndarray) -> np.ndarray:
 
 
 def _by_content(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and pixels of a folder's photos, in the order of a hash of their bytes: random, and the same on every machine."""
+    """Yield name and pixels of each photo of a folder, ordered by a hash of the file: random, and the same on every machine."""
     files = {uri: storage.read_bytes(uri) for uri in find_photos(str(folder))}
     for uri in sorted(files, key=lambda uri: hashlib.sha256(_DRAW + files[uri]).hexdigest()):
         yield f"{Path(uri).stem}.jpg", training_pixels(decode(files[uri]))

@@ -1,4 +1,4 @@
-"""The whole way on one machine: photos, shards, training, registry, evaluation, archive, one HTTP request, a report."""
+"""The demo: runs every step on one machine, from photos to a trained model, an enhanced archive and a report."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from naturaltone.training import tracking, train
 from naturaltone.training.config import make_config
 
 RECIPE, STEPS, WORKERS = "small", 1300, 2
-# Many small steps teach more in three minutes than half as many of twice the size, or with the costlier loss of the recipe.
+# In three minutes, many small steps teach more than half as many steps of twice the size, or with the recipe's costlier loss.
 SETTINGS = [
     *("crop=128", "batch=4", "learning_rate=2e-3"),
     *("color_loss=mse", "lambda_natural=0.02", "lambda_artifact=0.1", "lambda_identity=0"),
 ]
-# Small pictures let a crop see most of a scene, which the tone of a photo depends on, and a step take a fifth of a second.
+# The tone of a photo depends on the whole scene. With photos this small, a crop shows most of it, and a step takes 0.2 s.
 LONG_SIDE = 192
 
 _MARKER = ".naturaltone-demo"
@@ -55,7 +55,7 @@ _REQUEST_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Photos:
-    """Where the demo's photos are; `unseen` is None where the store's held-out split serves as such."""
+    """The folders of the photos. unseen: photos that training never sees; None to use the held-out photos of the store."""
 
     inputs: str
     natural: str
@@ -65,7 +65,7 @@ class Photos:
 def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) -> dict[str, Any]:
     """Run every stage, write `summary.json` and `report.html` into `out`, and return the summary.
 
-    `UserError` before any work for folders without photos or an `out` that is not the demo's own.
+    Raises `UserError` before any work if a folder holds no photos, or if `out` exists and no demo wrote it.
     """
     config = make_config(RECIPE, [*SETTINGS, f"steps={steps}", f"checkpoint_every={max(1, steps // 2)}"])
     _check(inputs, natural, out)
@@ -86,9 +86,9 @@ def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) 
         with clock.stage("register", "MLflow registry"):
             version = registry.register(trained.bundle, run_id=trained.run_id)
             enhancer = Enhancer.load(tracking.CHAMPION_URI)
-        with clock.stage("evaluate", "photos that training never saw"):
+        with clock.stage("evaluate", "held-out photos, or training photos if there are too few to hold any out"):
             evaluation = _evaluate(enhancer, photos, store, trained.run_id)
-        with clock.stage("enhance", f"the input photos as an archive, to {out / 'enhanced'}"):
+        with clock.stage("enhance", f"all input photos, as an archive, into {out / 'enhanced'}"):
             archived = enhance_archive(photos.inputs, str(out / "enhanced"), enhancer)
         with clock.stage("serve", "Ray Serve, one POST to /v1/enhance"):
             answer = _serve_and_ask(enhancer, photos, out / "enhanced")
@@ -124,10 +124,10 @@ def _check(inputs: str | None, natural: str | None, out: Path) -> None:
 
 
 def _clear(out: Path) -> None:
-    """An empty folder with the demo's mark; anything else of the user's is refused, not deleted."""
+    """Make `out` an empty folder with the demo's marker file. Refuse, and do not delete, a folder without the marker."""
     if out.exists():
         if not out.is_dir() or (not (out / _MARKER).exists() and any(out.iterdir())):
-            raise UserError(f"--out '{out}': exists and is not a demo's; choose a new folder")
+            raise UserError(f"--out '{out}': exists, and no demo wrote it; choose a new folder")
         shutil.rmtree(out)
     out.mkdir(parents=True)
     (out / _MARKER).touch()
@@ -137,13 +137,13 @@ def _photos(inputs: str | None, natural: str | None, out: Path) -> Photos:
     if inputs is not None and natural is not None:
         return Photos(inputs=inputs, natural=natural, unseen=None)
     written = write_demo_photos(out / "photos")
-    _say("No --inputs and --natural: using the real photos that scikit-image and scikit-learn carry;")
-    _say("the inputs are dulled copies of some of them, so this shows the way, not what a good model can do.")
+    _say("No --inputs and --natural given: the demo uses real photos from scikit-image and scikit-learn.")
+    _say("Its inputs are dulled copies of these photos, so it shows how the steps work, not what a good model can do.")
     return Photos(inputs=str(written.inputs), natural=str(written.natural), unseen=str(written.unseen))
 
 
 def _start(running: contextlib.ExitStack, out: Path) -> str:
-    """Start an object store, a tracking database and Ray; returns the object store's URI."""
+    """Start an object store, a tracking database and Ray; returns the URI of the object store."""
     s3 = running.enter_context(local.object_store(out / "s3"))
     tracking_uri = f"sqlite:///{out.resolve()}/mlflow.db"
     running.enter_context(
@@ -155,7 +155,7 @@ def _start(running: contextlib.ExitStack, out: Path) -> str:
 
 
 def _ingest(photos: Photos, store: str) -> dict[str, ingest.IngestReport]:
-    """Ingest both roles; the report of each."""
+    """Ingest both roles; returns the report of each."""
     reports = {}
     for role, source in (("input", photos.inputs), ("natural", photos.natural)):
         reports[role] = ingest.ingest(source, role=role, store=store, long_side=LONG_SIDE)
@@ -173,7 +173,7 @@ def _evaluate(enhancer: Enhancer, photos: Photos, store: str, run_id: str) -> Ev
 
 
 def _unseen(photos: Photos, store_uri: str) -> tuple[list[str], bool]:
-    """The photos to evaluate on, and whether training never saw them (a tiny set may have none to hold out)."""
+    """The URIs of the photos to evaluate on, and whether they were held out. A tiny set may have no held-out photo."""
     if photos.unseen is not None:
         return find_photos(photos.unseen), True
     store = shards.open_store(store_uri)
@@ -182,9 +182,10 @@ def _unseen(photos: Photos, store_uri: str) -> tuple[list[str], bool]:
 
 
 def _serve_and_ask(enhancer: Enhancer, photos: Photos, enhanced: Path) -> Answer | None:
-    """Deploy the model, send it a photo, and compare the answer with what the archive or the enhancer makes of that photo.
+    """Deploy the model, send it one photo, and compare the answer with the same photo enhanced without the service.
 
-    None if there is no photo to send, since all of them are left alone.
+    Returns None if there is no photo to send, because each one would be left alone. Raises `RunFailed` if the service
+    refuses the photo or answers with another image.
     """
     name, photo, expected = _photo_to_send(enhancer, photos, enhanced)
     if photo is None:
@@ -202,12 +203,16 @@ def _serve_and_ask(enhancer: Enhancer, photos: Photos, enhanced: Path) -> Answer
         seconds = time.perf_counter() - started
     before, after, wanted = (decode(data).pixels.astype(np.int16) for data in (photo, body, expected))
     if after.shape != before.shape or np.abs(after - wanted).mean() > 1 or np.abs(after - before).mean() < 1:
-        raise RunFailed(f"the service's answer for '{name}' is not that photo, enhanced as the archive was")
+        raise RunFailed(f"the service did not return the enhanced version of '{name}'")
     return Answer(status=status, seconds=seconds, photo=name, model_version=version)
 
 
 def _photo_to_send(enhancer: Enhancer, photos: Photos, enhanced: Path) -> tuple[str, bytes | None, bytes]:
-    """The name and bytes of an input that the archive enhanced, else of a natural photo, and what the service is to answer."""
+    """Name and bytes of the photo to send, and the bytes that the service should answer.
+
+    The photo is the first input that the archive enhanced. If it enhanced none, the photo is a natural one that can be
+    enhanced. The bytes to send are None if there is no such photo either.
+    """
     with open(enhanced / FOLDER / JSON_LINES) as lines:
         done = (row["source"] for row in map(json.loads, lines) if row["status"] == ENHANCED)
         name = next(done, None)
@@ -223,7 +228,7 @@ def _photo_to_send(enhancer: Enhancer, photos: Photos, enhanced: Path) -> tuple[
 
 @dataclass(frozen=True, kw_only=True)
 class _Clock:
-    """How long each stage took, in seconds, and all together."""
+    """Measures how many seconds each stage takes. started: the start of the whole demo."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)

@@ -1,4 +1,4 @@
-"""The demo's own photos: real ones that scikit-image and scikit-learn carry in their wheels, and dulled copies of some."""
+"""The built-in photos of the demo: real photos from the wheels of scikit-image and scikit-learn, and dulled copies."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _PHOTOS = {
     "china": ("sklearn.datasets.images", "china.jpg"),
     "flower": ("sklearn.datasets.images", "flower.jpg"),
 }
-# Neither these nor dulled copies of them are trained on.
+# The demo trains neither on these nor on their dulled copies.
 _UNSEEN = ("coffee", "flower")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoPhotos:
-    """Folders of photos: to train on, natural, and a few that training never sees."""
+    """Three folders of photos: inputs and natural photos to train on, and inputs that training never sees."""
 
     inputs: Path
     natural: Path
@@ -35,7 +35,7 @@ class DemoPhotos:
 
 
 def write_demo_photos(folder: Path) -> DemoPhotos:
-    """Write the demo's photos below `folder`."""
+    """Write the photos of the demo into folders below `folder`."""
     samples = DemoPhotos(inputs=folder / "inputs", natural=folder / "natural", unseen=folder / "unseen")
     for path in (samples.inputs, samples.natural, samples.unseen):
         path.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What the demo did: as numbers for scripts, a table on the terminal, and a page."""
+"""The results of the demo: numbers for scripts, a table for the terminal, and an HTML page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from naturaltone.training.train import TrainResult
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What the service answered to one photo."""
+    """The answer of the service to one photo. photo: its name. seconds: between request and answer."""
 
     status: int
     seconds: float
@@ -31,7 +31,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What each stage of the demo left. built_in: the photos are the demo's own. answer: None if there was no photo to send."""
+    """The result of each stage of the demo. built_in: the demo used its own photos. answer: None if it sent no photo."""
 
     built_in: bool
     ingested: dict[str, IngestReport]
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def summarize(outcome: Outcome) -> dict[str, Any]:
-    """The numbers as plain JSON."""
+    """The numbers as a dict that `json` can write."""
     ingested, trained, archived = outcome.ingested, outcome.trained, outcome.archived
     return {
         "photos": {
@@ -93,14 +93,14 @@ def summarize(outcome: Outcome) -> dict[str, Any]:
 
 
 def format_summary(summary: dict[str, Any], out: Path) -> str:
-    """The table that ends the demo, and what to try next."""
+    """The table that the demo prints at its end, and the commands to try next."""
     return "\n".join(
         [*(f"{name:12} {text}" for name, text in _rows(summary)), "", "Next:", *(f"  {line}" for line in _next(out))]
     )
 
 
 def demo_page(summary: dict[str, Any], outcome: Outcome, out: Path) -> str:
-    """An HTML document with sliders, the table, the losses and what to try next."""
+    """An HTML page with sliders, the table, the losses and the commands to try next."""
     losses = summary["train"]["losses"]
     return render(
         "demo.html",

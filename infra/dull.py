@@ -1,7 +1,7 @@
-"""Dulled copies of good photos: the ways in which photos come out badly, in fixed or in random measure.
+"""Makes dulled copies of good photos: each copy has common faults of bad photos, of a fixed or random strength.
 
-Each copy is plainly of poorer tone than its photo. Copies that could pass for good ones, with a slight cast alone say, teach
-the generator that photos like the natural ones are to be changed, against what it learns from those.
+Each copy has plainly poorer tone than its photo. A copy with a slight fault, such as only a small colour cast, could pass for
+a good photo. It would teach the generator to change good photos, while the natural photos teach it to leave them alone.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-# The exponent between encoded values and light. It is close enough to sRGB's curve for a fault that is random anyway.
+# Exponent from encoded values to linear light. It is close enough to the sRGB curve, because the faults are random anyway.
 _LINEAR = 2.2
 
 
 def _exposure(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Too short an exposure, by one to three stops."""
+    """An exposure that is one to three stops too short."""
     return rgb * np.exp2(-random.uniform(1.0, 3.0)) ** (1 / _LINEAR)
 
 
@@ -25,12 +25,12 @@ def _gamma(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _contrast(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Flat light: everything nearer to one grey."""
+    """Flat light: moves all values towards one grey."""
     return _towards(rgb, random.uniform(0.25, 0.65), random.uniform(0.4, 0.7))
 
 
 def _haze(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Bluish light in front of the scene, thicker towards the top, where the far things are."""
+    """Bluish haze in front of the scene; thicker towards the top, because distant things are there."""
     air = random.uniform(0.6, 0.9) + np.array([-0.03, 0.0, 0.04]) * random.uniform(0, 1)
     thickness = random.uniform(0.3, 0.6) * np.linspace(1, random.uniform(0.3, 1), len(rgb))[:, None, None]
     return _towards(rgb, air, thickness)
@@ -49,7 +49,7 @@ def _towards(rgb: np.ndarray, other: float | np.ndarray, share: float | np.ndarr
     return rgb * (1 - share) + other * share
 
 
-# Each in one fixed measure; takes and returns H×W×3 floats in [0, 1].
+# The faults of the demo's photos, of a fixed strength. Each takes and returns H×W×3 floats in [0, 1].
 FAULTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "dark": lambda rgb: 0.8 * rgb**1.8,
     "flat": lambda rgb: _towards(rgb, 0.45, 0.5),
@@ -63,7 +63,10 @@ _COLOR_FAULTS: tuple[_Fault, ...] = (_white_balance, _saturation)
 
 
 def dull(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A copy of an H×W×3 uint8 photo with a fault of exposure, gamma, contrast or haze, or two; maybe one of colour too."""
+    """A dulled copy of an H×W×3 uint8 photo.
+
+    It has one or two faults of exposure, gamma, contrast and haze. 40% of the copies also have a fault of colour.
+    """
     rgb = pixels.astype(np.float32) / 255
     tone = sorted(random.choice(len(_TONE_FAULTS), size=random.integers(1, 3), replace=False))
     faults = [_TONE_FAULTS[number] for number in tone]
@@ -75,12 +78,15 @@ def dull(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def vary(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A copy of an H×W×3 uint8 photo that could be of the same scene: a little lighter or darker, warmer or colder."""
+    """A copy of an H×W×3 uint8 photo as if taken again: a little lighter or darker, warmer or colder."""
     rgb = pixels.astype(np.float32) / 255
     gains = random.uniform(0.85, 1.1) * np.exp(random.uniform(-0.05, 0.05, 3))
     return _quantize(rgb ** np.exp(random.uniform(-0.25, 0.25)) * gains, random)
 
 
 def _quantize(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Floats in [0, 1] to uint8, with noise of half a level: a changed photo has fewer levels than a badly taken one."""
+    """Convert floats in [0, 1] to uint8 with random rounding.
+
+    A changed copy would otherwise have fewer levels than a photo that was taken badly.
+    """
     return np.clip(rgb * 255 + random.uniform(0, 1, rgb.shape), 0, 255).astype(np.uint8)

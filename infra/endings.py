@@ -1,4 +1,4 @@
-"""How a command that did not succeed ends: a line for people, an exit code, and all the rest in the log file."""
+"""Ends a failed command: one line for the user, an exit code, and the details in the log file."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ log = logging.getLogger(__name__)
 
 
 def end_with(error: Exception, log_file: Path | None) -> int:
-    """Say what ended the command, and return its exit code.
+    """Print why the command failed, and return its exit code.
 
-    A user's mistake and a failed run are one line each. Anything else is a bug of naturaltone, so the traceback is shown.
+    A mistake of the user (`UserError`) and a failed run (`RunFailed`, `OSError`, an error of Ray) get one line. Any other
+    exception is a bug in naturaltone and gets its traceback.
     """
     begun_by = _begun_by(error)
     if isinstance(begun_by, UserError):
         print(f"naturaltone: {begun_by}", file=sys.stderr)
         return WRONG_USAGE
     log.info("the command failed", exc_info=error)
-    # The system, a server or the cluster failed: none of these are bugs.
+    # The system, a server or the cluster failed: no bug in naturaltone.
     if isinstance(begun_by, RunFailed | OSError) or (begun_by is error and _is_of_ray(error)):
         text = cause(error) if _is_of_ray(error) else str(begun_by)
         print(f"naturaltone: {text} (details: {log_file})", file=sys.stderr)
         return RUN_FAILED
     traceback.print_exception(error)
-    print("naturaltone: this is a bug of naturaltone; please report it with the lines above", file=sys.stderr)
+    print("naturaltone: this is a bug in naturaltone; please report it with the lines above", file=sys.stderr)
     return RUN_FAILED
 
 
 def _begun_by(error: BaseException) -> BaseException:
-    """The exception that a failed Ray task or a chain of Ray's own exceptions began with."""
+    """The first cause of an exception of Ray: unwraps them until one is not of Ray, or has no cause."""
     while _is_of_ray(error):
         inner = getattr(error, "cause", None) or error.__cause__
         if not isinstance(inner, BaseException) or inner is error:
@@ -44,5 +45,5 @@ def _begun_by(error: BaseException) -> BaseException:
 
 
 def _is_of_ray(error: BaseException) -> bool:
-    # By name: Ray makes classes of its own at run time that are also of the class of the task's exception.
+    # By module name: at run time, Ray makes classes that inherit from both its own and the task's exception.
     return any(base.__module__.split(".")[0] == "ray" for base in type(error).__mro__)

@@ -1,4 +1,4 @@
-"""Trainings started from a command: how many workers, on which Ray, and one run after the other."""
+"""Starts training runs for the commands: checks them, chooses the workers, and trains one run after the other."""
 
 from __future__ import annotations
 
@@ -18,10 +18,7 @@ Workers = int | tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """A run to be trained: its name, configuration, and the folder of its bundle.
-
-    intermediates, beside: see `training.train.train`.
-    """
+    """A run to train. bundle: the folder for its model bundle. intermediates, beside: see `training.train.train`."""
 
     name: str
     config: TrainConfig
@@ -31,7 +28,11 @@ class TrainingRun:
 
 
 def train(store: str, runs: Sequence[TrainingRun], *, workers: Workers) -> list[TrainResult]:
-    """Train the runs one after the other, in one Ray session; what can be refused is, before Ray starts."""
+    """Train the runs one after the other in one Ray session.
+
+    Raises `UserError` before Ray starts if a run cannot be trained. Only the workers of a cluster (`RAY_ADDRESS`) are
+    checked later, because Ray must be asked.
+    """
     if not os.environ.get("RAY_ADDRESS"):
         local.check_workers(workers)
     for run in runs:
@@ -54,12 +55,12 @@ def train(store: str, runs: Sequence[TrainingRun], *, workers: Workers) -> list[
 
 
 def default_workers() -> int:
-    """A worker for each GPU of this machine, or one."""
+    """One worker for each GPU of this machine; one worker if it has no GPU."""
     return max(1, local.num_gpus())
 
 
 def parse_workers(text: str) -> Workers:
-    """`N` or `MIN-MAX` DDP workers."""
+    """Parse `N` or `MIN-MAX` DDP workers; raises `UserError` for any other text."""
     fewest, separator, most = text.partition("-")
     if not fewest.isdecimal() or (separator and not most.isdecimal()):
         raise UserError(f"--workers '{text}': give a number, or MIN-MAX as in 2-8")

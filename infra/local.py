@@ -1,4 +1,4 @@
-"""One machine: local Ray, an embedded S3 server over a folder, and everything ended when its context ends."""
+"""Servers and limits of one machine: local Ray, an embedded S3 server over a folder, signals, ports, GPUs and cores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BUCKET = "naturaltone"
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectStore:
-    """A running S3 endpoint with one bucket; `environment` is what its clients need."""
+    """A running S3 server with one bucket. uri: of the bucket. environment: the variables that its clients need."""
 
     uri: str
     environment: dict[str, str]
@@ -38,7 +38,7 @@ class ObjectStore:
 
 @contextlib.contextmanager
 def object_store(folder: Path) -> Iterator[ObjectStore]:
-    """An S3 server (`rclone serve s3`) over `folder` on 127.0.0.1 with keys of its own; gone when the context ends."""
+    """Run an S3 server (`rclone serve s3`) over `folder` on 127.0.0.1, with new random keys, until the context ends."""
     (folder / BUCKET).mkdir(parents=True, exist_ok=True)
     port, key, secret = free_port(), secrets.token_hex(10), secrets.token_hex(20)
     command = [
@@ -48,12 +48,12 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     ]
     process = subprocess.Popen(
         command,
-        # In the environment, not among the arguments: every user of the machine can read those.
+        # The keys go into the environment: every user of the machine can read the arguments.
         env={**os.environ, "RCLONE_AUTH_KEY": f'"{key},{secret}"'},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for us: the server must outlive the last write
+        start_new_session=True,  # Ctrl-C must not reach the server: it has to outlive our last write
         preexec_fn=_die_with_parent() if sys.platform == "linux" else None,
     )
     try:
@@ -66,7 +66,7 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
                 "AWS_SECRET_ACCESS_KEY": secret,
                 "AWS_DEFAULT_REGION": "us-east-1",
                 "AWS_EC2_METADATA_DISABLED": "true",
-                # rclone answers a multipart upload with checksums in its trailer with 411.
+                # rclone answers 411 to a multipart upload that sends checksums in its trailer.
                 "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
                 lease.PRIVATE_SERVER_VARIABLE: "1",
             },
@@ -82,7 +82,7 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
 
 @contextlib.contextmanager
 def environment(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """Set environment variables (None: unset), and put them back as they were."""
+    """Set environment variables (None unsets one) while the context lasts, then restore them."""
     before = {name: os.environ.get(name) for name in variables}
     _set_environment(variables)
     try:
@@ -101,34 +101,34 @@ def _set_environment(variables: Mapping[str, str | None]) -> None:
 
 @contextlib.contextmanager
 def ray_session() -> Iterator[None]:
-    """The cluster of `RAY_ADDRESS`, or a local Ray that ends with the context."""
-    # Asked for by nobody, and a closed network waits for their time-outs.
+    """Connect to the cluster of `RAY_ADDRESS`; without it, start a local Ray that ends with the context."""
+    # Ray would send usage statistics, and wait for time-outs in a closed network.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray would set CUDA_VISIBLE_DEVICES="" in CPU tasks otherwise, and warns that it will stop doing so.
+    # Otherwise Ray sets CUDA_VISIBLE_DEVICES="" in CPU tasks, and warns that it will stop doing so.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # The driver works in its own folder; Train's default moves workers into a scratch folder, where relative paths break.
+    # By default, Ray Train moves workers into a scratch folder, where relative paths break.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
-    if address:  # its workers were not started from here and know neither the keys nor the tracking server
+    if address:  # the workers of a cluster do not inherit our keys and tracking server
         own = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "MLFLOW_"))}
         where: dict[str, Any] = {"runtime_env": {"env_vars": own}}
     else:
         where = {"address": "local", "num_cpus": local_cpus(), "include_dashboard": False}
-    # What workers log stays in Ray's files: what matters comes back as results, progress and errors.
+    # The logs of workers stay in Ray's files. Results, progress and errors come back anyway.
     ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
     try:
         _set_up_ray_data(cpus=None if address else cores())
         quiet_others()
-        with interruptible():  # after ray.init, which takes over SIGTERM
+        with interruptible():  # after ray.init, because it replaces the SIGTERM handler
             yield
     finally:
         ray.shutdown()
 
 
 def _set_up_ray_data(*, cpus: int | None) -> None:
-    """No progress bars of Ray Data's own, the commands show theirs; on one machine no more jobs at once than cores."""
+    """Turn off Ray Data's progress bars, because the commands show their own. cpus: the most that its tasks use at once."""
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -139,28 +139,30 @@ def _set_up_ray_data(*, cpus: int | None) -> None:
 
 
 def local_cpus() -> int:
-    """CPUs that local Ray may hand out: for each core a worker and two tasks of its stream.
+    """The CPUs that local Ray may hand out: for each core, one for a worker and two for tasks of its stream.
 
-    Workers and stream wait for each other most of the time; handing out real cores only would starve one of them.
+    Workers and stream wait for each other most of the time. With only the real cores, one of them would starve.
     """
     return 3 * cores()
 
 
 def cores() -> int:
+    """The CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def num_gpus() -> int:
-    """The GPUs that this machine's torch can use."""
+    """The number of GPUs that torch can use on this machine."""
     import torch
 
     return torch.cuda.device_count()
 
 
 def check_workers(workers: int | tuple[int, int]) -> bool:
-    """Refuse more workers than this machine or the cluster has GPUs or cores for; returns whether they use GPUs.
+    """Raise `UserError` if this machine or the cluster has too few GPUs or CPUs for `workers`.
 
-    workers: a number, or the fewest and the most; a cluster may grow to the latter.
+    workers: a number, or the fewest and the most. A cluster needs room only for the fewest, because it may grow. Returns
+    whether the workers use GPUs.
     """
     if isinstance(workers, tuple):
         fewest, most = workers
@@ -180,7 +182,7 @@ def _check_cluster_workers(workers: int) -> bool:
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
     fit = gpus or cpus // 2
     _refuse_workers(
-        workers, fit, f"the cluster has {gpus} GPUs and {cpus} CPUs, of which the stream needs one a worker"
+        workers, fit, f"the cluster has {gpus} GPUs and {cpus} CPUs; a worker needs a GPU, or without GPUs two CPUs"
     )
     return gpus > 0
 
@@ -192,12 +194,12 @@ def _refuse_workers(workers: int, fit: int, why: str) -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn SIGTERM into the same orderly end as Ctrl-C, for as long as the context lasts."""
+    """While the context lasts, make SIGTERM end the command as cleanly as Ctrl-C does: with `KeyboardInterrupt`."""
 
     stopping = False
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        # A second signal must not interrupt the cleaning up, which goes on behind this context.
+        # A second signal must not interrupt the cleanup, which continues after this context.
         nonlocal stopping
         stopping = True
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -214,7 +216,7 @@ def interruptible() -> Iterator[None]:
 
 
 def _die_with_parent() -> Callable[[], None]:
-    libc = ctypes.CDLL(None)  # loaded before the fork: the child may not import
+    libc = ctypes.CDLL(None)  # loaded before the fork, because the child must not import
     return lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -227,26 +229,29 @@ def _rclone() -> str:
 
 
 def check_port(host: str, port: int) -> None:
-    """Refuse a port that something listens on: Ray Serve would share it, and each get a part of the requests."""
+    """Raise `UserError` if another program listens on the port: Ray Serve would share it, and each would get some requests."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
             raise UserError(
-                f"--host {host} --port {port}: cannot listen there ({error}); choose another port"
+                f"--host {host} --port {port}: cannot listen on this address ({error}); choose another port"
             ) from None
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on."""
+    """A TCP port of 127.0.0.1 on which no program listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Wait until a server that was started with stderr as a pipe listens; `RunFailed` if it ends before, or takes too long."""
+    """Wait until the server `process` listens on `port`. Its stderr must be a pipe.
+
+    Raises `RunFailed` if the server stops, or does not listen within 20 s.
+    """
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:

@@ -1,4 +1,4 @@
-"""What a command says on the terminal is naturaltone's own; what Ray, MLflow and others say goes into its log file."""
+"""Sends the output of Ray, MLflow and other packages to a log file; only naturaltone itself writes on the terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OTHERS = ("ray", "mlflow", "alembic", "py.warnings")
 
 @contextlib.contextmanager
 def command_log(command: str) -> Iterator[Path]:
-    """Log to a file while a command runs; gives the file. Warnings of naturaltone itself go to the terminal too."""
+    """Log to a file while a command runs, and yield its path. Warnings of naturaltone also go to the terminal."""
     path = private_folder("logs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{command}-{os.getpid()}.log"
     to_file = logging.FileHandler(path, delay=True)
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -47,7 +47,10 @@ def command_log(command: str) -> Iterator[Path]:
 
 
 def quiet_others() -> None:
-    """Send what other packages' loggers print on the terminal to the log file instead; again after each that starts."""
+    """Send the terminal output of other packages' loggers to the log file.
+
+    Call it again after a package has started, because that adds new loggers.
+    """
     for name in list(logging.root.manager.loggerDict):
         if name.split(".")[0] in _OTHERS:
             logger = logging.getLogger(name)
@@ -62,7 +65,7 @@ def _is_terminal(handler: logging.Handler) -> bool:
 
 @contextlib.contextmanager
 def _without_ray_on(path: Path) -> Iterator[None]:
-    """Ray's threads in this process print on stdout and stderr, whatever the log level: let them print to the log file."""
+    """Send the prints of Ray's threads to the log file: they go to stdout and stderr at any log level."""
     before = sys.stdout, sys.stderr
     with open(path, "a") as log:
         sys.stdout, sys.stderr = (_ByThread(stream, log) for stream in before)
@@ -73,7 +76,7 @@ def _without_ray_on(path: Path) -> Iterator[None]:
 
 
 class _ByThread(io.TextIOBase):
-    """A text stream that passes on what our threads write, and diverts what Ray's threads do."""
+    """A text stream with two targets: `ours` for text of our threads, `rays` for text of Ray's threads."""
 
     def __init__(self, ours: TextIO, rays: TextIO) -> None:
         self._ours, self._rays = ours, rays
@@ -85,7 +88,8 @@ class _ByThread(io.TextIOBase):
         self._chosen().flush()
 
     def isatty(self) -> bool:
-        return not self._ours.closed and self._ours.isatty()  # asked at the exit of the process too
+        # Python also asks at the exit of the process, when the stream may be closed.
+        return not self._ours.closed and self._ours.isatty()
 
     def fileno(self) -> int:
         return self._ours.fileno()

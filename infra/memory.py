@@ -1,4 +1,4 @@
-"""The peak memory of this process and everything that it started."""
+"""Measures the peak memory of this process and of all processes that it started."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from types import TracebackType
 
 import psutil
 
-_SECONDS = 2.0
+_SECONDS = 2.0  # between two measurements
 
 
 class PeakMemory:
-    """Watches while its context lasts; `gib` is the largest sum of proportional set sizes (shared pages counted once)."""
+    """Measures memory every 2 s while its context lasts. gib: the peak, in GiB.
+
+    It is the largest sum of the processes' proportional set sizes, which count shared pages once.
+    """
 
     def __init__(self) -> None:
         self.gib = 0.0
@@ -38,6 +41,6 @@ class PeakMemory:
 def _proportional_set_size(process: psutil.Process) -> int:
     try:
         memory = process.memory_full_info()
-    except psutil.Error:  # it has ended, or is another user's
+    except psutil.Error:  # the process has ended, or belongs to another user
         return 0
     return int(getattr(memory, "pss", memory.rss))

@@ -1,7 +1,7 @@
 """naturaltone enhances the tone of photos, and learns to do so without a single retouched example.
 
-`from naturaltone import Enhancer` is the Python API; the command line is in `cli`. This package imports nothing until it is
-asked to. The folders `pipeline`, `training`, `serving` and `infra` of the repository are its subpackages.
+`from naturaltone import Enhancer` is the Python API; the command line is in `cli`. `import naturaltone` loads no heavy
+package. The folders `pipeline`, `training`, `serving` and `infra` of the repository are its subpackages.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Enhancer", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    # Importing the enhancer takes seconds (torch): whoever only asks for the version or for --help does not wait for it.
+    # The import of the enhancer takes seconds, because of torch. --version and --help must not wait for it.
     if name == "Enhancer":
         from naturaltone.serving.enhancer import Enhancer
 

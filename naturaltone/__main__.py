@@ -1,4 +1,4 @@
-"""`python -m naturaltone`: the same as the command `naturaltone`."""
+"""Makes `python -m naturaltone` the same as the command `naturaltone`."""
 
 import sys
 

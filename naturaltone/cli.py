@@ -1,4 +1,4 @@
-"""The command line of naturaltone: finds the command, runs it, and turns what happens into an exit code."""
+"""The command line of naturaltone: parses the arguments, runs the command, and returns its exit code."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns its exit code (see `infra.exit_codes`)."""
+    """Run one command; returns its exit code (see `infra.exit_codes`), or 128 + the number of the signal that stopped it."""
     options = _parser().parse_args(arguments)
     if options.s3_endpoint:
         os.environ["AWS_ENDPOINT_URL"] = options.s3_endpoint
-    # Absolute, since Ray's workers need not share this folder.
+    # An absolute path, because Ray's workers may run in another folder.
     os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/mlflow.db")
     from naturaltone.infra.endings import end_with
     from naturaltone.infra.local import interruptible
@@ -54,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="naturaltone", description="Learns to enhance the tone of photos.")
     parser.add_argument("--version", action="version", version=f"naturaltone {__version__}")
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--s3-endpoint", metavar="URL", help="S3 server (default: AWS_ENDPOINT_URL, else AWS)")
+    common.add_argument(
+        "--s3-endpoint", metavar="URL", help="URL of the S3 server (default: the variable AWS_ENDPOINT_URL, else AWS)"
+    )
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     for name, command in _COMMANDS.items():
         added = commands.add_parser(

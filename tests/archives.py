@@ -1,4 +1,4 @@
-"""What an archive's run left in its target."""
+"""Reads the outputs and the report that a run over an archive wrote to its target."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def statuses(target: Path) -> dict[str, tuple[str, str]]:
 
 
 def rows(target: Path) -> list[Entry]:
-    """The report, as the next run reads it."""
+    """The rows of the report, as the next run reads them."""
     with Report(str(target)) as report:
         return list(report.rows())

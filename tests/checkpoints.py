@@ -1,4 +1,4 @@
-"""Snapshots of a tiny run, and their way to a run's folder."""
+"""Makes snapshots of a tiny run, and writes them to the folder of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from naturaltone.training.step import GanStep
 
 
 def snapshots_of(config: TrainConfig) -> Callable[[int], Snapshot]:
-    """`take(step)`: a snapshot of a tiny run, its weights filled with `step`."""
+    """`take(step)`: a snapshot of a tiny run; all weights of its generator equal `step`."""
     gan = GanStep(dataclasses.replace(config, width=4, crop=32), device=torch.device("cpu"))
 
     def take(step: int) -> Snapshot:
@@ -28,7 +28,7 @@ def snapshots_of(config: TrainConfig) -> Callable[[int], Snapshot]:
 
 
 def write(uri: str, *snapshots: Snapshot, score: Callable[[Snapshot], float] = lambda _: 0.5) -> None:
-    """Each in turn, none of them left out."""
+    """Write the snapshots one after the other; none is left out."""
     for snapshot in snapshots:
         writer = CheckpointWriter(uri, judge=score)
         writer.put(snapshot)

@@ -1,4 +1,4 @@
-"""What the tests share: real photos, a tiny model, one object store, one Ray and one training for the whole session."""
+"""Fixtures that the tests share: real photos, a tiny model, and one object store, Ray and training run for the session."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from naturaltone.training.networks import ToneEnhancer
 if TYPE_CHECKING:
     from naturaltone.training.train import TrainResult
 
-settings.register_profile("naturaltone", deadline=None)  # times are measured by the benchmarks
+settings.register_profile("naturaltone", deadline=None)  # the benchmarks measure times
 settings.load_profile("naturaltone")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast ones first: those that need no Ray."""
+    """Run the fast tests first: tests that need no Ray."""
     items.sort(key=lambda item: "ray_cluster" in getattr(item, "fixturenames", ()) or "integration" in item.nodeid)
 
 
@@ -48,7 +48,7 @@ def astronaut() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def photo(astronaut: np.ndarray) -> np.ndarray:
-    """A small real photo of odd sides, 101×141×3 uint8."""
+    """A small real photo with sides of odd length, 101×141×3 uint8."""
     return np.ascontiguousarray(astronaut[20:121, 150:291])
 
 
@@ -68,7 +68,7 @@ def to_file() -> Callable[..., bytes]:
 def photo_folder(
     tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray, to_file: Callable[..., bytes]
 ) -> Path:
-    """24 different real photos (windows of one), two of them in a folder below."""
+    """A folder of 24 different crops of one real photo; two of them are in a subfolder."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "below").mkdir()
     for number in range(24):
@@ -81,7 +81,7 @@ def photo_folder(
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """`disk(size)`: a folder on a disk of that many bytes; again, to change its size."""
+    """`disk(size)`: a folder on a disk of `size` bytes. Another call changes the size."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = False
@@ -109,7 +109,7 @@ def config() -> TrainConfig:
 
 @pytest.fixture(scope="session")
 def bundle_folder(tmp_path_factory: pytest.TempPathFactory, config: TrainConfig) -> Path:
-    """A tiny model that changes a photo visibly: random weights, not trained ones."""
+    """The bundle of a tiny model with random weights, which changes a photo visibly."""
     torch.manual_seed(7)
     generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)
     torch.nn.init.normal_(generator.decoder[-1].weight, std=0.03)
@@ -126,14 +126,14 @@ def bundle(bundle_folder: Path) -> Bundle:
 
 @pytest.fixture(scope="session")
 def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.ObjectStore]:
-    """The embedded S3 server, and its keys in the environment."""
+    """The embedded S3 server. Its keys are in the environment."""
     with local.object_store(tmp_path_factory.mktemp("s3")) as store, local.environment(store.environment):
         yield store
 
 
 @pytest.fixture(scope="session")
 def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A fresh MLflow on SQLite with its artifacts beside it."""
+    """A new MLflow database on SQLite, with its artifacts in the same folder."""
     from naturaltone.training import tracking
 
     folder = tmp_path_factory.mktemp("mlflow")
@@ -144,14 +144,14 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def ray_cluster(object_store: local.ObjectStore, tracking_uri: str) -> Iterator[None]:
-    """One local Ray for all tests; it inherits the keys of the store and the tracking server."""
+    """One local Ray for all tests. It inherits the keys of the object store and the URI of the tracking server."""
     with local.ray_session():
         yield
 
 
 @pytest.fixture(scope="session")
 def store(ray_cluster: None, object_store: local.ObjectStore, photo_folder: Path) -> str:
-    """A store on S3 with both roles, 24 photos each of a long side of 128."""
+    """A store on S3 with 24 photos of each role; their long side is 128 pixels."""
     from naturaltone.pipeline.dataset import ingest, shards
 
     uri = storage.join(object_store.uri, "store")
@@ -163,7 +163,7 @@ def store(ray_cluster: None, object_store: local.ObjectStore, photo_folder: Path
 
 @pytest.fixture(scope="session")
 def trained(store: str, config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    """A run of two workers, stopped after half of its steps and resumed."""
+    """A run of two workers that stopped after half of its steps and was resumed."""
     from naturaltone.training.train import train
 
     folder = tmp_path_factory.mktemp("trained")
@@ -175,7 +175,7 @@ def trained(store: str, config: TrainConfig, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def registered(tmp_path_factory: pytest.TempPathFactory, bundle_folder: Path) -> Iterator[str]:
-    """The id of a run whose model is the first in a registry that no other test writes to."""
+    """The id of a run in a new registry. Its model is the first one in it; no test of another module writes there."""
     from naturaltone.serving import registry
     from naturaltone.training import tracking
 
@@ -191,7 +191,10 @@ def registered(tmp_path_factory: pytest.TempPathFactory, bundle_folder: Path) ->
 def refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tracking_uri: str
 ) -> Callable[..., str]:
-    """`refused("train", …)`: the one line with which the command ends, exit code 2; Ray does not start."""
+    """`refused("train", …)`: runs a command that must end with exit code 2 and one line; returns the line.
+
+    Ray does not start.
+    """
 
     @contextlib.contextmanager
     def no_ray() -> Iterator[None]:
@@ -220,7 +223,7 @@ def no_photos(tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def clean_environment() -> dict[str, str]:
-    """For a command that starts its own servers: nothing of the tests' may reach it."""
+    """The environment for a command that starts its own servers: without the variables of the tests' servers."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLFLOW_", "RAY_"))}
 
 

@@ -1,4 +1,4 @@
-"""A real TCP proxy before an S3 server that breaks a seeded share of the requests, as networks and servers do."""
+"""A TCP proxy in front of an S3 server. It breaks a seeded share of the requests in the ways that networks and servers do."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _UPSTREAM_SECONDS = 60.0
-_NO_LINGER = struct.pack("ii", 1, 0)  # closing sends RST at once
+_NO_LINGER = struct.pack("ii", 1, 0)  # close() then sends RST at once
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _WRITES = ("PUT", "POST")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Faults:
-    """What goes wrong, and for which share of the requests.
+    """The faults, and the share of the requests that get one.
 
-    reset: RST before any answer, and the server never sees the request. slow_down: 503 SlowDown. truncate: the server
-    does its work, but half of the answer's body is lost, or all of an answer without body. stall: `stall_seconds` late.
-    refuse_write: 403 AccessDenied for PUT and POST; other methods pass.
+    reset: the proxy sends RST, and the server never sees the request. slow_down: the proxy answers 503 SlowDown. truncate: the
+    server does its work, but half of the answer's body is lost, or the whole answer if it has no body. stall: the answer is
+    `stall_seconds` late. refuse_write: the proxy answers 403 AccessDenied to PUT and POST; other methods pass.
     """
 
     share: float = 0.05
@@ -38,7 +38,7 @@ class Faults:
 
 @dataclass(kw_only=True)
 class Proxy:
-    """A running proxy: where it listens, and what it has done up to now."""
+    """A running proxy. url: its own. requests, injected: how many requests it has seen, and how many faults of each kind."""
 
     url: str
     requests: int = 0
@@ -47,7 +47,7 @@ class Proxy:
 
 @contextlib.contextmanager
 def fault_proxy(upstream: str, faults: Faults) -> Iterator[Proxy]:
-    """Stand before `upstream` (http://host:port); when the context ends, nobody listens and no connection is open."""
+    """Run a proxy in front of `upstream` (http://host:port). When the context ends, it has closed its port and connections."""
     with _Server(upstream, faults) as server:
         loop = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         loop.start()
@@ -75,7 +75,7 @@ class _Server(socketserver.ThreadingTCPServer):
         self._lock = threading.Lock()
 
     def draw(self, method: str) -> str | None:
-        """The fault of the next request, None for most."""
+        """Draw the fault of the next request; None for no fault."""
         with self._lock:
             self.proxy.requests += 1
             if self._random.random() >= self.faults.share:
@@ -87,7 +87,7 @@ class _Server(socketserver.ThreadingTCPServer):
             return kind
 
     def hang_up(self) -> None:
-        """Wake every thread that waits for its client or in a stall."""
+        """Wake every thread that waits for a client or stalls an answer."""
         self.ended.set()
         with self._lock:
             for connection in self._open:
@@ -102,10 +102,11 @@ class _Server(socketserver.ThreadingTCPServer):
     def shutdown_request(self, request: Any) -> None:
         with self._lock:
             self._open.discard(request)
-        request.close()  # without the parent's shutdown(): its FIN would arrive before our RST
+        request.close()  # not shutdown() as in the parent: its FIN would arrive before our RST
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        raise  # called in an except block: a mistake in this file must fail the test, where the parent only prints it
+        # Called in an except block. The parent only prints the exception, but a mistake in this file must fail the test.
+        raise
 
 
 class _Connection(socketserver.StreamRequestHandler):
@@ -114,12 +115,12 @@ class _Connection(socketserver.StreamRequestHandler):
     disable_nagle_algorithm = True
 
     def handle(self) -> None:
-        with contextlib.suppress(OSError, EOFError):  # a client or the server hung up
+        with contextlib.suppress(OSError, EOFError):  # the client or the server hung up
             while self._answer_one():
                 pass
 
     def _answer_one(self) -> bool:
-        """One request and its answer; returns whether the connection can take another request."""
+        """Answer one request; returns whether the connection can take another request."""
         head, headers = _read_head(self.rfile)
         method = head.split(b" ", 1)[0].decode()
         if headers.get("expect", "").lower() == "100-continue":
@@ -144,13 +145,16 @@ class _Connection(socketserver.StreamRequestHandler):
         return keep and headers.get("connection", "").lower() != "close"
 
     def _ask_upstream(self, method: str, request: bytes) -> tuple[bytes, bytes, bool]:
-        """Head and body of the server's answer, unchanged, and whether its end can be told from its head."""
-        # A connection for each request: one that the server closes while idle would be a fault that nobody drew.
+        """Head and body of the server's answer, unchanged, and whether the connection can take another request.
+
+        It can if the head says where the body ends and the server keeps the connection open.
+        """
+        # A new connection for each request: the server may close an idle one, which would be a fault that was not drawn.
         with socket.create_connection(self.server.upstream, timeout=_UPSTREAM_SECONDS) as upstream:
             upstream.sendall(request)
             with upstream.makefile("rb") as stream:
                 status = 100
-                while status < 200:  # 100 Continue: we have sent it ourselves
+                while status < 200:  # 100 Continue: the proxy has sent it already
                     head, headers = _read_head(stream)
                     status = int(head.split(b" ", 2)[1])
                 bodiless = method == "HEAD" or status in (204, 304)
@@ -173,7 +177,7 @@ class _Connection(socketserver.StreamRequestHandler):
 
 
 def _read_head(stream: BufferedIOBase) -> tuple[bytes, dict[str, str]]:
-    """The first line and the headers as they came, and the headers by lower-case name; `EOFError` at the end."""
+    """The bytes of the first line and the headers, and the headers by lower-case name; `EOFError` if the stream ends."""
     head = _read_line(stream)
     headers = {}
     while (line := _read_line(stream)) != b"\r\n":
@@ -184,7 +188,7 @@ def _read_head(stream: BufferedIOBase) -> tuple[bytes, dict[str, str]]:
 
 
 def _read_body(stream: BufferedIOBase, headers: dict[str, str]) -> bytes:
-    """The body as it came, with the frames of its chunks; without a length, all up to the end of the connection."""
+    """The bytes of the body, including chunk headers. Without a length, the body ends with the connection."""
     if not _chunked(headers):
         return _read_exactly(stream, int(headers["content-length"])) if "content-length" in headers else stream.read()
     body = b""

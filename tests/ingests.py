@@ -1,4 +1,4 @@
-"""An ingest of small photos, as many tests do it."""
+"""Runs an ingest of small photos, for many tests."""
 
 from __future__ import annotations
 

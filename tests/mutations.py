@@ -1,4 +1,4 @@
-"""Real photos as small files of every kind, and seeded damage to them, as disks, cards and attackers do it."""
+"""Makes small photo files of every format, and damages them as disks, memory cards and attackers do; the damage is seeded."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _SUFFIXES = {"jpeg": "jpg", "png": "png", "tiff": "tif", "webp": "webp", "avif":
 
 
 def samples(photo: np.ndarray) -> dict[str, bytes]:
-    """A file of each kind with the pixels of `photo` (H×W×3 uint8, small), with EXIF and a profile where it can have them.
+    """One file of each kind, made of `photo` (H×W×3 uint8, small). It has EXIF and a colour profile if its kind can.
 
-    The names start with the format: "jpeg-baseline", "png-16".
+    Returns the files by kind. The name of a kind starts with its format: "jpeg-baseline", "png-16".
     """
     image = Image.fromarray(photo)
     grey = image.convert("L")
@@ -33,7 +33,7 @@ def samples(photo: np.ndarray) -> dict[str, bytes]:
         "jpeg-baseline": _pillow(image, "JPEG", quality=90, **of_rgb),
         "jpeg-progressive": _pillow(image, "JPEG", quality=90, progressive=True, **of_rgb),
         "jpeg-grey": _pillow(grey, "JPEG", quality=90, **of_grey),
-        "jpeg-cmyk": _pillow(image.convert("CMYK"), "JPEG", quality=90, exif=_exif()),  # Pillow adds Adobe's marker
+        "jpeg-cmyk": _pillow(image.convert("CMYK"), "JPEG", quality=90, exif=_exif()),  # Pillow adds the Adobe marker
         "png-8": _pillow(image, "PNG", **of_rgb),
         "png-16": _opencv_png(cv2.cvtColor(deep, cv2.COLOR_RGB2BGR), _profile()),
         "png-palette": _pillow(image.quantize(64), "PNG", **of_rgb),
@@ -49,16 +49,16 @@ def samples(photo: np.ndarray) -> dict[str, bytes]:
 
 
 def mutations(files: dict[str, bytes], count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """`count` damaged copies of `files` (of two formats or more), each with each kind of damage in turn, and their names.
+    """Yield name and bytes of `count` damaged copies of `files`, which must be of at least two formats.
 
-    The same arguments give the same bytes.
+    The copies cycle through the files, and each file through the kinds of damage. The same arguments give the same bytes.
     """
     chance = random.Random(seed)
     kinds = list(files)
     damages = list(_DAMAGES)
     for number in range(count):
-        turn, place = divmod(number, len(kinds))
-        kind, damage = kinds[place], damages[(turn + place) % len(damages)]
+        turn, index = divmod(number, len(kinds))
+        kind, damage = kinds[index], damages[(turn + index) % len(damages)]
         data = bytearray(files[kind])
         other = files[chance.choice([name for name in kinds if _format(name) != _format(kind)])]
         name = f"{kind}-{number:04}-{damage}.{_SUFFIXES[_format(kind)]}"
@@ -109,17 +109,17 @@ def _huge(data: bytearray, other: bytes, chance: random.Random) -> bytearray:
     sizes = _size_field(data)
     for _ in range(chance.randint(1, 3)):
         value = chance.choice((0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, chance.randrange(2**24, 2**32)))
-        place = chance.choice((chance.randrange(_HEADER - 4), sizes + chance.randrange(16)))
-        struct.pack_into(chance.choice("<>") + "I", data, place, value)
+        offset = chance.choice((chance.randrange(_HEADER - 4), sizes + chance.randrange(16)))
+        struct.pack_into(chance.choice("<>") + "I", data, offset, value)
     return data
 
 
 def _size_field(data: bytearray) -> int:
-    """Where the description of width and height begins; it lies behind EXIF and profile in some formats."""
+    """The offset of the fields for width and height; some formats have them after EXIF and profile."""
     if data.startswith(b"II*\0"):
         return int(struct.unpack_from("<I", data, 4)[0]) + 2
     found = re.search(rb"\xff[\xc0\xc2]\0[\x0b\x11\x14]\x08|IHDR|VP8X|ispe", data)
-    assert found, "a file that samples() did not make"
+    assert found, "not a file that samples() made"
     return found.start() + 4
 
 
@@ -155,7 +155,7 @@ def _pillow(image: Image.Image, format: str, **options: object) -> bytes:
 
 
 def _opencv_png(pixels: np.ndarray, profile: bytes) -> bytes:
-    """Pillow writes no 16-bit colours."""
+    """Pillow cannot write PNG with 16-bit colours."""
     kinds = [cv2.IMAGE_METADATA_EXIF, cv2.IMAGE_METADATA_ICCP]
     metadata = [np.frombuffer(_exif().removeprefix(b"Exif\0\0"), np.uint8), np.frombuffer(profile, np.uint8)]
     return cv2.imencodeWithMetadata(".png", pixels, kinds, metadata)[1].tobytes()
@@ -163,14 +163,14 @@ def _opencv_png(pixels: np.ndarray, profile: bytes) -> bytes:
 
 def _deep_tiff(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    # EXIF's first directory is the TIFF's own.
+    # The first EXIF directory is that of the TIFF itself.
     tags = [(0x010F, "s", 0, "Test", True), (0x0112, "H", 1, 6, True)]
     tifffile.imwrite(buffer, pixels, photometric="rgb", compression="zlib", iccprofile=_profile(), extratags=tags)
     return buffer.getvalue()
 
 
 def _exif() -> bytes:
-    """Maker, orientation 6, exposure time and a place: text, numbers and nested directories."""
+    """Maker, orientation 6, exposure time and a GPS position: text, numbers and nested directories."""
     exif = _flat_exif()
     exif.get_ifd(0x8769)[0x829A] = 0.005
     exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 8.0, 14.25), 3: "E", 4: (11.0, 34.0, 31.5)})
@@ -186,12 +186,12 @@ def _flat_exif() -> Image.Exif:
 
 
 def _profile() -> bytes:
-    """sRGB by another name: readers that know it by its name must convert with this one."""
+    """sRGB under another name, so that readers must convert with it and cannot recognise it by its name."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    profile = profile[:24] + bytes(12) + profile[36:]  # the time of its making: the same files at any time
+    profile = profile[:24] + bytes(12) + profile[36:]  # no creation time, so that the files are always the same
     return profile.replace("sRGB".encode("utf-16-be"), "Test".encode("utf-16-be"))
 
 
 def _grey_profile() -> bytes:
-    """The same tone curve for one channel: lcms reads it from the tag kTRC and passes over the colours' tags."""
+    """The same tone curve for one channel: lcms reads it from the tag kTRC and ignores the tags for colours."""
     return _profile().replace(b"RGB XYZ ", b"GRAYXYZ ").replace(b"rTRC", b"kTRC")

@@ -1,4 +1,4 @@
-"""The page of an evaluation, as the commands make it."""
+"""Makes the page of an evaluation as the commands do."""
 
 from __future__ import annotations
 

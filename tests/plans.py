@@ -1,4 +1,4 @@
-"""Plans over row groups that are not there."""
+"""Makes plans over row groups that do not exist."""
 
 from __future__ import annotations
 

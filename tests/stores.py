@@ -1,4 +1,4 @@
-"""Stores to test on: ingested ones, one made by hand without Ray, and what tests ask of them."""
+"""Makes stores without Ray, and reads photos, names and files of any store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONG_SIDE = 96
 
 
 def photos_of(store: str, role: str) -> list[dict]:
-    """All photos of a role, as rows."""
+    """The rows of all photos of a role, of both splits."""
     opened = shards.open_store(store)
     return [row for split in ("train", "test") for row in opened.photos(role, split)]
 
@@ -29,13 +29,13 @@ def names(store: Path, role: str = "natural") -> list[str]:
 
 
 def content(store: Path | str) -> dict[str, bytes]:
-    """Every file of a store but its locks, by its name below it."""
+    """The content of every file of a store except its locks, by path in the store."""
     files = [file for file in list_files(str(store)) if not file.relative.startswith("locks/")]
     return {file.relative: storage.read_bytes(file.uri) for file in files}
 
 
 def windows(photo: np.ndarray, role: str, first: int, count: int) -> pa.Table:
-    """Windows of a real photo as `ingest` stores them; the first two are held out."""
+    """Crops of a real photo as rows that `ingest` would store; crops 0 and 1 are held out."""
     rows = []
     for number in range(first, first + count):
         top, left = 17 * number % 400, 29 * number % 400
@@ -52,7 +52,7 @@ def windows(photo: np.ndarray, role: str, first: int, count: int) -> pa.Table:
 
 
 def add(store: shards.Store, photo: np.ndarray, role: str, first: int, count: int) -> None:
-    """Put windows of a photo into a store."""
+    """Add crops of a photo to a store."""
     photos = windows(photo, role, first, count)
     for split in set(photos["split"].to_pylist()):
         chosen = photos.filter(pc.equal(photos["split"], split))
@@ -63,7 +63,7 @@ def add(store: shards.Store, photo: np.ndarray, role: str, first: int, count: in
 
 
 def make_store(folder: Path, photo: np.ndarray, count: int) -> str:
-    """A small store of `count` real photos a role, made without Ray; its URI."""
+    """Make a small store with `count` crops of a real photo for each role, without Ray; returns its URI."""
     made = shards.empty_store(str(folder / "store"), algorithm=tone.algorithm_id(), long_side=LONG_SIDE)
     for role in shards.ROLES:
         add(made, photo, role, 0, count)

@@ -1,4 +1,4 @@
-"""The shape of the code base: each room imports what its `__init__` says, frameworks stay in their edge files."""
+"""The structure of the code: each room imports what its `__init__` says, and each framework stays in its edge files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAYERS = ["pipeline", "training", "serving", "infra"]
 MODULES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 ROOMS = sorted({path.parent for path in MODULES})
 FRONT = sorted((ROOT / "naturaltone").glob("*.py"))
-# What these hold is tested where it is used: exit codes and arguments by every command, `python -m` by the installation.
+# Other tests cover these: every command tests exit codes and arguments, test_installation.py tests `python -m`.
 UNTESTED_BY_NAME = {"infra/exit_codes.py", "infra/commands/shared.py", "naturaltone/__main__.py"}
 
 
@@ -24,7 +24,7 @@ def name_of(path: Path) -> str:
 
 
 def imported(path: Path) -> set[str]:
-    """The modules that a file imports, anywhere in it; `from m import n` counts as m and m.n."""
+    """The modules that a file imports, also inside functions; `from m import n` counts as m and m.n."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -36,14 +36,14 @@ def imported(path: Path) -> set[str]:
 
 
 def room_of(module: str) -> str | None:
-    """The room of a module of ours, as `pipeline.photo`; None for the front and for what is no module."""
+    """The room of one of our modules, such as `pipeline.photo`; None for the front, or if there is no such module."""
     path = ROOT.joinpath(*module.split(".")[1:])
     folder = path if path.is_dir() else path.parent if path.with_suffix(".py").exists() else None
     return None if folder in (None, ROOT) else ".".join(folder.relative_to(ROOT).parts)
 
 
 def allowed(room: Path) -> set[str]:
-    """What the room's `__init__` says that it may import."""
+    """The imports that the room's `__init__` allows."""
     docstring = ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or ""
     found = re.search(r"^May import: (.*)\.$", docstring, re.MULTILINE | re.DOTALL)
     assert found, f"{name_of(room)}/__init__.py ends with 'May import: …, ….'"
@@ -51,7 +51,7 @@ def allowed(room: Path) -> set[str]:
 
 
 def used(room: Path) -> set[str]:
-    """The rooms of ours and the distributions of others that the room's files import."""
+    """Our rooms and the packages of others that the room's files import."""
     names = {name for path in room.glob("*.py") for name in imported(path)}
     ours = {room_of(name) for name in names if name.startswith("naturaltone.")} - {None}
     others = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"naturaltone"}
@@ -74,7 +74,7 @@ def test_imports_run_one_way(room: Path) -> None:
 
 @pytest.mark.parametrize("path", [*MODULES, *FRONT], ids=name_of)
 def test_our_code_has_one_name(path: Path) -> None:
-    """Ray puts the working folder first: `import training` would take a folder of the user's."""
+    """Ray puts the working folder first on the path, so `import training` would import a folder of the user."""
     assert not {name for name in imported(path) if name.split(".")[0] in LAYERS}
 
 
@@ -105,7 +105,7 @@ def test_every_file_says_its_idea(path: Path) -> None:
 
 
 def test_every_modules_tests_are_in_its_namesake() -> None:
-    """A test of `serving/archive/plan.py` is looked for in `tests/serving/archive/test_plan.py`."""
+    """The tests of `serving/archive/plan.py` are in `tests/serving/archive/test_plan.py`."""
     untested = set()
     for path in [*MODULES, *FRONT]:
         room = path.parent.relative_to(ROOT)
@@ -116,17 +116,14 @@ def test_every_modules_tests_are_in_its_namesake() -> None:
 
 
 def test_every_test_file_of_a_room_has_its_module() -> None:
-    """When a module is renamed, its tests follow."""
+    """If a module is renamed, so is its test file. The exceptions test a model bundle, and several modules together."""
     orphans = {
         name_of(path)
         for layer in LAYERS
         for path in (ROOT / "tests" / layer).rglob("test_*.py")
         if not (ROOT / path.parent.relative_to(ROOT / "tests") / path.name.removeprefix("test_")).exists()
     }
-    assert orphans == {
-        "tests/serving/test_pretrained.py",
-        "tests/training/test_ddp.py",
-    }  # of a bundle; of several files
+    assert orphans == {"tests/serving/test_pretrained.py", "tests/training/test_ddp.py"}
 
 
 @pytest.mark.parametrize("use", ["import naturaltone", "import naturaltone.cli", "naturaltone.cli.main(['--help'])"])

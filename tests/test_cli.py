@@ -1,4 +1,4 @@
-"""The command line: a user's mistake is one clear line with the remedy and exit code 2."""
+"""The command line: a mistake of the user ends in exit code 2 and one line that names the remedy."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_a_store_that_cannot_be_reached_names_the_endpoint(
         assert "cannot be reached" in line and endpoint in line
 
 
-def test_a_model_that_is_not_there_is_named(refused, photo_folder: Path, tracking_uri: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_model_is_named(refused, photo_folder: Path, tracking_uri: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     photo = str(photo_folder / "01.jpg")
     assert "no model.json here" in refused("enhance", photo, str(tmp_path / "e.jpg"), "--model", str(tmp_path))
     assert "models:/naturaltone@nobody" in refused("serve", "--model", "models:/naturaltone@nobody")
 
 
-@pytest.mark.parametrize("command", ["demo", "ingest", "train", "evaluate", "ablation", "enhance", "serve"])
-def test_help_teaches_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", cli._COMMANDS)
+def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])
     assert ended.value.code == 0 and f"example: naturaltone {command}" in capsys.readouterr().out

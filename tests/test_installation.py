@@ -1,4 +1,4 @@
-"""All code has one name, `naturaltone`, for the interpreter and for every tool; what it needs is declared."""
+"""The interpreter and every tool see all code as the one package `naturaltone`; its dependencies are declared."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_folders_are_real_and_the_names_are_relative_links() -> None:
     for folder in FOLDERS:
         link = ROOT / "naturaltone" / folder
         assert (ROOT / folder).is_dir() and not (ROOT / folder).is_symlink()
-        assert str(link.readlink()) == f"../{folder}", "a clone may lie anywhere"
+        assert str(link.readlink()) == f"../{folder}", "a relative link works in any clone"
 
 
 def test_mypy_sees_every_file_once_under_its_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,9 +58,11 @@ def test_python_m_naturaltone_is_the_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        pytest.param(["."], id="what we import is declared, and what we declare is used"),
-        # Of the tests' imports: that they are declared; they use what we use, and of [dev] what is no module.
-        pytest.param(["tests", "--exclude", "nothing", "--ignore", "DEP002,DEP004"], id="what the tests import"),
+        pytest.param(["."], id="every import is declared, and every dependency is used"),
+        # Tests need not use every dependency (DEP002), and they may import those of [dev] (DEP004).
+        pytest.param(
+            ["tests", "--exclude", "nothing", "--ignore", "DEP002,DEP004"], id="every import of the tests is declared"
+        ),
     ],
 )
 def test_dependencies_are_declared_and_used(arguments: list[str]) -> None:

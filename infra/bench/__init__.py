@@ -1,4 +1,4 @@
-"""Benchmarks, one file each: a part of naturaltone beside its peer, in one run, on real photos.
+"""Benchmarks, one file each: time a part of naturaltone and a comparable program in the same run, on real photos.
 
 May import: infra, pipeline, pipeline.dataset, pipeline.photo, pipeline.stream, serving, serving.archive, training,
 training.measures, cv2, numpy, torch.

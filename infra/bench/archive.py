@@ -1,4 +1,4 @@
-"""An archive of mixed photos through Ray Data, beside the bare enhancer in as many processes, in one run."""
+"""Times the enhancing of an archive with Ray Data, beside the bare enhancer in as many processes."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ from naturaltone.serving.enhancer import Enhancer
 from naturaltone.training import allocator
 
 _PHOTOS = 200
-_MEGAPIXELS = (0.3, 1.0, 2.0, 5.0, 8.0, 12.0, 12.0, 24.0)  # what an archive of twenty years holds
+_MEGAPIXELS = (0.3, 1.0, 2.0, 5.0, 8.0, 12.0, 12.0, 24.0)  # the sizes in an archive of twenty years
 _ROUNDS = 3
-_KNOWN = 100_000
-_enhancer: Enhancer  # of a peer's process
+_KNOWN = 100_000  # files of the run with nothing to do
+_enhancer: Enhancer  # in each process of the peer
 
 
 def bench_archive(photos: str, *, model: str) -> dict[str, Any]:
-    """Enhance 200 photos of mixed sizes made of `photos`, warm, in turns with the peer; a dict of figures."""
+    """Time the enhancing of 200 photos of mixed sizes, made from the folder `photos`; returns a dict of figures.
+
+    naturaltone and the peer take turns. A round before the timed rounds warms both up.
+    """
     enhancer = Enhancer.load(model)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "photos")
@@ -48,7 +51,7 @@ def bench_archive(photos: str, *, model: str) -> dict[str, Any]:
             local.ray_session(),
             ProcessPoolExecutor(processes, get_context("spawn"), _start, (model,)) as pool,
         ):
-            # The first round warms up: processes, the compiled kernel, the page cache.
+            # The first round is not counted: it starts processes, compiles the kernel and fills the page cache.
             for number in range(_ROUNDS + 1):
                 started = time.perf_counter()
                 summary = archive.enhance_archive(str(source), f"{folder}/ours-{number}", enhancer)
@@ -85,7 +88,7 @@ def format_figures(figures: dict[str, Any]) -> str:
 
 
 def _write_photos(photos: str, folder: Path) -> float:
-    """JPEGs of mixed sizes, enlarged from real photos; the megapixels of all."""
+    """Write JPEGs of mixed sizes, enlarged from real photos; returns their megapixels in total."""
     folder.mkdir()
     uris = itertools.islice(itertools.cycle(find_photos(photos)), _PHOTOS)
     total = 0.0
@@ -111,12 +114,12 @@ def _enhance(source: str, target: str) -> None:
 
 
 def _rescan_seconds(folder: Path) -> float:
-    """A second run over files that are all done: listing both trees, reading the report, comparing."""
+    """The seconds that a run takes to find that every file is done: list both trees, read the report, compare."""
     source, target = folder / "many", folder / "many-done"
     options = ArchiveOptions()
-    for place in (source, target):
+    for tree in (source, target):
         for number in range(_KNOWN // 1000):
-            (place / f"{number:03}").mkdir(parents=True)
+            (tree / f"{number:03}").mkdir(parents=True)
     with archive_report.Report(str(target)) as known:
         for number in range(_KNOWN):
             name = f"{number // 1000:03}/{number % 1000:03}.jpg"

@@ -1,4 +1,4 @@
-"""One large photo enhanced from file to file, beside a bare decode and encode and beside ImageMagick, in one run."""
+"""Times the enhancing of one large photo file, beside decoding and encoding alone and beside ImageMagick."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from naturaltone.training.step import to_tensor
 
 MEGAPIXELS, LARGE_MEGAPIXELS = 24.0, 100.0
 _REPEATS = 7
-_GRAIN = 3.0  # standard deviation; small photos, enlarged, have less than a camera's
-_TILES = 4  # a side, of the large photo
+_GRAIN = 3.0  # standard deviation of added noise, because enlarged small photos have less grain than a camera's
+_TILES = 4  # tiles on each side of the large photo
 _RESOLUTION_PHOTOS = 8
 _GPU_BATCH, _GPU_BATCHES = 32, 20
 
-# In a process of its own, since a process's peak never falls.
+# Runs in a new process, because the peak memory of a process never falls.
 _MEASURE_MEMORY = """
 import re, sys
 from naturaltone.serving.enhancer import Enhancer
@@ -46,7 +46,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 
 
 def bench_enhance(photos: str, *, model: str) -> dict[str, Any]:
-    """Time the enhancer on a 24-megapixel JPEG made of `photos`, warm, file to file; a dict of figures."""
+    """Time the enhancer, warmed up, on a 24-megapixel JPEG file made from the folder `photos`; returns a dict of figures."""
     enhancer = Enhancer.load(model)
     with tempfile.TemporaryDirectory() as folder:
         photo, large = Path(folder, "photo.jpg"), Path(folder, "large.jpg")
@@ -105,19 +105,19 @@ def format_figures(figures: dict[str, Any]) -> str:
 
 
 def _time(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of each way, which take turns, so that what disturbs the machine disturbs all."""
+    """The median seconds of each way. The ways take turns, so that other load on the machine slows all of them."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(_REPEATS + 1):
         for name, run in ways.items():
             started = time.perf_counter()
             run()
-            if repeat:  # the first one warms up
+            if repeat:  # the first run warms up
                 taken[name].append(time.perf_counter() - started)
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
 def _large_photo(photos: str, megapixels: float) -> bytes:
-    """A JPEG of that size: photos, spread over the folder and enlarged, side by side, with a camera's grain."""
+    """A JPEG of `megapixels`: 4×4 enlarged photos, picked evenly from the folder, with the grain of a camera."""
     height = round((megapixels * 1e6 / 1.5) ** 0.5 / _TILES)
     width = round(height * 1.5)
     tiles = [_read(uri, (width, height)) for uri in spread(find_photos(photos), _TILES**2)]
@@ -134,7 +134,7 @@ def _large_photo(photos: str, megapixels: float) -> bytes:
 
 
 def _resolution_psnr(enhancer: Enhancer, photos: str) -> float:
-    """Mean PSNR between a photo enhanced at 24 megapixels and then shrunk to 1, and one shrunk first."""
+    """Mean PSNR, in dB, between photos enhanced at 24 megapixels and then shrunk to 1, and photos shrunk first."""
     values = []
     for uri in spread(find_photos(photos), _RESOLUTION_PHOTOS):
         large = _read(uri, (6000, 4000))
@@ -145,7 +145,7 @@ def _resolution_psnr(enhancer: Enhancer, photos: str) -> float:
 
 
 def _gpu_rate(enhancer: Enhancer) -> float:
-    """Photos a second that G alone corrects on the GPU, at its working resolution, in batches."""
+    """Photos a second that the generator alone takes on the GPU, at its working resolution, in batches of 32."""
     side = enhancer.bundle.working_resolution
     batch = to_tensor(np.zeros((_GPU_BATCH, side * 2 // 3, side, 3), np.uint8), torch.device("cuda"))
     generator = enhancer.bundle.generator.cuda()
@@ -160,7 +160,7 @@ def _gpu_rate(enhancer: Enhancer) -> float:
 
 
 def _peak_mib(model: str, photo: Path) -> float:
-    """The most memory that a process has while it loads the model and enhances one photo."""
+    """The peak memory, in MiB, of a process that loads the model and enhances one photo."""
     finished = subprocess.run(
         [sys.executable, "-c", _MEASURE_MEMORY, model, str(photo)], capture_output=True, text=True, check=True
     )

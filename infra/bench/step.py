@@ -1,4 +1,4 @@
-"""A training step bare, on batches in memory, beside the same step under Ray Train with the stream, in one run."""
+"""Times a training step under Ray Train, fed by the stream, beside the bare step on batches in memory."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from naturaltone.training.loop import FitReport, fit
 from naturaltone.training.step import GanStep
 from naturaltone.training.train import train
 
-_BATCHES = 4  # different ones that the bare step takes turns at
-_MATRIX = 8192
+_BATCHES = 4  # different batches that the bare step cycles through
+_MATRIX = 8192  # rows and columns
 
 
 def bench_step(
     photos: str, config: TrainConfig, *, long_side: int, steps: int, rounds: int, bare: bool
 ) -> dict[str, Any]:
-    """Train `steps` steps a contender and round on `photos`; a dict of figures.
+    """Train on the folder `photos`: `steps` steps for each contender and round. Returns a dict of figures.
 
-    long_side: of the stored photos, pixels. bare: only the bare step.
+    long_side: of the stored photos, in pixels. bare: time only the bare step.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder, local.ray_session():
@@ -50,7 +50,7 @@ def bench_step(
             alone.append(_bare(config, device, batches, steps))
             if not bare:
                 under_ray.append(_under_ray(config, store, steps, folder=Path(folder), name=f"bench-{number}"))
-        if under_ray:  # once more, so that each of the others stands between two of these
+        if under_ray:  # once more, so that each round under Ray stands between two bare rounds
             alone.append(_bare(config, device, batches, steps))
     seconds = statistics.median(report.steady_step_seconds for report in alone)
     flops = count_flops(config, batches[0])
@@ -65,7 +65,7 @@ def bench_step(
     }
     if under_ray:
         streamed = statistics.median(report.steady_step_seconds for report in under_ray)
-        # Each beside the two that it stands between: the machine's rates change by more than the overhead within minutes.
+        # Compare each round with the bare rounds before and after it: the machine's speed changes by more than the overhead.
         ratios = [
             2 * ours.steady_step_seconds / (before.steady_step_seconds + after.steady_step_seconds)
             for ours, before, after in zip(under_ray, alone, alone[1:], strict=False)
@@ -97,7 +97,7 @@ def format_figures(figures: dict[str, Any]) -> str:
 
 
 def count_flops(config: TrainConfig, batch: Batch) -> int:
-    """Floating point operations of the matrix products and convolutions in one step, forward and backward."""
+    """Count the floating point operations of one step: matrix products and convolutions, forward and backward."""
     gan = GanStep(config, device=torch.device("cpu"))
     with FlopCounterMode(display=False) as counter:
         gan.step(batch, number=0)
@@ -105,7 +105,7 @@ def count_flops(config: TrainConfig, batch: Batch) -> int:
 
 
 def matrix_flops(device: torch.device) -> float:
-    """Operations a second of a large bf16 matrix product, the most that the device does here."""
+    """Measure the operations a second of a large bf16 matrix product. It is the peak rate that `mfu` refers to."""
     left, right = (torch.randn(_MATRIX, _MATRIX, device=device, dtype=torch.bfloat16) for _ in range(2))
     seconds = []
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""The fixed algorithms on one core: megapixels a second at 2 megapixels, and memory in float planes of the photo."""
+"""Times the fixed tone algorithms on one core at 2 megapixels, and measures their memory in float planes of the photo."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ MEGAPIXELS = 2.0
 _MEMORY_MEGAPIXELS = 12.0
 _PHOTOS, _REPEATS = 8, 5
 
-# In a process of its own, since a process's peak never falls; VmHWM can be reset, which makes room for what came before.
+# Runs in a new process, because the peak memory of a process never falls. Writing 5 to clear_refs resets the peak (VmHWM)
+# after the imports, so that it counts only the algorithm.
 _MEASURE_MEMORY = """
 import re, sys
 import cv2, numpy as np
@@ -41,7 +42,10 @@ print((status("VmHWM") - before) / (photo.size / 3 * 4))
 
 
 def bench_tone(photos: str) -> dict[str, Any]:
-    """Time each algorithm on photos of `photos` at 2 megapixels, one core, warm; a dict of figures."""
+    """Time each algorithm, warmed up, on one core, on photos of the folder `photos` resized to 2 megapixels.
+
+    Returns a dict of figures.
+    """
     cv2.setNumThreads(1)
     pixels = [
         _at_2_megapixels(training_pixels(decode(storage.read_bytes(uri))))
@@ -75,7 +79,7 @@ def _at_2_megapixels(pixels: np.ndarray) -> np.ndarray:
 
 
 def _peak_planes(name: str) -> float:
-    """The resident memory that one 12-megapixel photo takes on top of its pixels, in planes of 4 bytes a pixel."""
+    """The extra memory that the algorithm takes for one 12-megapixel photo, in planes of 4 bytes a pixel."""
     finished = subprocess.run(
         [sys.executable, "-c", _MEASURE_MEMORY, name, str(_MEMORY_MEGAPIXELS)],
         capture_output=True,

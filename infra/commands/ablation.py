@@ -11,23 +11,37 @@ from naturaltone.infra.commands.shared import add_natural
 from naturaltone.infra.exit_codes import OK, SOME_FAILED
 from naturaltone.pipeline.errors import UserError
 
-HELP = "what each of the three losses adds: the four panels of the document's Fig. 6, and the numbers"
+HELP = "show what each of the three losses adds to a model: the four panels of the patent's Fig. 6, and numbers"
 EXAMPLE = """example: naturaltone ablation first --sheet fig6.html
 
-trains RUN again as RUN-color (λ1) and RUN-natural (λ1+λ2), unless models/ has these already"""
+λ1, λ2 and λ3 weigh the color, naturalness and artifact losses (the fields lambda_color, lambda_natural and
+lambda_artifact). The command first trains RUN again with fewer losses: as RUN-color (λ1) and as RUN-natural (λ1+λ2).
+It does not train a model that is in models/ already."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_natural(parser)
-    parser.add_argument("run", metavar="RUN", help="a finished run of `naturaltone train`, with all three losses")
-    parser.add_argument("--workers", metavar="N", type=int, help="DDP workers (default: the GPUs, or 1)")
     parser.add_argument(
-        "--photos", metavar="PHOTOS", help="a folder or a store (default: held-out photos of RUN's store)"
+        "run", metavar="RUN", help="name of a finished run of `naturaltone train` that used all three losses"
     )
     parser.add_argument(
-        "--models", metavar=("M1", "M2", "M3"), nargs=3, help="take these models as λ1, λ1+λ2 and λ1+λ2+λ3; train none"
+        "--workers",
+        metavar="N",
+        type=int,
+        help="DDP workers, which are parallel training processes (default: one for each GPU of this machine, else 1)",
     )
-    parser.add_argument("--sheet", metavar="FILE", help="write panels, sliders and numbers as an HTML page")
+    parser.add_argument(
+        "--photos",
+        metavar="PHOTOS",
+        help="photos to compare on: a folder, or a store for its held-out photos (default: the store of RUN)",
+    )
+    parser.add_argument(
+        "--models",
+        metavar=("M1", "M2", "M3"),
+        nargs=3,
+        help="train nothing; compare these models of λ1, λ1+λ2 and λ1+λ2+λ3; RUN is then only a title",
+    )
+    parser.add_argument("--sheet", metavar="FILE", help="also write an HTML page with the panels, sliders and numbers")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -69,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _train_missing(plan, workers: int | None) -> None:  # type: ignore[no-untyped-def]
-    """Train the models that an ablation lacks, without registering them: nobody is to serve these."""
+    """Train the missing models of an ablation. They are not registered: nobody should serve them."""
     from naturaltone.infra import launch
 
     runs = [

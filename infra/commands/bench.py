@@ -1,70 +1,94 @@
-"""`naturaltone bench`: a part of naturaltone side by side with its peer, in one run."""
+"""`naturaltone bench`: measure one part of naturaltone and a comparable program in the same run."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 
 from naturaltone.infra.exit_codes import OK
 
-HELP = "measure a part side by side with its peer, in one run; the last line printed is one JSON object"
-EXAMPLE = "example: naturaltone bench stream --photos ~/photos --seconds 60"
+HELP = "measure the speed of one part of naturaltone beside a comparable program"
+EXAMPLE = """example: naturaltone bench stream --photos ~/photos --seconds 60
+
+`naturaltone bench PART --help` lists the options of a part. The last line that a benchmark prints is one JSON object."""
+
+
+Measured = tuple[str, dict[str, object]]  # a table for people, and the figures for scripts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--photos", metavar="DIR", required=True, help="real photos to measure on")
-    common.add_argument("--json", metavar="FILE", help="write the figures to a file too")
+    common.add_argument("--photos", metavar="DIR", required=True, help="folder of real photos to measure on")
+    common.add_argument("--json", metavar="FILE", help="also write the figures to this file, as JSON")
     model = argparse.ArgumentParser(add_help=False)
-    model.add_argument("--model", default="pretrained", help="the model (default: pretrained)")
+    model.add_argument("--model", default="pretrained", help="model to measure (default: pretrained)")
     parts = parser.add_subparsers(title="parts", dest="part", required=True, metavar="PART")
 
-    stream = parts.add_parser(
+    def add(
+        name: str, measure: Callable[[argparse.Namespace], Measured], *parents: argparse.ArgumentParser, what: str
+    ) -> argparse.ArgumentParser:
+        part: argparse.ArgumentParser = parts.add_parser(
+            name, help=what, description=f"Measure {what}.", parents=[common, *parents]
+        )
+        part.set_defaults(measure=measure)
+        return part
+
+    stream = add(
         "stream",
-        help="the training stream beside a torch DataLoader, from this disk and from the embedded S3",
-        parents=[common],
+        _stream,
+        what="the training stream beside a torch DataLoader, from local disk and from the embedded S3 server",
     )
     stream.add_argument(
-        "--seconds", type=float, default=60.0, help="of each contender, on disk and on S3 (default: 60)"
+        "--seconds",
+        type=float,
+        default=60.0,
+        help="time to measure the stream and the DataLoader, each on local disk and on S3 (default: 60 s each)",
     )
-    stream.add_argument("--processes", metavar="N", type=int, help="that decode (default: the cores)")
-    stream.add_argument("--batch", metavar="N", type=int, default=32, help="photos a batch (default: 32)")
-    stream.add_argument("--crop", metavar="PIXELS", type=int, default=256, help="side of a crop (default: 256)")
-    stream.set_defaults(measure=_stream)
-
-    tone = parts.add_parser("tone", help="the fixed algorithms on one core, in megapixels a second", parents=[common])
-    tone.set_defaults(measure=_tone)
-
-    step = parts.add_parser(
-        "step", help="a training step bare, beside the same under Ray Train with the stream", parents=[common]
+    stream.add_argument(
+        "--processes", metavar="N", type=int, help="processes that decode photos (default: one for each CPU core)"
     )
-    step.add_argument("--recipe", default="small", help="smoke, small or patent (default: small)")
-    step.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="change a field; repeatable")
-    step.add_argument("--steps", metavar="N", type=int, default=60, help="of each contender and round (default: 60)")
-    step.add_argument("--rounds", metavar="N", type=int, default=2, help="in turns (default: 2)")
-    step.add_argument("--bare", action="store_true", help="only the bare step")
+    stream.add_argument("--batch", metavar="N", type=int, default=32, help="photos in a batch (default: 32)")
+    stream.add_argument(
+        "--crop", metavar="PIXELS", type=int, default=256, help="side of the square crops (default: 256)"
+    )
+
+    add("tone", _tone, what="the fixed tone algorithms on one core, in megapixels a second")
+
+    step = add("step", _step, what="a training step under Ray Train, fed by the stream, beside the same step alone")
+    step.add_argument(
+        "--recipe", default="small", help="settings to train with: smoke, small or patent (default: small)"
+    )
+    step.add_argument(
+        "--set", metavar="FIELD=VALUE", action="append", default=[], help="change a field of the recipe; repeatable"
+    )
+    step.add_argument(
+        "--steps", metavar="N", type=int, default=60, help="steps to time per variant and round (default: 60)"
+    )
+    step.add_argument(
+        "--rounds", metavar="N", type=int, default=2, help="rounds; the two variants take turns in each (default: 2)"
+    )
+    step.add_argument("--bare", action="store_true", help="time only the step alone, without Ray Train")
     step.add_argument(
         "--long-side",
         metavar="PIXELS",
         type=int,
         default=320,
-        help="of the stored photos; 320 is what the recipe small is made for (default: 320)",
+        help="long side of the stored photos (default: 320, which suits the recipe small)",
     )
-    step.set_defaults(measure=_step)
 
-    enhance = parts.add_parser(
+    add(
         "enhance",
-        help="a 24-megapixel JPEG from file to file, beside its decoding and encoding and beside ImageMagick",
-        parents=[common, model],
+        _enhance,
+        model,
+        what="enhancing a 24-megapixel JPEG file, beside only decoding and encoding it and beside ImageMagick",
     )
-    enhance.set_defaults(measure=_enhance)
-
-    archive = parts.add_parser(
+    add(
         "archive",
-        help="200 photos of mixed sizes, beside the bare enhancer in as many processes",
-        parents=[common, model],
+        _archive,
+        model,
+        what="enhancing 200 photos of mixed sizes, beside the enhancer alone in as many processes",
     )
-    archive.set_defaults(measure=_archive)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -78,9 +102,6 @@ def run(options: argparse.Namespace) -> int:
         storage.write_bytes(options.json, json.dumps(figures).encode())
     print(json.dumps(figures))
     return OK
-
-
-Measured = tuple[str, dict[str, object]]  # a table for people, the figures for a script
 
 
 def _stream(options: argparse.Namespace) -> Measured:

@@ -1,4 +1,4 @@
-"""`naturaltone demo`: the whole way on one machine."""
+"""`naturaltone demo`: every step of naturaltone on one machine."""
 
 from __future__ import annotations
 
@@ -7,14 +7,25 @@ from pathlib import Path
 
 from naturaltone.infra.exit_codes import OK, SOME_FAILED
 
-HELP = "the whole way on one machine, in minutes"
-EXAMPLE = "example: naturaltone demo --out demo"
+HELP = "run every step on one machine in a few minutes: ingest, train, evaluate, enhance and serve"
+EXAMPLE = """example: naturaltone demo --out demo
+
+Give both --inputs and --natural, or neither."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--inputs", metavar="DIR", help="photos to learn to enhance (default: built-in ones)")
-    parser.add_argument("--natural", metavar="DIR", help="photos whose tone you like; need not show the same things")
-    parser.add_argument("--out", metavar="DIR", default="demo", help="where everything goes (default: demo)")
+    parser.add_argument("--inputs", metavar="DIR", help="folder of photos to learn to enhance (default: built-in ones)")
+    parser.add_argument(
+        "--natural",
+        metavar="DIR",
+        help="folder of photos whose tone you like; they may show other scenes (default: built-in ones)",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        default="demo",
+        help="folder for the results; a folder of an earlier demo is emptied first (default: demo)",
+    )
     parser.add_argument("--steps", metavar="N", type=int, help="training steps (default: 1300)")
 
 

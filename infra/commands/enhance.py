@@ -1,4 +1,4 @@
-"""`naturaltone enhance`: one photo, or a whole folder of them."""
+"""`naturaltone enhance`: enhance one photo or a whole folder."""
 
 from __future__ import annotations
 
@@ -10,55 +10,82 @@ from naturaltone.infra.commands.shared import MODEL_HELP
 from naturaltone.infra.exit_codes import OK, SOME_FAILED
 from naturaltone.pipeline.errors import UserError
 
-HELP = "enhance one photo, or a whole tree into a parallel one; originals stay untouched"
+HELP = "enhance one photo, or all photos below a folder into a second folder; originals stay untouched"
 EXAMPLE = """example: naturaltone enhance photo.jpg better.jpg
          naturaltone enhance ~/photos ~/enhanced --dry-run
          naturaltone enhance ~/photos ~/enhanced --strength 0.8 --sheet before-after.html
 
-The same command again goes on where it was, and does only what is new. What was done to each file, and why not,
-lies in DST/naturaltone-report. Exit code 1: finished, but some photos failed."""
+Options marked "folder:" work only if SRC is a folder. Run the same command again to resume it, or to enhance only
+what is new. DST/naturaltone-report says for each file what was done or why it was left alone.
+Exit code 1: finished, but some photos failed."""
 
 _FOLDER_ONLY = ("dry_run", "sheet", "photos_only", "copy_others", "no_mtime", "limit", "include", "exclude")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SRC", help="a photo or a folder: a path, file:// or s3://")
-    parser.add_argument("target", metavar="DST", help="where the enhanced ones go; never inside SRC")
-    parser.add_argument("--model", help=MODEL_HELP)
-    parser.add_argument("--strength", type=float, default=1.0, help="0 unchanged, 1 the model's own, up to 1.5")
+    parser.add_argument("source", metavar="SRC", help="a photo or a folder: a path, file:// or s3:// URI")
     parser.add_argument(
-        "--quality", metavar="N", type=int, help="of JPEG, WebP and AVIF, 1 to 100 (default: a JPEG's own, else 95)"
+        "target", metavar="DST", help="file or folder to write the enhanced photos to; never inside SRC"
+    )
+    parser.add_argument("--model", help=MODEL_HELP)
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        help="how much to change: 0 is nothing, 1 is what the model does, 1.5 is the most (default: 1)",
+    )
+    parser.add_argument(
+        "--quality",
+        metavar="N",
+        type=int,
+        help="quality of JPEG, WebP and AVIF files, 1 to 100 (default: a JPEG keeps its own, a lossless WebP stays lossless, "
+        "others get 95)",
     )
     parser.add_argument(
         "--hdr",
         choices=["skip", "drop"],
         default="skip",
-        help="photos with an HDR gain map or a motion video: skip them, or drop what new pixels would not fit",
+        help="photos with an HDR gain map or a motion video: skip the photo, or enhance it and drop the gain map and "
+        "the video, which would not fit the new pixels (default: skip)",
     )
     parser.add_argument(
-        "--exact", action="store_true", help="one photo: run the network on every pixel; slow, to compare"
+        "--exact", action="store_true", help="one photo: run the network on every pixel, to compare the result; slow"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="a folder: only say what would be done, and how long it takes"
+        "--dry-run",
+        action="store_true",
+        help="folder: write no photo; say what would be done and how long it would take",
     )
     parser.add_argument(
-        "--sheet", metavar="FILE", help="a folder: write an HTML page with a slider before/after a photo"
+        "--sheet",
+        metavar="FILE",
+        help="folder: also write an HTML page with before/after sliders for up to 200 photos (--dry-run: 20)",
     )
-    parser.add_argument("--photos-only", action="store_true", help="a folder: leave out screenshots and graphics")
-    parser.add_argument("--copy-others", action="store_true", help="a folder: copy what is not enhanced, videos too")
+    parser.add_argument("--photos-only", action="store_true", help="folder: leave screenshots and graphics alone")
     parser.add_argument(
-        "--no-mtime", action="store_true", help="a folder: outputs are as new as they are, not as their source"
+        "--copy-others", action="store_true", help="folder: copy all files that are not enhanced, videos too"
     )
-    parser.add_argument("--limit", metavar="N", type=int, help="a folder: at most so many files this time")
     parser.add_argument(
-        "--include", metavar="GLOB", action="append", default=[], help="a folder: only files like '2019/*'; repeatable"
+        "--no-mtime",
+        action="store_true",
+        help="folder: give outputs the current time (default: the modification time of the original)",
+    )
+    parser.add_argument(
+        "--limit", metavar="N", type=int, help="folder: process at most N files in this run (default: all)"
+    )
+    parser.add_argument(
+        "--include",
+        metavar="GLOB",
+        action="append",
+        default=[],
+        help="folder: only files that match, such as '2019/*'; repeatable",
     )
     parser.add_argument(
         "--exclude",
         metavar="GLOB",
         action="append",
         default=[],
-        help="a folder: no files like '*/thumbs/*'; repeatable",
+        help="folder: no files that match, such as '*/thumbs/*'; repeatable",
     )
 
 
@@ -126,7 +153,7 @@ def _archive(options: argparse.Namespace, chosen) -> int:  # type: ignore[no-unt
             print(preview.describe(run.plan, guess, cores=cores()))
             if options.sheet:
                 preview.write_dry_sheet(options.sheet, run.plan, enhancer)
-                print(f"some of them as they would come out: {options.sheet}")
+                print(f"preview of some of the photos: {options.sheet}")
             return OK
         # Starting Ray takes longer than finding nothing to do.
         with ray_session() if run.plan.num_worked else contextlib.nullcontext():
@@ -136,5 +163,5 @@ def _archive(options: argparse.Namespace, chosen) -> int:  # type: ignore[no-unt
     for line in job.describe_failures(summary):
         print(line, file=sys.stderr)
     print(f"{job.describe(summary)} by {enhancer.version}")
-    print(f"what was done to each file, and why not: {storage.join(target, FOLDER)}")
+    print(f"report on each file: {storage.join(target, FOLDER)}")
     return SOME_FAILED if summary.counts.get("failed") else OK

@@ -1,4 +1,4 @@
-"""`naturaltone evaluate`: score a model."""
+"""`naturaltone evaluate`: score a model on photos."""
 
 from __future__ import annotations
 
@@ -6,25 +6,31 @@ import argparse
 import json
 import sys
 
-from naturaltone.infra.commands.shared import LISTED, add_natural
+from naturaltone.infra.commands.shared import LISTED, MODEL_FORMS, add_natural
 from naturaltone.infra.exit_codes import OK, SOME_FAILED
 
-HELP = "score a model beside the input and the fixed algorithm"
+HELP = "score a model on photos, beside the unchanged photos and the fixed algorithm"
 EXAMPLE = "example: naturaltone evaluate models/first ~/other-photos --sheet sheet.html"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_natural(parser)
-    parser.add_argument("model", metavar="MODEL", help="a bundle's folder, s3://…, models:/NAME@ALIAS or `pretrained`")
-    parser.add_argument("photos", metavar="PHOTOS", help="a folder of photos, or a store (its held-out photos)")
+    parser.add_argument("model", metavar="MODEL", help=f"model to score: {MODEL_FORMS}")
+    parser.add_argument("photos", metavar="PHOTOS", help="a folder of photos, or a store for its held-out photos")
     parser.add_argument(
-        "--references", metavar="DIR", help="how the photos should look: files of the same names, but for the suffix"
+        "--references",
+        metavar="DIR",
+        help="folder with a version of each photo as it should look: the same file name; the suffix may differ",
     )
-    parser.add_argument("--against", metavar="MODEL", help="another model to compare with")
+    parser.add_argument("--against", metavar="MODEL", help="a second model to compare with")
     parser.add_argument(
-        "--sheet", metavar="FILE", help="write the table and a slider a photo as an HTML page: the first and the worst"
+        "--sheet",
+        metavar="FILE",
+        help="also write an HTML page with the table, and with sliders for the first and the worst photos",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, each photo's measures too, instead of a table")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON instead of a table; it includes the measures of each photo"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -61,8 +67,9 @@ def run(options: argparse.Namespace) -> int:
     for photo in missing[:LISTED]:
         print(f"no reference for {photo}", file=sys.stderr)
     if len(missing) > LISTED:
-        print(f"... and {len(missing) - LISTED} more, all with --json", file=sys.stderr)
-    try:  # last, as a server that does not answer takes its time
+        print(f"... and {len(missing) - LISTED} more; --json lists all", file=sys.stderr)
+    # Last, because a tracking server that does not answer takes long to give up.
+    try:
         tracking.log_evaluation(run_of(enhancer.bundle), to_metrics(evaluation), page)
     except ValueError as error:
         print(f"not logged to MLflow: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`naturaltone ingest`: photos to shards in a store."""
+"""`naturaltone ingest`: add photos to a store, or take them out."""
 
 from __future__ import annotations
 
@@ -8,27 +8,47 @@ import sys
 from naturaltone.infra.commands.shared import LISTED
 from naturaltone.infra.exit_codes import OK, SOME_FAILED
 
-HELP = "photos to shards in a store, intermediates included"
-EXAMPLE = "example: naturaltone ingest ~/photos --role input --to s3://bucket/store"
+HELP = "add photos to a store for training, and the intermediate images that a fixed algorithm makes of them"
+EXAMPLE = """example: naturaltone ingest ~/photos --role input --to s3://bucket/store
+
+Give every ingest into a store the same --long-side, --algorithm and --intermediates."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SRC", help="folder of photos: a path, file:// or s3://")
-    parser.add_argument("--role", required=True, choices=["input", "natural"], help="what the photos are for")
-    parser.add_argument("--to", required=True, metavar="STORE", help="the store: a folder or s3:// prefix")
-    parser.add_argument("--long-side", metavar="PIXELS", type=int, default=1024, help="shrink to this (default: 1024)")
+    parser.add_argument("source", metavar="SRC", help="folder of photos: a path, file:// or s3:// URI")
+    parser.add_argument(
+        "--role",
+        required=True,
+        choices=["input", "natural"],
+        help="input: photos to learn to enhance; natural: photos whose tone you like",
+    )
+    parser.add_argument(
+        "--to", required=True, metavar="STORE", help="the store: a folder or an s3:// prefix; made if it is new"
+    )
+    parser.add_argument(
+        "--long-side",
+        metavar="PIXELS",
+        type=int,
+        default=1024,
+        help="shrink photos to at most this long side (default: 1024)",
+    )
     parser.add_argument(
         "--algorithm",
         default="local_laplacian",
-        help="makes the intermediates: local_laplacian, shift_scale or clahe (default: local_laplacian)",
+        help="fixed algorithm for the intermediates: local_laplacian, shift_scale or clahe (default: local_laplacian)",
     )
     parser.add_argument(
         "--intermediates",
         default="cached",
-        help="cached: computed now and stored (default); stream: half the space, computed again whenever they are read",
+        help="cached: compute the intermediates now and store them; stream: compute them in each training, which takes "
+        "half the space (default: cached)",
     )
-    parser.add_argument("--full", action="store_true", help="read known files too (default: only new and changed ones)")
-    parser.add_argument("--forget", action="store_true", help="take the photos from below SRC out of the store instead")
+    parser.add_argument(
+        "--full", action="store_true", help="read all files (default: only files that are new or have changed)"
+    )
+    parser.add_argument(
+        "--forget", action="store_true", help="add nothing; take the photos of SRC with this --role out of the store"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -43,13 +63,13 @@ def run(options: argparse.Namespace) -> int:
         print(f"{forgotten.photos} photos taken out of {options.to}")
         for run, count in forgotten.kept_for_runs.items():
             print(
-                f"{count} shards with them stay for the run '{run}', which was begun with them; remove "
-                f"{options.to}/runs/{run} and give this command or an ingest again to have them deleted",
+                f"{count} shards with these photos stay, because the run '{run}' needs them to resume; to delete them, remove "
+                f"{options.to}/runs/{run} and run this command or an ingest again",
                 file=sys.stderr,
             )
         return OK
     how = {name: getattr(options, name) for name in ("role", "long_side", "algorithm", "intermediates")}
-    # What can be refused is, before Ray starts.
+    # Refuse wrong options before Ray starts.
     check_photos(options.source)
     ingest.open_or_new(options.to, **how)
     with ray_session():
@@ -57,7 +77,9 @@ def run(options: argparse.Namespace) -> int:
     for row in report.rejects.slice(0, LISTED).to_pylist():
         print(f"rejected {row['source']}: {row['reason']}: {row['detail']}", file=sys.stderr)
     if report.rejects.num_rows > LISTED:
-        print(f"... and {report.rejects.num_rows - LISTED} more, all in {options.to}/rejects.parquet", file=sys.stderr)
+        print(
+            f"... and {report.rejects.num_rows - LISTED} more; {options.to}/rejects.parquet lists all", file=sys.stderr
+        )
     print(
         f"{report.found} photos found: {report.added} added, {report.unchanged} unchanged, "
         f"{report.duplicates} duplicates, {report.rejects.num_rows} rejected; {report.other_files} other files left alone"

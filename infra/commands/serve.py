@@ -9,14 +9,18 @@ import signal
 from naturaltone.infra.commands.shared import MODEL_HELP
 from naturaltone.infra.exit_codes import OK
 
-HELP = "HTTP service"
+HELP = "run an HTTP service that enhances the photos it receives"
 EXAMPLE = "example: naturaltone serve --model models/first --port 8000"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help=MODEL_HELP)
-    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
-    parser.add_argument("--port", type=int, default=8000, help="default: 8000")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: 127.0.0.1, which only this machine can reach)",
+    )
+    parser.add_argument("--port", type=int, default=8000, help="TCP port to listen on (default: 8000)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -28,8 +32,9 @@ def run(options: argparse.Namespace) -> int:
     model = registry.resolve(options.model or registry.default_model())
     _, version = registry.load_model(model)
     with ray_session(), app.running(model=model, host=options.host, port=options.port) as address:
-        print(f"serving {version} at {address}, API at {address}/docs; Ctrl-C ends it", flush=True)
+        print(f"serving {version} at {address}, API at {address}/docs; Ctrl-C stops it", flush=True)
         print(f"try: curl --data-binary @photo.jpg {address}/v1/enhance -o enhanced.jpg", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):  # how a server is meant to end
+        # Ctrl-C is the normal way to stop a server.
+        with contextlib.suppress(KeyboardInterrupt):
             signal.pause()
     return OK

@@ -1,4 +1,4 @@
-"""`naturaltone store`: what a store holds."""
+"""`naturaltone store`: show what a store holds."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import json
 
 from naturaltone.infra.exit_codes import OK
 
-HELP = "what a store holds: counts, sizes, splits, rejects, and random photos to look at"
+HELP = "show what a store holds: counts, sizes, splits, rejected files, and random photos"
 EXAMPLE = "example: naturaltone store s3://bucket/store --sheet store.html"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("store", metavar="STORE", help="made by `naturaltone ingest`")
+    parser.add_argument("store", metavar="STORE", help="a folder or s3:// prefix that `naturaltone ingest` filled")
     parser.add_argument(
-        "--sheet", metavar="FILE", help="write random inputs, intermediates and natural photos as an HTML page"
+        "--sheet", metavar="FILE", help="also write an HTML page of random inputs, intermediates and natural photos"
     )
-    parser.add_argument("--pairs", metavar="N", type=int, default=12, help="rows of the sheet (default: 12)")
-    parser.add_argument("--seed", type=int, default=0, help="other random photos (default: 0)")
+    parser.add_argument("--pairs", metavar="N", type=int, default=12, help="rows of photos on the page (default: 12)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="choice of random photos; another number shows others (default: 0)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 

@@ -1,4 +1,4 @@
-"""`naturaltone train`: a store to a registered model."""
+"""`naturaltone train`: train a model on a store and register it."""
 
 from __future__ import annotations
 
@@ -14,26 +14,41 @@ EXAMPLE = "example: naturaltone train STORE --recipe small --set steps=2000 --ru
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("store", metavar="STORE", help="made by `naturaltone ingest`")
-    parser.add_argument("--recipe", default="small", help="smoke, small or patent (default: small)")
-    parser.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="change a field; repeatable")
+    parser.add_argument("store", metavar="STORE", help="a folder or s3:// prefix that `naturaltone ingest` filled")
+    parser.add_argument(
+        "--recipe",
+        default="small",
+        help="settings to start from. smoke: seconds, only shows that all works; small: about an hour on two CPU cores, "
+        "for a store with --long-side 320; patent: the size that the patent's authors released, for GPUs (default: small)",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="FIELD=VALUE",
+        action="append",
+        default=[],
+        help="change a field of the recipe, such as steps=2000; repeatable; an unknown FIELD lists all",
+    )
     parser.add_argument(
         "--workers",
         metavar="N|MIN-MAX",
-        help="DDP workers; with MIN-MAX as many as there is room for, now and when it changes (default: the GPUs, or 1)",
+        help="DDP workers, which are parallel training processes; with a range such as 2-8, as many as the machines "
+        "have room for, also when that changes (default: one for each GPU of this machine, else 1)",
     )
     parser.add_argument(
         "--run",
         metavar="NAME",
         default=f"run-{datetime.now():%Y%m%d-%H%M%S}",
-        help="the same name resumes (default: the time)",
+        help="name of the run; the name of a stopped run resumes it (default: run- and the current time)",
     )
     parser.add_argument(
         "--intermediates",
         choices=["cached", "stream"],
-        help="read them from the store, or compute the same pixels on the way (default: as the store was made)",
+        help="cached: read the intermediates from the store; stream: compute the same pixels while reading (default: what "
+        "the store was made for)",
     )
-    parser.add_argument("--out", metavar="DIR", help="the model bundle (default: models/NAME)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder for the trained model (default: models/NAME, NAME as in --run)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,7 +60,9 @@ def run(options: argparse.Namespace) -> int:
     config = make_config(options.recipe, options.set)
     bundle = options.out or f"models/{options.run}"
     if "://" in bundle:
-        raise UserError(f"--out '{bundle}': a folder of this machine; the registry keeps the model for the others")
+        raise UserError(
+            f"--out '{bundle}': must be a folder on this machine; other machines load the model from the registry"
+        )
     storage.check_writable(bundle)
     workers = launch.parse_workers(options.workers) if options.workers else launch.default_workers()
     run = launch.TrainingRun(name=options.run, config=config, bundle=Path(bundle), intermediates=options.intermediates)

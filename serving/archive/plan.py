@@ -271,7 +271,7 @@ def refuse_nesting(source: str, target: str) -> None:
     own = [path if kinds[0] else _identity(path) for path in paths]
     if paths[0] == paths[1] or own[0] in above[1] or own[1] in above[0]:
         raise UserError(
-            f"'{target}' and '{source}' lie in each other, and originals stay untouched; choose a target elsewhere"
+            f"'{target}' and '{source}' overlap, and originals stay untouched; choose a target outside the source"
         )
 
 

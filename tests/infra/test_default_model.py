@@ -1,4 +1,4 @@
-"""The default model is judged on photos that it never saw, and ships without the names of where it was made."""
+"""The default model is judged on photos that it never saw, and its bundle names no folder of the machine that made it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_no_photo_is_both_held_out_and_trained_on(work: Path) -> None:
     assert not names(held_out / "natural") & names(trained / "natural")
     inputs = {name.rpartition("-")[0] for name in names(trained / "inputs") if "-" in name}
     originals = {Path(name).stem for name in names(held_out / "inputs") & names(held_out / "natural")}
-    assert not originals & inputs, "nor a varied or dulled copy of one that is held out in both"
+    assert not originals & inputs, "no copy of a photo that is held out in both roles"
 
 
 def test_the_split_is_the_same_on_every_machine(work: Path, photo_folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The demo finds a photo to send to the service, also where it enhanced none."""
+"""The demo finds a photo to send to the service, even if the archive enhanced none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from naturaltone.serving.enhancer import Enhancer
 
 @pytest.fixture
 def left_alone(tmp_path: Path) -> Path:
-    """An archive of which every photo was left alone, as a phone's folder of HDR photos may be."""
+    """An archive in which every photo was left alone, such as a folder of HDR photos from a phone."""
     folder = tmp_path / "enhanced"
     (folder / FOLDER).mkdir(parents=True)
     row = {"source": "a.jpg", "status": "skipped", "reason": "hdr_gain_map"}
@@ -32,7 +32,7 @@ def natural(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_natural_photo_is_sent_where_all_inputs_were_left_alone(
+def test_a_natural_photo_is_sent_if_all_inputs_were_left_alone(
     left_alone: Path, natural: Path, enhancer: Enhancer, photo: np.ndarray, to_file: Callable[..., bytes]
 ) -> None:
     (natural / "1.jpg").write_bytes(b"no photo")
@@ -43,7 +43,7 @@ def test_a_natural_photo_is_sent_where_all_inputs_were_left_alone(
     assert expected == enhancer.enhance_file(to_file(photo)).data
 
 
-def test_nothing_is_sent_where_every_photo_is_left_alone(left_alone: Path, natural: Path, enhancer: Enhancer) -> None:
+def test_nothing_is_sent_if_every_photo_is_left_alone(left_alone: Path, natural: Path, enhancer: Enhancer) -> None:
     (natural / "1.jpg").write_bytes(b"no photo")
     photos = demo.Photos(inputs="unused", natural=str(natural), unseen=None)
     assert demo._photo_to_send(enhancer, photos, left_alone)[1] is None
@@ -51,7 +51,7 @@ def test_nothing_is_sent_where_every_photo_is_left_alone(left_alone: Path, natur
 
 def test_a_folder_of_somebody_else_is_not_deleted(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("all of it")
-    with pytest.raises(UserError, match="is not a demo's"):
+    with pytest.raises(UserError, match="exists, and no demo wrote it"):
         demo._clear(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "all of it"
 

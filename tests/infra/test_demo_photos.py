@@ -1,4 +1,4 @@
-"""The demo trains on photos, and evaluates on others."""
+"""The demo does not evaluate on the photos that it trains on."""
 
 from __future__ import annotations
 

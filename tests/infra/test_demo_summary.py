@@ -1,4 +1,4 @@
-"""What the demo says of itself is what it did, also where a photo's name is code and where nothing was served."""
+"""The demo's summary is correct, also if the name of a photo is code or if no photo was sent to the service."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_table_tells_what_to_do_next(outcome: Outcome) -> None:
     assert "naturaltone enhance MY-PHOTOS ENHANCED --model demo/model" in text
 
 
-def test_where_nothing_could_be_sent_the_table_says_so(outcome: Outcome) -> None:
+def test_the_table_says_if_no_photo_could_be_sent(outcome: Outcome) -> None:
     summary = summarize(dataclasses.replace(outcome, answer=None))
     assert summary["serve"] is None
     assert "no photo to send: all are left alone" in format_summary(summary, Path("demo"))
@@ -84,4 +84,4 @@ def test_where_nothing_could_be_sent_the_table_says_so(outcome: Outcome) -> None
 def test_a_photos_name_is_text_on_the_page_not_code(outcome: Outcome) -> None:
     page = demo_page(summarize(outcome), outcome, Path("demo"))
     assert NAME not in page and "&lt;script&gt;alert(1)&lt;/script&gt;.jpg" in page
-    assert "http://" not in page and "https://" not in page, "opens without a network"
+    assert "http://" not in page and "https://" not in page, "the page opens without a network"

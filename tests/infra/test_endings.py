@@ -1,4 +1,4 @@
-"""A command ends with one line where that is enough, and with its traceback where we are to blame."""
+"""A failed command ends with one line; only a bug in naturaltone ends with a traceback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Ended = tuple[int, str]
 def ended(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Callable[[], object]], Ended]:
-    """`ended(work)`: exit code and stderr of a command that does `work`."""
+    """`ended(work)`: runs `work` as a command; returns its exit code and stderr."""
 
     def run(work: Callable[[], object]) -> Ended:
         monkeypatch.setattr(store, "run", lambda options: work())
@@ -46,20 +46,20 @@ def test_a_users_mistake_is_one_line(ended) -> None:  # type: ignore[no-untyped-
 def test_a_failed_run_is_one_line_that_names_the_log_with_the_cause(ended, error: Exception) -> None:  # type: ignore[no-untyped-def]
     def work() -> None:
         try:
-            raise ZeroDivisionError("what began it")
-        except ZeroDivisionError as began:
-            raise error from began
+            raise ZeroDivisionError("the first cause")
+        except ZeroDivisionError as first:
+            raise error from first
 
     code, line = ended(work)
     match = re.fullmatch(rf"naturaltone: {re.escape(str(error))} \(details: (.+\.log)\)\n", line)
     assert code == exit_codes.RUN_FAILED and match, line
-    assert "what began it" in Path(match[1]).read_text()
+    assert "the first cause" in Path(match[1]).read_text()
 
 
 @pytest.mark.parametrize(
     "error", [ValueError("hours into a run"), pa.ArrowInvalid("no Parquet"), KeyError("x"), RuntimeError()]
 )
-def test_a_bug_shows_its_traceback_and_is_no_wrong_usage(ended, error: Exception) -> None:  # type: ignore[no-untyped-def]
+def test_a_bug_shows_its_traceback_and_is_not_wrong_usage(ended, error: Exception) -> None:  # type: ignore[no-untyped-def]
     code, text = ended(raising(error))
     assert code == exit_codes.RUN_FAILED and text.startswith("Traceback") and "please report it" in text
     assert f"{type(error).__name__}" in text
@@ -73,7 +73,7 @@ def test_a_bug_shows_its_traceback_and_is_no_wrong_usage(ended, error: Exception
         (ZeroDivisionError("a bug"), exit_codes.RUN_FAILED, None),
     ],
 )
-def test_what_a_ray_task_raises_ends_the_command_as_if_it_had_been_raised_here(  # type: ignore[no-untyped-def]
+def test_an_exception_of_a_ray_task_ends_the_command_like_one_of_the_command(  # type: ignore[no-untyped-def]
     ray_cluster: None, ended, error: Exception, code: int, lines: int | None
 ) -> None:
     @ray.remote

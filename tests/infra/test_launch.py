@@ -1,4 +1,4 @@
-"""What `--workers` may say, and that nothing is trained where a later run would be refused."""
+"""`--workers` takes a number or a range, and no run is trained if a later one would be refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_number_or_a_range_of_workers_is_understood(fewest: int, more: int) ->
 
 
 @given(text=st.text(max_size=8))
-def test_anything_else_is_refused_with_the_words_given(text: str) -> None:
+def test_any_other_text_is_refused_and_repeated_in_the_message(text: str) -> None:
     try:
         workers = launch.parse_workers(text)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""One machine's servers and limits: refused before work where they do not fit, gone when their context ends."""
+"""Servers stop when their context ends, and a wrong port or number of workers is refused before any work."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_variables_are_put_back_as_they_were(monkeypatch: pytest.MonkeyPatch) ->
     assert os.environ["NATURALTONE_TEST_SET"] == "before" and "NATURALTONE_TEST_UNSET" not in os.environ
 
 
-def test_sigterm_ends_like_ctrl_c_and_a_second_one_lets_the_cleaning_up_finish() -> None:
+def test_sigterm_ends_like_ctrl_c_and_a_second_one_does_not_stop_the_cleanup() -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     try:
         with pytest.raises(KeyboardInterrupt, match="SIGTERM"), local.interruptible():
@@ -51,7 +51,7 @@ def test_sigterm_ends_like_ctrl_c_and_a_second_one_lets_the_cleaning_up_finish()
         signal.signal(signal.SIGINT, before[1])
 
 
-def test_signals_are_as_before_after_an_undisturbed_context() -> None:
+def test_a_context_without_a_signal_restores_the_handlers() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with local.interruptible():
         assert signal.getsignal(signal.SIGTERM) != before
@@ -63,14 +63,14 @@ def test_a_port_that_is_taken_is_refused_and_named() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"--port {port}: cannot listen there"):
+        with pytest.raises(UserError, match=f"--port {port}: cannot listen on this address"):
             local.check_port("127.0.0.1", port)
     local.check_port("127.0.0.1", local.free_port())
     with pytest.raises(UserError, match="--port 99999"):
         local.check_port("127.0.0.1", 99999)
 
 
-def test_a_server_that_ends_at_once_is_reported_with_what_it_said() -> None:
+def test_a_server_that_stops_at_once_is_reported_with_its_message() -> None:
     command = [sys.executable, "-c", "import sys; sys.exit('no such option')"]
     with (
         subprocess.Popen(command, stderr=subprocess.PIPE) as process,

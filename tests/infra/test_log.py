@@ -1,4 +1,4 @@
-"""The terminal belongs to naturaltone; what others say is kept in a log file."""
+"""Only naturaltone writes on the terminal; the output of other packages goes to a log file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_rays_threads_print_goes_to_the_file_and_ours_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_of_rays_threads_go_to_the_file_and_ours_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with log.command_log("train") as path:
         thread = threading.Thread(target=print, args=("(raylet) WARNING: 8 workers",), name="ray_listen_error_messages")
         thread.start()
@@ -29,15 +29,15 @@ def test_what_rays_threads_print_goes_to_the_file_and_ours_to_the_terminal(capsy
     assert "8 workers" in path.read_text()
 
 
-def test_our_warnings_are_shown_and_those_of_others_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+def test_our_warnings_are_shown_and_other_warnings_go_to_the_file(capsys: pytest.CaptureFixture[str]) -> None:
     noisy = logging.getLogger("ray.noisy")
     noisy.addHandler(logging.StreamHandler())
     with log.command_log("train") as path:
         log.quiet_others()
         noisy.error("from Ray")
         warnings.warn("from a library", stacklevel=1)
-        logging.getLogger("naturaltone.training").warning("the tracking server is away")
-    assert capsys.readouterr().err == "naturaltone: the tracking server is away\n"
+        logging.getLogger("naturaltone.training").warning("no tracking server")
+    assert capsys.readouterr().err == "naturaltone: no tracking server\n"
     kept = path.read_text()
     assert "from Ray" in kept and "from a library" in kept and "tracking server" in kept
 

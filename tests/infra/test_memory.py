@@ -1,4 +1,4 @@
-"""The peak counts what was started too, and what has ended since."""
+"""The peak also counts processes that this process started, even after they end."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def often(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def test_memory_of_a_process_that_was_started_counts_and_stays_counted() -> None:
-    # numpy.ones, since zeros would not be given any memory before they are written.
+def test_the_memory_of_a_child_process_counts_and_stays_counted() -> None:
+    # numpy.ones, because the system gives zeros no memory until they are written.
     hold = f"import numpy, time; held = numpy.ones(int({_GIB} * 2**30), numpy.uint8); time.sleep(1)"
     with memory.PeakMemory() as peak:
         subprocess.run([sys.executable, "-c", hold], check=True)

@@ -1,4 +1,4 @@
-"""`naturaltone ablation RUN` trains the two models that Fig. 6 lacks, on what the run saw, and only once."""
+"""`naturaltone ablation RUN` trains the two missing models of Fig. 6 on the photos of the run, and only once."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from tests.stores import add, make_store
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_the_missing_models_are_trained_beside_the_run_and_then_taken(
+def test_the_missing_models_are_trained_once_on_the_photos_of_the_run(
     tmp_path: Path, astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = make_store(tmp_path, astronaut, 14)
-    monkeypatch.setattr(local, "ray_session", contextlib.nullcontext)  # there is one already
+    monkeypatch.setattr(local, "ray_session", contextlib.nullcontext)  # Ray runs already
     monkeypatch.chdir(tmp_path)
     settings = ("--set", "steps=4", "--set", "crop=32", "--set", "lambda_identity=0.5")
     assert cli.main(["train", store, "--recipe", "smoke", *settings, "--run", "whole"]) == 0
-    add(shards.open_store(store), astronaut, "input", 14, 4)  # which the run has not seen
+    add(shards.open_store(store), astronaut, "input", 14, 4)  # photos that the run has not seen
 
     command = ["ablation", "whole", "--photos", str(photos(tmp_path, astronaut)), "--sheet", "fig6.html", "--json"]
     assert cli.main(command) == 0

@@ -1,4 +1,4 @@
-"""The demo goes the whole way."""
+"""The demo runs every step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 COMMAND = [sys.executable, "-m", "naturaltone", "demo"]
 
 
-def test_the_demo_goes_the_whole_way_and_names_what_it_rejected(
+def test_the_demo_runs_every_step_and_names_the_photos_that_it_rejected(
     photo_folder: Path, tmp_path: Path, clean_environment: dict[str, str]
 ) -> None:
     inputs = Path(shutil.copytree(photo_folder, tmp_path / "inputs"))

@@ -1,4 +1,4 @@
-"""Kills and a failing network change no byte of an archive."""
+"""An archive has the same bytes if processes are killed or the network fails during the run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from naturaltone.serving.enhancer import Enhancer
 source, target, model = sys.argv[1:]
 enhancer = Enhancer.load(model)
 with ray_session():
-    # The tests' Ray has three CPUs a core, and each worker begins by importing torch.
+    # The tests' Ray has three CPUs for each core. Without this limit, too many workers would import torch at once.
     ray.data.DataContext.get_current().execution_options.resource_limits = ray.data.ExecutionResources(cpu=cores())
     print(enhance_archive(source, target, enhancer).counts)
 """
@@ -44,7 +44,7 @@ with ray_session():
 
 @pytest.fixture(scope="module")
 def large_photos(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray, to_file: ToFile) -> Path:
-    """48 different photos that take a tenth of a second each."""
+    """A folder of 48 different photos. Each takes 0.1 s to enhance."""
     folder = tmp_path_factory.mktemp("large")
     for number in range(48):
         window = astronaut[number : number + 300, 2 * number : 2 * number + 400]
@@ -54,12 +54,12 @@ def large_photos(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray
 
 @pytest.fixture
 def cluster_address() -> Iterator[None]:
-    """Drivers of their own share the tests' Ray."""
+    """Drivers in other processes use the tests' Ray."""
     with local.environment({"RAY_ADDRESS": ray.get_runtime_context().gcs_address}):
         yield
 
 
-def test_twenty_kills_change_no_byte_and_have_no_photo_done_twice(
+def test_twenty_kills_change_no_byte_and_no_photo_is_written_twice(
     large_photos: Path, enhancer: Enhancer, bundle_folder: Path, tmp_path: Path, cluster_address: None
 ) -> None:
     enhance_archive(str(large_photos), str(tmp_path / "calm"), enhancer)
@@ -72,7 +72,7 @@ def test_twenty_kills_change_no_byte_and_have_no_photo_done_twice(
             first_seen.setdefault(path.name, path.stat().st_ino)
         return len(first_seen)
 
-    for _ in range(100):  # ends far earlier
+    for _ in range(100):  # it ends far earlier
         process = subprocess.Popen(
             [sys.executable, "-c", _DRIVER, str(large_photos), str(target), str(bundle_folder)],
             stdout=subprocess.PIPE,
@@ -98,7 +98,7 @@ def test_twenty_kills_change_no_byte_and_have_no_photo_done_twice(
     assert process.returncode == 0, output
     assert sum(kills.values()) == 20 and min(kills.values()) >= 4, kills
     assert outputs(target) == expected
-    assert {path.name: path.stat().st_ino for path in target.glob("*.jpg")} == first_seen, "written once each"
+    assert {path.name: path.stat().st_ino for path in target.glob("*.jpg")} == first_seen, "each photo is written once"
     assert statuses(target) == {name: ("enhanced", "") for name in expected}
     assert not list(target.rglob("*.tmp"))
 

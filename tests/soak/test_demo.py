@@ -30,7 +30,7 @@ def test_a_stopped_demo_leaves_no_process_behind(
     for line in process.stderr:
         if "] train" in line:
             break
-    time.sleep(8)  # into the start of the workers, where it is most entangled
+    time.sleep(8)  # the workers are starting now: most processes depend on each other
     started = psutil.Process(process.pid).children(recursive=True)
     assert any("rclone" in child.name() for child in started) and any("raylet" in child.name() for child in started)
     process.send_signal(number)

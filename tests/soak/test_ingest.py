@@ -1,4 +1,4 @@
-"""An ingest that is killed, or whose server fails, ends in the store of an undisturbed one."""
+"""An ingest that is killed, or that uses a failing server, makes the same store as an undisturbed ingest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 @pytest.fixture
 def folder(photo_folder: Path, tmp_path: Path) -> Path:
-    """Its own copy of the 24 photos."""
+    """A copy of the 24 photos for each test."""
     return Path(shutil.copytree(photo_folder, tmp_path / "photos"))
 
 
@@ -38,7 +38,7 @@ with ray_session():
 """
 
 
-def test_a_killed_ingest_run_again_gives_the_store_of_an_undisturbed_one(folder: Path, tmp_path: Path) -> None:
+def test_a_killed_ingest_that_is_run_again_makes_the_store_of_an_undisturbed_one(folder: Path, tmp_path: Path) -> None:
     def start(store: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-c", _INGEST, str(folder), str(tmp_path / store)],
@@ -90,7 +90,7 @@ def way(endpoint: str, source: str, store: str) -> subprocess.CompletedProcess[s
 
 @pytest.fixture
 def bucket(object_store: local.ObjectStore, photo_folder: Path, request: pytest.FixtureRequest) -> str:
-    """A prefix of its own with the 24 photos below `photos`."""
+    """A prefix for each test, with the 24 photos below `photos`."""
     uri = storage.join(object_store.uri, request.node.name[:40])
     for path in photo_folder.rglob("*.*"):
         storage.write_bytes(storage.join(uri, "photos", path.name), path.read_bytes())
@@ -127,5 +127,5 @@ def test_a_server_that_refuses_writes_ends_the_ingest_without_a_partial_object(
     assert finished.returncode == exit_codes.RUN_FAILED, finished.stderr
     assert "the server refuses it (AccessDenied)" in finished.stderr.splitlines()[-1]
     assert "Traceback" not in finished.stderr
-    assert proxy.injected["refuse_write"] < 20, "not tried again and again"
+    assert proxy.injected["refuse_write"] < 20, "the client gives up"
     assert content(store) == {}

@@ -1,4 +1,4 @@
-"""A report of ten million files is read, added to and written in less than a gigabyte."""
+"""Reading a report of ten million files, adding to it and writing it needs less than 1 GiB of memory."""
 
 from __future__ import annotations
 

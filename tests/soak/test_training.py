@@ -1,4 +1,4 @@
-"""Workers, drivers, servers and disks that fail while a run trains: it ends with the weights of an undisturbed one."""
+"""A run ends with the weights of an undisturbed run, even if workers, drivers, servers or disks fail during training."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ with ray_session():
     train(store, config, run_name=run, workers=int(workers), use_gpu=False, bundle=Path(bundle))
 """
 
-# A cluster of its own: the driver's node has room for one worker, the other node for both.
+# Starts a new cluster: the node of the driver has room for one worker, the other node for both workers.
 _SHRINKING_CLUSTER = """
 import json, os, sys, threading, time
 from pathlib import Path
-os.environ["RAY_AUTH_MODE"] = "disabled"  # nodes that cluster_utils adds have no token
-os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "20"  # Train first waits this long for the node that is gone
+os.environ["RAY_AUTH_MODE"] = "disabled"  # the nodes that cluster_utils adds have no token
+os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "20"  # Ray Train first waits this long for the lost node
 from ray.cluster_utils import Cluster
 from naturaltone.infra.local import ray_session
 from naturaltone.training import runs
@@ -90,7 +90,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray) -> st
 
 @pytest.fixture(scope="module")
 def undisturbed(store: str, tiny: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    """The run `undisturbed` of two workers."""
+    """A run of two workers that nothing disturbs."""
     folder = tmp_path_factory.mktemp("undisturbed")
     return train(store, tiny, run_name="undisturbed", workers=2, use_gpu=False, bundle=folder)
 
@@ -106,7 +106,10 @@ def final_tensors(uri: str) -> dict[str, torch.Tensor]:
 
 
 def assert_same_weights(store: str, name: str, *, of: str | None = None, within: float = 0.0) -> None:
-    """All tensors of the last checkpoint, Adam's and the average's too; those of the weights where order of sums differs."""
+    """The last checkpoint equals that of the undisturbed run, including the states of Adam and of the moving average.
+
+    With `within`, only the weights are compared: another number of workers adds up in another order.
+    """
     expected, found = final_tensors(run_uri(of or store, "undisturbed")), final_tensors(run_uri(store, name))
     assert expected.keys() == found.keys()
     apart = {key: (found[key] - tensor).abs().max().item() for key, tensor in expected.items()}
@@ -123,7 +126,7 @@ def losses_of(result: TrainResult) -> dict[int, float]:
 
 
 def wait_for(happened: Callable[[], object]) -> None:
-    """Fails the test after a time that is never near, so that it cannot hang."""
+    """Wait until `happened()` is true. Fail after two minutes, which no test comes near, so that no test hangs."""
     asleep = threading.Event()
     for _ in range(24_000):
         if happened():
@@ -133,7 +136,7 @@ def wait_for(happened: Callable[[], object]) -> None:
 
 
 def wait_for_some_step(uri: str, seed: int) -> None:
-    """Up to a moment that the seed draws, after the first checkpoint and long before the last."""
+    """Wait for a random moment, drawn from `seed`, after the first checkpoint and long before the last one."""
     moment = random.Random(seed)
     after = EVERY * moment.choice([1, 2])
     wait_for(lambda: max(runs.list_checkpoints(uri), default=0) >= after)
@@ -141,7 +144,7 @@ def wait_for_some_step(uri: str, seed: int) -> None:
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
-    """The DDP workers of a driver, or of this process."""
+    """The DDP workers that `process`, a driver or this process, has started."""
     found = []
     for child in process.children(recursive=True):
         with contextlib.suppress(psutil.Error):
@@ -166,10 +169,11 @@ def test_a_killed_worker_changes_no_bit_of_the_weights(
     killer.start()
     result = train(store, tiny, run_name=name, workers=2, use_gpu=False, bundle=tmp_path)
     killer.join()
-    assert killed and killed[0] < tiny.steps, "in the middle"
-    assert 0 < result.report.steps < tiny.steps, "began again at a checkpoint"
+    assert killed and killed[0] < tiny.steps, "killed before the last step"
+    assert 0 < result.report.steps < tiny.steps, "resumed at a checkpoint"
     assert_same_weights(store, name)
-    seen, expected = losses_of(result), losses_of(undisturbed)  # of a killed rank 0, its last seconds' are lost
+    # If rank 0 was killed, the losses of its last seconds are lost.
+    seen, expected = losses_of(result), losses_of(undisturbed)
     assert set(range(tiny.steps - result.report.steps, tiny.steps)) <= set(seen)
     assert seen == {step: expected[step] for step in seen}
 
@@ -193,20 +197,20 @@ def test_a_killed_driver_leaves_nothing_behind_and_its_run_goes_on_to_the_same_b
 
     wait_for(going)
     wait_for_some_step(run_uri(store, name), seed)
-    # Ray's two agents of a node notice it only after a minute or two; they do no work.
+    # The two agents of Ray's node do no work. They notice the kill only after one or two minutes.
     family = [child for child in psutil.Process(process.pid).children(recursive=True) if "Agent" not in child.name()]
     assert any("raylet" in child.name() for child in family)
     process.send_signal(signal.SIGKILL)
     process.wait()
     wait_for(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family))
-    assert max(runs.list_checkpoints(run_uri(store, name))) < tiny.steps, "in the middle"
+    assert max(runs.list_checkpoints(run_uri(store, name))) < tiny.steps, "killed before the last step"
     result = train(store, tiny, run_name=name, workers=2, use_gpu=False, bundle=tmp_path / "model")
     assert 0 < result.report.steps < tiny.steps
     assert_same_weights(store, name)
 
 
 def copy_run(store: str, name: str, *, up_to: int, to: str | None = None) -> None:
-    """The undisturbed run again, as it was after `up_to` steps, in the same store or another."""
+    """Copy the undisturbed run, as it was after `up_to` steps, to the run `name` in this store or in the store `to`."""
     folder = Path(run_uri(to or store, name))
     shutil.copytree(run_uri(store, "undisturbed"), folder)
     for step in runs.list_checkpoints(str(folder)):
@@ -245,7 +249,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_with_space_elastic_workers_go_
         shutil.rmtree(Path(run_uri(full, "full"), "checkpoints", f"step-{step:08}"))
     used = shutil.disk_usage(full).used
     disk(used + snapshot // 2)
-    monkeypatch.setattr(local, "ray_session", contextlib.nullcontext)  # there is one already
+    monkeypatch.setattr(local, "ray_session", contextlib.nullcontext)  # Ray runs already
     monkeypatch.chdir(tmp_path)
     settings = [f"{name}={value}" for name, value in SETTINGS.items()]
     command = ["train", full, "--recipe", "smoke", *(word for setting in settings for word in ("--set", setting))]
@@ -281,7 +285,7 @@ def test_a_server_that_refuses_writes_for_a_while_costs_no_checkpoint(
         if method not in ("PUT", "POST") or not refusing.is_set():
             return None
         refused.append(method)
-        if len(refused) == 15:  # more than one round of attempts
+        if len(refused) == 15:  # more than the client's retries of one request
             refusing.clear()
         return "slow_down"
 
@@ -332,6 +336,6 @@ def test_a_lost_node_costs_an_elastic_run_its_workers_and_no_weight(
     )
     assert process.returncode == 0, process.stderr
     workers, steps = json.loads(process.stdout.splitlines()[-1])
-    assert workers == 1, "as many as the node that is left has room for"
-    assert 0 < steps <= tiny.steps - 4 * EVERY, "went on from a checkpoint"
+    assert workers == 1, "the remaining node has room for one worker"
+    assert 0 < steps <= tiny.steps - 4 * EVERY, "resumed at a checkpoint"
     assert_same_weights(store, "shrunk", within=1e-5)

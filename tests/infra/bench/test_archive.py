@@ -1,4 +1,4 @@
-"""`bench archive` compares with the bare enhancer, and measures a run with nothing to do."""
+"""`bench archive` compares with the bare enhancer, and times a run with nothing to do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from naturaltone.infra import local
 from naturaltone.infra.bench import archive as bench
 
 
-def test_the_figures_that_scripts_read_are_there(
+def test_all_figures_that_scripts_read_exist(
     ray_cluster: None, photo_folder: Path, bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "ray_session", contextlib.nullcontext)  # the tests' Ray

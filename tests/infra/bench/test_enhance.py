@@ -1,4 +1,4 @@
-"""`bench enhance` compares with decoding and encoding, and with ImageMagick where it is."""
+"""`bench enhance` compares with decoding and encoding, and with ImageMagick if it is installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from naturaltone.infra.bench import enhance as bench
 
 
-def test_the_figures_that_scripts_read_are_there(
+def test_all_figures_that_scripts_read_exist(
     photo_folder: Path, bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("MEGAPIXELS", 0.3), ("LARGE_MEGAPIXELS", 0.4), ("_REPEATS", 1), ("_RESOLUTION_PHOTOS", 1)):
@@ -20,7 +20,7 @@ def test_the_figures_that_scripts_read_are_there(
     assert "decode + encode" in bench.format_figures(figures)
 
 
-def test_a_way_that_is_not_installed_is_said_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_says_that_imagemagick_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = {
         **{"seconds": 1.0, "codec_seconds": 0.5, "codec_ratio": 2.0, "megapixels": 24.0, "peak_mib": 1.0},
         **{"imagemagick_seconds": None, "imagemagick_ratio": None, "peak_mib_100_megapixels": 2.0},

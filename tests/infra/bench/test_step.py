@@ -1,4 +1,4 @@
-"""`bench step` measures the bare step, and counts what it computes."""
+"""`bench step` times the bare step, and counts its operations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_bare_step_is_measured(
     assert "bare" in bench.format_figures(figures) and "overhead" not in bench.format_figures(figures)
 
 
-def test_a_larger_crop_computes_more(config: TrainConfig) -> None:
+def test_a_larger_crop_needs_more_operations(config: TrainConfig) -> None:
     def flops(crop: int) -> int:
         batch = {name: np.zeros((4, crop, crop, 3), np.uint8) for name in ("input", "intermediate", "natural")}
         return bench.count_flops(TrainConfig(width=4, residual_blocks=1, crop=crop, batch=4), batch)

@@ -1,4 +1,4 @@
-"""`bench stream` compares with a torch DataLoader, from a disk and from S3."""
+"""`bench stream` compares with a torch DataLoader, on local disk and on S3."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from naturaltone.infra import local
 from naturaltone.infra.bench import stream as bench
 
 
-def test_the_figures_that_scripts_read_are_there(
+def test_all_figures_that_scripts_read_exist(
     ray_cluster: None, object_store: local.ObjectStore, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextlib.contextmanager
-    def tests_own(folder: Path) -> Iterator[local.ObjectStore]:  # its keys are those that the tests' Ray knows
+    def tests_own(folder: Path) -> Iterator[local.ObjectStore]:  # the tests' Ray knows only the keys of this one
         yield local.ObjectStore(uri=f"{object_store.uri}/bench", environment=object_store.environment)
 
     monkeypatch.setattr(local, "ray_session", contextlib.nullcontext)

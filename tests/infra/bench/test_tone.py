@@ -1,4 +1,4 @@
-"""`bench tone` measures every fixed algorithm."""
+"""`bench tone` measures speed and memory of every fixed algorithm."""
 
 from __future__ import annotations
 

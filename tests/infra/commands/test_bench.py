@@ -1,4 +1,4 @@
-"""`naturaltone bench` takes each part's own options, and prints a table and one JSON object."""
+"""`naturaltone bench` has different options for each part, and prints a table and one JSON object."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from naturaltone import cli
 from naturaltone.infra.bench import tone
 
 
-def test_the_last_line_is_one_json_object_and_the_file_has_the_same(
+def test_the_last_line_is_one_json_object_and_equals_the_file(
     photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tone, "bench_tone", lambda photos: {"clahe_mp_per_s": 1.5, "photos": photos})
@@ -23,7 +23,7 @@ def test_the_last_line_is_one_json_object_and_the_file_has_the_same(
     assert json.loads(last) == {"clahe_mp_per_s": 1.5, "photos": str(photo_folder)}
 
 
-def test_a_part_refuses_the_options_of_another(photo_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_part_refuses_the_options_of_another_part(photo_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["bench", "tone", "--photos", str(photo_folder), "--recipe", "small"])
     assert ended.value.code == 2 and "--recipe" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`naturaltone demo` deletes nothing that is not its own."""
+"""`naturaltone demo` deletes only what a demo wrote, and refuses wrong arguments before any work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 
-def test_an_empty_folder_is_no_folder_of_photos(refused, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_without_photos_is_refused(refused, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "no photos here" in refused(
@@ -15,7 +15,7 @@ def test_an_empty_folder_is_no_folder_of_photos(refused, tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
-def test_demo_wants_both_folders_or_none(refused, photo_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_demo_takes_both_folders_or_none(refused, photo_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     out = tmp_path / "out"
     (out / "enhanced").mkdir(parents=True)
     (out / ".naturaltone-demo").touch()
@@ -28,17 +28,17 @@ def test_demo_deletes_no_photos_that_lie_in_its_folder(refused, photo_folder: Pa
     mine = Path(shutil.copytree(photo_folder, out / "mine"))
     (out / ".naturaltone-demo").touch()
     folders = ("--inputs", str(mine), "--natural", str(photo_folder), "--out", str(out))
-    assert "lie in each other" in refused("demo", *folders)
+    assert "overlap" in refused("demo", *folders)
     assert (mine / "01.jpg").exists()
 
 
-def test_demo_deletes_no_folder_that_is_not_its_own(refused, photo_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_demo_deletes_no_folder_that_it_did_not_write(refused, photo_folder: Path) -> None:  # type: ignore[no-untyped-def]
     before = sorted(photo_folder.rglob("*"))
-    assert "is not a demo's; choose a new folder" in refused("demo", "--out", str(photo_folder))
+    assert "exists, and no demo wrote it; choose a new folder" in refused("demo", "--out", str(photo_folder))
     assert sorted(photo_folder.rglob("*")) == before
 
 
-def test_senseless_numbers_are_refused(refused, photo_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_numbers_out_of_range_are_refused(refused, photo_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert "steps=0: must be at least 1" in refused("demo", "--steps", "0", "--out", str(tmp_path / "out"))
     to = ("--role", "input", "--to", str(tmp_path / "store"), "--long-side", "0")
     assert "--long-side 0" in refused("ingest", str(photo_folder), *to)

@@ -1,4 +1,4 @@
-"""`naturaltone enhance` on one photo, and what it refuses."""
+"""`naturaltone enhance` takes one photo or a folder, and refuses to write into its source."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from naturaltone import cli
 from naturaltone.infra import exit_codes
 
 
-def test_enhance_refuses_to_write_where_it_reads(refused, photo_folder: Path, bundle_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_enhance_refuses_to_write_into_its_source(refused, photo_folder: Path, bundle_folder: Path) -> None:  # type: ignore[no-untyped-def]
     model = ("--model", str(bundle_folder))
     photo = str(photo_folder / "01.jpg")
     assert "is the photo itself" in refused("enhance", photo, photo, *model)
-    assert "lie in each other" in refused("enhance", str(photo_folder), str(photo_folder / "enhanced"), *model)
-    assert "lie in each other" in refused("enhance", str(photo_folder / "below"), str(photo_folder), *model)
+    assert "overlap" in refused("enhance", str(photo_folder), str(photo_folder / "enhanced"), *model)
+    assert "overlap" in refused("enhance", str(photo_folder / "below"), str(photo_folder), *model)
     assert "strength 2.0: must be between 0" in refused("enhance", photo, "/elsewhere.jpg", "--strength", "2", *model)
 
 

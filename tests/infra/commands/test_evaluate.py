@@ -1,4 +1,4 @@
-"""`naturaltone evaluate` prints tables and JSON, and names what it could not use."""
+"""`naturaltone evaluate` prints tables and JSON, and names the photos that it could not use."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def test_evaluate_compares_with_references_and_another_model(
     assert cli.main([*arguments, "--against", str(bundle_folder)]) == exit_codes.SOME_FAILED
     captured = capsys.readouterr()
     assert "ΔE2000 to reference" in captured.out and captured.out.count(f"{bundle_folder.name}-") == 2
-    assert "no reference for 12.png: no photo of that name" in captured.err
+    assert "no reference for 12.png: no reference has this name" in captured.err
     assert cli.main([*arguments, "--json"]) == exit_codes.SOME_FAILED
     printed = json.loads(capsys.readouterr().out)
     assert len(printed["missing_references"]) == 1 and printed["table"]["input"]["psnr"] == 100
 
 
-def test_evaluate_refuses_what_it_could_not_do_at_the_end(  # type: ignore[no-untyped-def]
+def test_evaluate_refuses_wrong_arguments_before_any_work(  # type: ignore[no-untyped-def]
     refused, photo_folder: Path, bundle_folder: Path, tmp_path: Path
 ) -> None:
     arguments = ["evaluate", str(bundle_folder), str(photo_folder / "below")]
-    assert "name the file" in refused(*arguments, "--sheet", str(tmp_path))
+    assert "is a folder; name a file to write" in refused(*arguments, "--sheet", str(tmp_path))
     assert "no photo there is named as one" in refused(*arguments, "--references", str(_one_photo(tmp_path)))
     assert "no model.json here" in refused(*arguments, "--against", str(tmp_path))
 

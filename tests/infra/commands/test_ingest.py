@@ -1,4 +1,4 @@
-"""`naturaltone ingest` refuses in one line what it cannot do, before any work."""
+"""`naturaltone ingest` refuses wrong arguments in one line, before any work."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def test_wrong_keys_are_refused_at_once(refused, object_store: local.ObjectStore
     assert "refuses access" in line and "AWS_SECRET_ACCESS_KEY" in line
 
 
-def test_a_place_that_cannot_be_written_is_refused_before_any_work(refused, photo_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_store_that_cannot_be_written_is_refused_before_any_work(refused, photo_folder: Path) -> None:  # type: ignore[no-untyped-def]
     file = str(photo_folder / "01.jpg")
     assert "nothing can be written" in refused("ingest", str(photo_folder), "--role", "input", "--to", file)

@@ -10,4 +10,4 @@ def test_serve_refuses_a_port_in_use(refused, bundle_folder: Path) -> None:  # t
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         line = refused("serve", "--model", str(bundle_folder), "--port", str(port))
-    assert f"--port {port}: cannot listen there" in line and "choose another port" in line
+    assert f"--port {port}: cannot listen on this address" in line and "choose another port" in line

@@ -23,5 +23,5 @@ def test_a_store_is_described_for_people_and_for_scripts(
     assert json.loads(capsys.readouterr().out)["photos"]["input"]["train"]["photos"] == 3
 
 
-def test_a_folder_that_is_no_store_is_refused(refused, no_photos: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_that_is_not_a_store_is_refused(refused, no_photos: str) -> None:  # type: ignore[no-untyped-def]
     assert "no store here" in refused("store", no_photos)

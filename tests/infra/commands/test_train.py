@@ -1,4 +1,4 @@
-"""`naturaltone train` refuses in one line what it cannot do, before any work."""
+"""`naturaltone train` refuses wrong arguments in one line, before any work."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def test_train_refuses_a_foreign_folder_even_with_a_manifest(refused: Callable[.
     assert "manifest.parquet cannot be read" in refused(*train_command(str(tmp_path / "mine")))
     pq.write_table(pa.table({"a": [1]}), tmp_path / "mine" / shards.MANIFEST)
     assert "manifest.parquet cannot be read" in refused(*train_command(str(tmp_path / "mine")))
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == [shards.MANIFEST], "nothing is written there"
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == [shards.MANIFEST], (
+        "nothing is written into the folder"
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_train_refuses_in_one_line(
     assert {path for path in Path(store).rglob("*")} == before, "before any work"
 
 
-def test_train_refuses_to_resume_what_does_not_fit(
+def test_train_refuses_to_resume_a_run_with_other_settings(
     refused: Callable[..., str], store: str, config: TrainConfig, snapshot: Callable[[int], Snapshot]
 ) -> None:
     run = runs.begin(store, "first", config)
@@ -103,7 +105,7 @@ def test_train_refuses_to_resume_what_does_not_fit(
     assert f"algorithm {opened.algorithm}, now clahe 9" in refused(*train_command(store))
 
 
-def test_train_refuses_what_is_no_store(refused, no_photos: str) -> None:  # type: ignore[no-untyped-def]
+def test_train_refuses_a_folder_that_is_not_a_store(refused, no_photos: str) -> None:  # type: ignore[no-untyped-def]
     assert "no store here" in refused("train", no_photos, "--workers", "1")
 
 
@@ -112,7 +114,7 @@ def test_train_refuses_unknown_recipes_and_fields(refused, no_photos: str) -> No
     assert "there is no field 'speed'" in refused("train", no_photos, "--set", "speed=9")
 
 
-def test_train_refuses_more_workers_than_fit(refused, no_photos: str) -> None:  # type: ignore[no-untyped-def]
+def test_train_refuses_a_wrong_number_of_workers(refused, no_photos: str) -> None:  # type: ignore[no-untyped-def]
     too_many = 1 + max(local.num_gpus(), local.cores())
     assert f"--workers {too_many}: this machine has" in refused("train", no_photos, "--workers", str(too_many))
     assert "use 1" in refused("train", no_photos, "--workers", "0")
