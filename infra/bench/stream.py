@@ -1,14 +1,16 @@
-"""The training stream beside a torch DataLoader that does the same decode and crop with as many processes, in one run."""
+"""Times the training stream beside a torch DataLoader that decodes and crops the same photos in as many processes."""
 
 from __future__ import annotations
 
 import functools
 import itertools
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,15 @@ from naturaltone.pipeline.stream.crop import cut_pixels, random_crop
 from naturaltone.pipeline.stream.plan import StreamPlan, make_plan
 from naturaltone.pipeline.stream.samples import COLUMNS, Batch
 
-_PLACES = ("local", "s3")
-_FIRST = 64  # batches of the warm-up: enough for Ray to start the processes that it will need
-_ROUNDS = 2  # each place is measured so many times a contender, in turns: machines have moods
+_STORAGE_KINDS = ("local", "s3")
+_FIRST = 64  # batches of the warm-up: enough for Ray to start all its processes
+# Measurements of each contender on each kind of storage. The contenders take turns, because a machine's speed changes.
+_ROUNDS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Of one contender: images (input photos) a second, seconds to the first batch, and between batches."""
+    """One measurement of one contender. Images are input photos. gaps: seconds between two batches."""
 
     images_per_second: float
     first_batch_seconds: float
@@ -42,50 +45,53 @@ class Timing:
 
     @property
     def longest_gap_ratio(self) -> float:
-        """The longest gap between batches in medians."""
+        """The longest gap between two batches, as a multiple of the median gap."""
         return max(self.gaps) / statistics.median(self.gaps)
 
 
 def bench_stream(photos: str, *, seconds: float, processes: int, batch: int, crop: int) -> dict[str, Any]:
-    """Ingest `photos`, then read them for `seconds` a contender and place, warm; a dict of figures and ratios."""
+    """Ingest the folder `photos`, then time both contenders, warmed up, on local disk and on S3.
+
+    seconds: for each contender on each kind of storage. Returns a dict of figures and ratios.
+    """
     with (
         tempfile.TemporaryDirectory() as folder,
         local.object_store(Path(folder) / "s3") as s3,
         local.environment(s3.environment),
         local.ray_session(),
     ):
-        places = {"local": f"{folder}/local", "s3": storage.join(s3.uri, "bench")}
-        for uri in places.values():
+        uris = {"local": f"{folder}/local", "s3": storage.join(s3.uri, "bench")}
+        for uri in uris.values():
             for role in shards.ROLES:
                 ingest.ingest(photos, role=role, store=storage.join(uri, "store"))
             _export(uri)
         figures: dict[str, Any] = {"processes": processes, "batch": batch, "crop": crop, "seconds": seconds}
-        for place, uri in places.items():
+        for storage_kind, uri in uris.items():
             ours, peers = [], []
             for number in range(_ROUNDS):
                 plan = make_plan(shards.open_store(storage.join(uri, "store")), batch=batch, crop=crop, seed=number)
                 ours.append(_time(functools.partial(_stream, plan, processes), batch, seconds / _ROUNDS))
                 peers.append(_time(functools.partial(_loader, uri, batch, crop, processes), batch, seconds / _ROUNDS))
-            figures[place] = {"stream": _summary(ours), "loader": _summary(peers)}
+            figures[storage_kind] = {"stream": _summary(ours), "loader": _summary(peers)}
     return figures | {
         "ratio_local": _ratio(figures["local"]),
         "ratio_s3": _ratio(figures["s3"]),
         "images_per_second": figures["local"]["stream"]["images_per_second"],
         "peer_images_per_second": figures["local"]["loader"]["images_per_second"],
-        "first_batch_seconds": max(figures[place]["stream"]["first_batch_seconds"] for place in _PLACES),
-        "longest_gap_ratio": max(figures[place]["stream"]["longest_gap_ratio"] for place in _PLACES),
+        "first_batch_seconds": max(figures[kind]["stream"]["first_batch_seconds"] for kind in _STORAGE_KINDS),
+        "longest_gap_ratio": max(figures[kind]["stream"]["longest_gap_ratio"] for kind in _STORAGE_KINDS),
     }
 
 
 def format_figures(figures: dict[str, Any]) -> str:
     """The figures as a table."""
     lines = [f"{'':16}{'images/s':>10}{'ratio':>8}{'first batch s':>15}{'longest gap / median':>22}"]
-    for place in _PLACES:
+    for storage_kind in _STORAGE_KINDS:
         for contender, name in (("stream", "stream"), ("loader", "DataLoader")):
-            row = figures[place][contender]
-            ratio = f"{figures[f'ratio_{place}']:.2f}" if contender == "stream" else ""
+            row = figures[storage_kind][contender]
+            ratio = f"{figures[f'ratio_{storage_kind}']:.2f}" if contender == "stream" else ""
             lines.append(
-                f"{place:6}{name:10}{row['images_per_second']:>10.1f}{ratio:>8}{row['first_batch_seconds']:>15.2f}"
+                f"{storage_kind:6}{name:10}{row['images_per_second']:>10.1f}{ratio:>8}{row['first_batch_seconds']:>15.2f}"
                 f"{row['longest_gap_ratio']:>22.1f}"
             )
     return "\n".join(lines)
@@ -97,6 +103,10 @@ def _stream(plan: StreamPlan, processes: int) -> Iterator[Batch]:
 
 def _loader(uri: str, batch: int, crop: int, processes: int) -> Iterator[Any]:
     photos = {name: list(_names(uri, name)) for name in COLUMNS}
+    # A fork of this process would share the sockets of Ray's gRPC and OpenCV's pool without its threads: either can hang.
+    # So a server that knows neither forks the workers. It has imported this module, so they start as fast as by a fork.
+    server = get_context("forkserver")
+    server.set_forkserver_preload([__name__])
     loader = DataLoader(
         _Photos(uri, photos, crop),
         sampler=_Forever(len(photos["input"])),
@@ -104,12 +114,18 @@ def _loader(uri: str, batch: int, crop: int, processes: int) -> Iterator[Any]:
         num_workers=processes,
         collate_fn=_collate,
         persistent_workers=True,
+        multiprocessing_context=server,
+        worker_init_fn=functools.partial(_begin, dict(os.environ)),
     )
     return iter(loader)
 
 
+def _begin(environment: dict[str, str], worker: int) -> None:
+    os.environ.update(environment)  # the server began with an older one, in which the S3 server was another
+
+
 class _Photos(Dataset[dict[str, np.ndarray]]):
-    """The same stored pictures as files of their own: what people have who train with a DataLoader."""
+    """The photos of the store as single files, which is the usual input of a DataLoader."""
 
     def __init__(self, uri: str, photos: dict[str, list[str]], crop: int) -> None:
         self._uri, self._photos, self._crop = uri, photos, crop
@@ -119,8 +135,8 @@ class _Photos(Dataset[dict[str, np.ndarray]]):
         random = np.random.default_rng()
         natural = int(random.integers(len(self._photos["natural"])))
         pair, other = (
-            [storage.read_bytes(self._photos[name][place]) for name in names]
-            for names, place in ((("input", "intermediate"), index), (("natural",), natural))
+            [storage.read_bytes(self._photos[name][chosen]) for name in names]
+            for names, chosen in ((("input", "intermediate"), index), (("natural",), natural))
         )
         samples = [*self._cut(pair, random), *self._cut(other, random)]
         return dict(zip(COLUMNS, samples, strict=True))
@@ -132,7 +148,7 @@ class _Photos(Dataset[dict[str, np.ndarray]]):
 
 
 class _Forever(Sampler[int]):
-    """Every index once an epoch, epoch after epoch, without the pause between two loaders."""
+    """Yields every index once in each epoch, for ever. A new loader for each epoch would pause between them."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -146,7 +162,7 @@ def _collate(samples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
 
 
 def _export(uri: str) -> None:
-    """Write the store's pictures as single files for the DataLoader."""
+    """Write the photos of the store as single files for the DataLoader."""
     store = shards.open_store(storage.join(uri, "store"))
     for role in shards.ROLES:
         for number, row in enumerate(store.photos(role, "train")):
@@ -160,13 +176,13 @@ def _names(uri: str, name: str) -> Iterable[str]:
 
 
 def _time(open_batches: Any, batch: int, seconds: float) -> Timing:
-    """Warm the contender's processes up, open it again, and take batches as fast as they come."""
+    """Warm the contender up, open it again, and take batches as fast as possible for `seconds`."""
     warm = open_batches()
     for _ in itertools.islice(warm, _FIRST):
         pass
     if isinstance(warm, Iterator) and hasattr(warm, "close"):
         warm.close()
-    # A DataLoader's processes start with it: there is no warm one to open. Its first batch is the warm-up's second.
+    # A DataLoader cannot be opened warm: its processes start with it, so its first batch includes their start.
     opened = time.perf_counter()
     batches = open_batches()
     next(batches)
@@ -189,5 +205,5 @@ def _summary(timings: list[Timing]) -> dict[str, float]:
     }
 
 
-def _ratio(place: dict[str, Any]) -> float:
-    return float(place["stream"]["images_per_second"] / place["loader"]["images_per_second"])
+def _ratio(summaries: dict[str, Any]) -> float:
+    return float(summaries["stream"]["images_per_second"] / summaries["loader"]["images_per_second"])
