@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 
 from naturaltone.infra.exit_codes import RUN_FAILED, WRONG_USAGE
-from naturaltone.pipeline.errors import RunFailed, UserError, cause
+from naturaltone.pipeline.errors import RunFailed, UserError, cause, first_line
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +21,13 @@ def end_with(error: Exception, log_file: Path | None) -> int:
     """
     begun_by = _begun_by(error)
     if isinstance(begun_by, UserError):
-        print(f"naturaltone: {begun_by}", file=sys.stderr)
+        print(f"naturaltone: {first_line(begun_by)}", file=sys.stderr)
         return WRONG_USAGE
     log.info("the command failed", exc_info=error)
     # The system, a server or the cluster failed: no bug in naturaltone.
     if isinstance(begun_by, RunFailed | OSError) or (begun_by is error and _is_of_ray(error)):
-        text = cause(error) if _is_of_ray(error) else str(begun_by)
-        print(f"naturaltone: {text} (details: {log_file})", file=sys.stderr)
+        text = cause(error) if _is_of_ray(error) else first_line(begun_by)
+        print(f"naturaltone: {text}{f' (details: {log_file})' if log_file else ''}", file=sys.stderr)
         return RUN_FAILED
     traceback.print_exception(error)
     print("naturaltone: this is a bug in naturaltone; please report it with the lines above", file=sys.stderr)

@@ -134,6 +134,8 @@ def _set_up_ray_data(*, cpus: int | None) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    # Otherwise Ray Data raises an exception of its own whose cause is lost on the way here, and a full disk looks like a bug.
+    context.raise_original_map_exception = True
     if cpus:
         context.execution_options.resource_limits = ray.data.ExecutionResources(cpu=cpus)
 

@@ -16,6 +16,11 @@ class RunFailed(RuntimeError):
     """The run failed, but not because of a bug of naturaltone. The same command continues where the run stopped."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message: Ray Data appends lines of its own to the messages of its tasks."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def cause(error: BaseException) -> str:
     """The one line of a failed Ray task's or MLflow call's message that says what went wrong.
 

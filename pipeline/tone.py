@@ -107,7 +107,7 @@ ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in (
 
 
 def algorithm_id(algorithm: Algorithm = LOCAL_LAPLACIAN) -> str:
-    """Name, version and parameter hash, e.g. `local_laplacian/1-3f2a9c01`. Shards, bundles and MLflow record it."""
+    """Name, version and parameter hash, e.g. `local_laplacian/1-6b93d0e5`. Shards, bundles and MLflow record it."""
     frozen = json.dumps(dataclasses.asdict(algorithm), sort_keys=True).encode()
     return f"{algorithm.name}/{algorithm.version}-{hashlib.sha256(frozen).hexdigest()[:8]}"
 

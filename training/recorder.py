@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from naturaltone.training.tracking import first_line
+from naturaltone.pipeline.errors import first_line
 
 Metric = tuple[str, float, int, int]  # name, value, milliseconds, step
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from naturaltone.pipeline.errors import RunFailed, UserError
+from naturaltone.pipeline.errors import RunFailed, UserError, first_line
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")  # its errors go to our log file, not to the terminal
 
 
 class TrackingError(UserError):
@@ -71,7 +72,7 @@ def start_run(*, run_name: str, params: dict[str, Any], tags: dict[str, str], da
     """
     import mlflow
 
-    try:
+    with _reachable():
         experiment = mlflow.set_experiment(EXPERIMENT)
         found = mlflow.search_runs(
             [experiment.experiment_id],
@@ -80,23 +81,32 @@ def start_run(*, run_name: str, params: dict[str, Any], tags: dict[str, str], da
             output_format="list",
         )
         run = mlflow.start_run(run_id=found[0].info.run_id) if found else mlflow.start_run(run_name=run_name)
-    except (mlflow.MlflowException, OSError) as error:
-        raise TrackingError(
-            f"tracking at '{mlflow.get_tracking_uri()}' cannot be used ({first_line(error)}); check MLFLOW_TRACKING_URI"
-        ) from None
-    with run:
-        if not found:
-            mlflow.log_params(params)
-            mlflow.set_tags(tags | _revision())
-            mlflow.log_dict(params, "config.json")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # MLflow warns that it guesses the type of the URI
-                source = mlflow.data.dataset_source_registry.resolve_dataset_source(dataset)
-            mlflow.log_input(mlflow.data.meta_dataset.MetaDataset(source, name="store"), context="training")
+        with run:
+            if not found:
+                mlflow.log_params(params)
+                mlflow.set_tags(tags | _revision())
+                mlflow.log_dict(params, "config.json")
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # MLflow warns that it guesses the type of the URI
+                    source = mlflow.data.dataset_source_registry.resolve_dataset_source(dataset)
+                mlflow.log_input(mlflow.data.meta_dataset.MetaDataset(source, name="store"), context="training")
     known = run.data.tags.get("store", tags["store"])
     if found and known != tags["store"]:
         raise TrackingError(f"run '{run_name}' already exists on '{known}'; choose another --run")
     return str(run.info.run_id)
+
+
+@contextlib.contextmanager
+def _reachable() -> Iterator[None]:
+    """Turn what MLflow raises when its server fails into one line."""
+    import mlflow
+
+    try:
+        yield
+    except (mlflow.MlflowException, OSError) as error:
+        raise TrackingError(
+            f"tracking at '{mlflow.get_tracking_uri()}' cannot be used ({first_line(error)}); check MLFLOW_TRACKING_URI"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -105,7 +115,8 @@ def running(run_id: str) -> Iterator[None]:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient()
-    client.update_run(run_id, status="RUNNING")
+    with _reachable():
+        client.update_run(run_id, status="RUNNING")
     status = "KILLED"
     try:
         yield
@@ -141,7 +152,7 @@ def register(bundle: Path, *, run_id: str, digest: str, code: Path) -> ModelVers
             if CHAMPION not in aliases():
                 set_alias(CHAMPION, version)
             client.set_model_version_tag(MODEL_NAME, version, _ANNOUNCED, "true")
-    except (mlflow.MlflowException, OSError) as error:
+    except (mlflow.MlflowException, OSError, TrackingError) as error:
         raise RunFailed(
             f"the model in '{bundle}' could not be registered ({first_line(error)}); check MLFLOW_TRACKING_URI and run "
             "the same command again"
@@ -196,15 +207,23 @@ def set_alias(alias: str, version: str) -> None:
 
 
 def resolve(uri: str) -> str:
-    """Make a `models:/` URI name the same model for ever: replace an alias by the number of the version that it names now."""
+    """Make a `models:/` URI name the same model for ever.
+
+    An alias or `latest` is replaced by the number of the version that it names now.
+    """
     import mlflow
     from mlflow.tracking import MlflowClient
 
+    client = MlflowClient()
     name, _, alias = uri.removeprefix("models:/").partition("@")
-    if not alias:
-        return uri
     try:
-        return f"models:/{name}/{MlflowClient().get_model_version_by_alias(name, alias).version}"
+        if alias:
+            return f"models:/{name}/{client.get_model_version_by_alias(name, alias).version}"
+        if name.endswith("/latest"):
+            name = name.removesuffix("/latest")
+            versions = client.search_model_versions(f"name = '{name}'")
+            return f"models:/{name}/{max((int(each.version) for each in versions), default=1)}"
+        return uri
     except (mlflow.MlflowException, OSError) as error:
         raise _not_loaded(uri, error) from None
 
@@ -242,10 +261,6 @@ def _revision() -> dict[str, str]:
 def _git(folder: Path, *arguments: str) -> str | None:
     asked = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
     return asked.stdout.strip() if asked.returncode == 0 else None
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def log_evaluation(run_id: str, metrics: dict[str, float], page: str) -> None:

@@ -8,6 +8,7 @@ import sys
 
 from naturaltone.infra.commands.shared import LISTED, MODEL_FORMS, add_natural
 from naturaltone.infra.exit_codes import OK, SOME_FAILED
+from naturaltone.pipeline.errors import UserError
 
 HELP = "score a model on photos, beside the unchanged photos and the fixed algorithm"
 EXAMPLE = "example: naturaltone evaluate models/first ~/other-photos --sheet sheet.html"
@@ -71,6 +72,6 @@ def run(options: argparse.Namespace) -> int:
     # Last, because a tracking server that does not answer takes long to give up.
     try:
         tracking.log_evaluation(run_of(enhancer.bundle), to_metrics(evaluation), page)
-    except ValueError as error:
+    except UserError as error:
         print(f"not logged to MLflow: {error}", file=sys.stderr)
     return SOME_FAILED if rejects or missing else OK

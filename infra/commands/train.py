@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         default="small",
-        help="settings to start from. smoke: seconds, only shows that all works; small: about an hour on two CPU cores, "
+        help="settings to start from. smoke: seconds, only checks that everything runs; small: about an hour on two CPU cores, "
         "for a store with --long-side 320; patent: the size that the patent's authors released, for GPUs (default: small)",
     )
     parser.add_argument(
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FIELD=VALUE",
         action="append",
         default=[],
-        help="change a field of the recipe, such as steps=2000; repeatable; an unknown FIELD lists all",
+        help="change a field of the recipe, such as steps=2000; repeatable; an unknown FIELD prints the list",
     )
     parser.add_argument(
         "--workers",

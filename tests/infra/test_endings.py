@@ -13,6 +13,7 @@ import ray
 from naturaltone import cli
 from naturaltone.infra import exit_codes
 from naturaltone.infra.commands import store
+from naturaltone.infra.log import quiet_others
 from naturaltone.pipeline.errors import RunFailed, UserError
 
 Ended = tuple[int, str]
@@ -65,6 +66,21 @@ def test_a_bug_shows_its_traceback_and_is_not_wrong_usage(ended, error: Exceptio
     assert f"{type(error).__name__}" in text
 
 
+def by_a_task(work: Callable[[], object]) -> object:
+    return ray.get(ray.remote(work).remote())
+
+
+def by_ray_data(work: Callable[[], object]) -> object:
+    def fail(batch: dict[str, object]) -> dict[str, object]:
+        work()
+        return batch
+
+    dataset = ray.data.from_items([1]).map_batches(fail)
+    quiet_others()  # as every command that starts Ray does
+    return dataset.materialize()
+
+
+@pytest.mark.parametrize("run", [by_a_task, by_ray_data])
 @pytest.mark.parametrize(
     ("error", "code", "lines"),
     [
@@ -73,14 +89,10 @@ def test_a_bug_shows_its_traceback_and_is_not_wrong_usage(ended, error: Exceptio
         (ZeroDivisionError("a bug"), exit_codes.RUN_FAILED, None),
     ],
 )
-def test_an_exception_of_a_ray_task_ends_the_command_like_one_of_the_command(  # type: ignore[no-untyped-def]
-    ray_cluster: None, ended, error: Exception, code: int, lines: int | None
+def test_an_exception_in_ray_ends_the_command_like_one_of_the_command(  # type: ignore[no-untyped-def]
+    ray_cluster: None, ended, run: Callable[..., object], error: Exception, code: int, lines: int | None
 ) -> None:
-    @ray.remote
-    def task() -> None:
-        raise error
-
-    ended_with, text = ended(lambda: ray.get(task.remote()))
+    ended_with, text = ended(lambda: run(raising(error)))
     assert ended_with == code and str(error) in text
     assert (text.count("\n") == lines) if lines else "Traceback" in text
 

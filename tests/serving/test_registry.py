@@ -89,6 +89,11 @@ def test_an_alias_is_resolved_to_a_version_number(registered: str) -> None:
         registry.resolve("models:/naturaltone@nobody")
 
 
+def test_latest_is_resolved_to_a_number_too(registered: str) -> None:
+    newest = max(tracking.aliases().values(), key=int)
+    assert registry.resolve("models:/naturaltone/latest") == f"models:/naturaltone/{newest}"
+
+
 def _other_weights(folder: Path, config: TrainConfig) -> Path:
     torch.manual_seed(8)
     generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)

@@ -20,6 +20,7 @@ from naturaltone.infra import local
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.listing import list_files
 from naturaltone.pipeline.photo.formats import SUFFIXES
+from naturaltone.serving.archive import job
 from naturaltone.serving.archive.job import enhance_archive
 from naturaltone.serving.enhancer import Enhancer
 from tests.archives import outputs, statuses
@@ -84,7 +85,7 @@ def test_twenty_kills_change_no_byte_and_no_photo_is_written_twice(
             while process.poll() is None and look() < wanted:
                 threading.Event().wait(0.01)
             threading.Event().wait(chance.uniform(0, 0.2))
-            workers = [p for p in psutil.Process().children(recursive=True) if "_do_chunk" in _name(p)]
+            workers = [p for p in psutil.Process().children(recursive=True) if job._process_chunk.__name__ in _name(p)]
             if workers and kills["worker"] < 16:
                 chance.choice(workers).kill()
                 kills["worker"] += 1

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import mlflow
 import pytest
 
+from naturaltone.pipeline.errors import RunFailed
+from naturaltone.serving import pyfunc
 from naturaltone.training import tracking
 from tests.training.test_recorder import client_of
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_a_run_is_shown_as_running_and_then_as_it_ended(tracking_uri: str) -> None:
@@ -21,3 +21,30 @@ def test_a_run_is_shown_as_running_and_then_as_it_ended(tracking_uri: str) -> No
             assert client.get_run(run_id).info.status == "RUNNING"
             raise error
         assert client.get_run(run_id).info.status == status
+
+
+def test_a_server_that_fails_while_a_run_is_opened_is_one_line(
+    tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*arguments: object, **options: object) -> None:
+        raise mlflow.MlflowException("connection refused")
+
+    new = {"params": {"a": 1}, "tags": {"store": "/a"}, "dataset": "/a/manifest.parquet"}
+    with monkeypatch.context() as patch, pytest.raises(tracking.TrackingError, match="cannot be used"):
+        patch.setattr(mlflow, "log_params", away)  # the first call after the run has been found or made
+        tracking.start_run(run_name="half opened", **new)
+    run_id = tracking.start_run(run_name="opened", **new)
+    monkeypatch.setattr(mlflow.tracking.MlflowClient, "update_run", away)
+    with pytest.raises(tracking.TrackingError, match="cannot be used"), tracking.running(run_id):
+        pass
+
+
+def test_a_registry_that_fails_after_the_training_is_a_failed_run_and_no_mistake_of_the_user(
+    registered: str, bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise tracking.TrackingError("the model registry cannot be read")
+
+    monkeypatch.setattr(tracking, "aliases", away)
+    with pytest.raises(RunFailed, match="the same command again"):
+        tracking.register(bundle_folder, run_id=registered, digest="other", code=Path(pyfunc.__file__))
