@@ -59,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sheet",
         metavar="FILE",
-        help="folder: also write an HTML page with before/after sliders for up to 200 photos (--dry-run: 20)",
+        help="folder: also write an HTML page with before/after sliders for up to 200 photos (--dry-run: 20); never "
+        "inside SRC",
     )
     parser.add_argument("--photos-only", action="store_true", help="folder: leave screenshots and graphics alone")
     parser.add_argument(
@@ -146,6 +147,8 @@ def _archive(options: argparse.Namespace, chosen) -> int:  # type: ignore[no-unt
         raise UserError("--exact is for one photo, to compare; leave it out for a folder")
     source, target = check(options.source, options.target)
     storage.check_file_writable(options.sheet)
+    if options.sheet:
+        preview.refuse_sheet_in(source, options.sheet)
     enhancer = Enhancer.load(options.model or default_model())
     with job.prepared(source, target, enhancer.version, chosen, dry_run=options.dry_run) as run:
         if options.dry_run:

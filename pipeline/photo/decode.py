@@ -57,7 +57,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BY
         else:
             # `exif_transpose` copies the photo even when nothing has to be turned.
             packed, has_alpha, is_grey = _arrays(ImageOps.exif_transpose(image) if orientation != 1 else image)
-    except ImageError:
+    except (ImageError, MemoryError):  # too little memory says nothing about the file
         raise
     except Exception as error:  # Pillow's parsers raise all kinds of errors on broken files
         what = str(error) or type(error).__name__

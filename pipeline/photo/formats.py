@@ -17,9 +17,9 @@ RAW_SUFFIXES = (
 # These are listed as photos, so that each is refused with a reason instead of skipped.
 REFUSED_SUFFIXES = (*RAW_SUFFIXES, ".bmp", ".gif", ".jp2", ".jxl", ".psd")
 NAMED_FORMATS = ("BMP", "GIF", "JPEG2000", "PSD")  # opened only to say what they are
-READABLE = "use JPEG, PNG, TIFF, WebP, AVIF or HEIC"
+READABLE = "use JPEG, PNG, TIFF, WebP or AVIF"
 RAW = "a camera's RAW file; develop it to JPEG, TIFF or PNG with darktable or RawTherapee first"
-HEIF = "HEIC needs an optional package; install it with `pip install 'naturaltone[heif]'`"
+HEIF = "HEIC: to enhance it, convert it to JPEG or AVIF first; to train on it, `pip install 'naturaltone[heif]'`"
 # Offset, the bytes at that offset, and the reason and detail with which such a file is refused.
 SIGNATURES = (
     (0, b"FUJIFILMCCD-RAW", Reason.RAW, RAW),

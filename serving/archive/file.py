@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, replace
 
 from naturaltone.pipeline import storage
+from naturaltone.pipeline.photo.encode import check_rewritable
 from naturaltone.pipeline.photo.formats import refuse_raw
 from naturaltone.pipeline.photo.header import size
 from naturaltone.pipeline.photo.refusals import ImageError, check_bytes
@@ -51,6 +52,9 @@ def process_file(task: FileTask, job: Job, enhancer: Enhancer) -> Entry:
     except OSError as error:
         full = error.errno in FULL
         done = replace(entry, status=FAILED, reason=Reason.DISK_FULL if full else Reason.UNREADABLE, detail=str(error))
+    except MemoryError:
+        detail = "the machine has too little free memory for it; end other programs, and the next run tries it again"
+        done = replace(entry, status=FAILED, reason=Reason.UNREADABLE, detail=detail)
     except Exception as error:  # one bad photo must not end the whole run
         done = replace(
             entry, status=FAILED, reason=Reason.INTERNAL, detail=f"{type(error).__name__}: {error}; report this bug"
@@ -90,6 +94,8 @@ def _enhance(task: FileTask, job: Job, enhancer: Enhancer, entry: Entry) -> Entr
         stamped = output.stamp.source if output.stamp else ""
         if not task.is_ours and stamped.partition("-")[0] != key.partition("-")[0]:
             refuse_foreign(target)
+    # Before `room_for`: all others wait for a huge photo, and this one may be refused.
+    check_rewritable(data, drop_extras=options.drop_hdr)
     width, height = size(data)
     with room_for(width * height / 1e6):
         enhanced = enhancer.enhance_file(

@@ -32,6 +32,7 @@ from naturaltone.serving.archive.report import (
     SKIPPED,
     Entry,
     Report,
+    on_scratch_disk,
     to_table,
 )
 from naturaltone.serving.archive.task import TASKS, FileTask
@@ -109,11 +110,12 @@ def prepared(
     """Plan a run from the folder `source` to the folder `target`, and lock the target while the context lasts.
 
     dry_run: do not lock the target, since nothing is written to it. Before any work, `UserError` if one folder lies in
-    the other, if a folder cannot be read or written, or if another process has locked the target.
+    the other, if a folder cannot be read or written, or if another process has locked the target. `RunFailed` if TMPDIR
+    is full, also while the context lasts.
     """
     source, target = check(source, target)
     lock = hold(storage.join(target, FOLDER, LOCK), what=f"'{target}'")
-    with contextlib.nullcontext() if dry_run else lock as lease, Report(target) as report:
+    with on_scratch_disk(), contextlib.nullcontext() if dry_run else lock as lease, Report(target) as report:
         plan = plan_archive(source, target, report, model=model, options=options, is_held=not dry_run)
         yield Prepared(plan=plan, report=report, lease=lease)
 
@@ -158,7 +160,7 @@ def run_archive(run: Prepared, enhancer: Enhancer) -> Summary:
         except OSError as error:
             raise _stopped(plan.target, "the report", error) from None
         finally:  # also after an error; the next run reads from the photos what the report does not say
-            with contextlib.suppress(OSError, RunFailed):
+            with contextlib.suppress(OSError, RunFailed), on_scratch_disk():
                 if run.lease:
                     run.lease.check()
                 report.finish()

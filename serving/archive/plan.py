@@ -259,20 +259,21 @@ def _count(database: duckdb.DuckDBPyConnection, rows: str) -> int:
 
 def refuse_nesting(source: str, target: str) -> None:
     """Raise `UserError` if writing to one of two folders could change the other."""
-    kinds = storage.is_s3(source), storage.is_s3(target)
-    if kinds[0] != kinds[1]:
-        return
-    paths = [
-        os.path.realpath(path) if not kinds[0] else path
-        for path in (storage.resolve(uri)[1] for uri in (source, target))
-    ]
-    above = [{path, *_above(path)} for path in paths] if kinds[0] else [_identities(path) for path in paths]
-    # Compare device and inode, not names: a folder may have several names.
-    own = [path if kinds[0] else _identity(path) for path in paths]
-    if paths[0] == paths[1] or own[0] in above[1] or own[1] in above[0]:
+    if lies_in(source, target) or lies_in(target, source):
         raise UserError(
             f"'{target}' and '{source}' overlap, and originals stay untouched; choose a target outside the source"
         )
+
+
+def lies_in(folder: str, other: str) -> bool:
+    """Whether a folder is `other` or lies below it. Links are followed."""
+    if storage.is_s3(folder) != storage.is_s3(other):
+        return False
+    path, above = (storage.resolve(uri)[1] for uri in (folder, other))
+    if storage.is_s3(folder):
+        return above in (path, *_above(path))
+    # Compare device and inode, not names: a folder may have several names.
+    return _identity(os.path.realpath(above)) in _identities(os.path.realpath(path))
 
 
 def _above(path: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 
 from naturaltone.pipeline import storage
+from naturaltone.pipeline.errors import UserError
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.encode import check_rewritable
 from naturaltone.pipeline.photo.pixels import shrink, training_pixels
@@ -19,7 +21,7 @@ from naturaltone.pipeline.progress import track
 from naturaltone.pipeline.reasons import Reason
 from naturaltone.pipeline.spread import spread
 from naturaltone.serving.archive.names import from_text, to_text
-from naturaltone.serving.archive.plan import ArchivePlan
+from naturaltone.serving.archive.plan import ArchivePlan, lies_in
 from naturaltone.serving.archive.report import ENHANCED, Report
 from naturaltone.serving.archive.task import Kind
 from naturaltone.serving.enhancer import Enhancer
@@ -74,7 +76,12 @@ def estimate(plan: ArchivePlan, enhancer: Enhancer, *, cores: int) -> Estimate:
         data = storage.read_bytes(uri)
         started = time.perf_counter()
         try:
-            enhancer.enhance_file(data, strength=plan.options.strength, drop_extras=plan.options.drop_hdr)
+            enhancer.enhance_file(
+                data,
+                strength=plan.options.strength,
+                drop_extras=plan.options.drop_hdr,
+                photos_only=plan.options.photos_only,
+            )
         except ImageError as error:  # its header looked good; only decoding shows the problem
             reasons[error.reason] += bool(number)
         if number:
@@ -111,6 +118,14 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
 
 
+def refuse_sheet_in(source: str, page: str) -> None:
+    """Raise `UserError` if a page or its pictures would lie in the source. The next run would enhance the pictures."""
+    if lies_in(os.path.dirname(page), source) or lies_in(Beside(page).folder, source):
+        raise UserError(
+            f"--sheet '{page}' would write into '{source}', and originals stay untouched; choose a file outside the source"
+        )
+
+
 def write_contact_sheet(page: str, source: str, target: str, report: Report) -> None:
     """Write the HTML page `page`: a before/after slider for each enhanced photo, or for 200 spread over the archive.
 
@@ -130,8 +145,9 @@ def write_contact_sheet(page: str, source: str, target: str, report: Report) -> 
                 continue
             yield entry.source, f"{entry.megapixels:.1f} MP", before, after
 
-    which = f"{len(shown)} of the {total} enhanced photos" if len(shown) < total else f"{len(shown)} photos"
-    _write(page, f"Enhanced: {to_text(source)}", which, pairs())
+    photos = _compared(page, pairs())
+    which = f"{len(photos)} of the {total} enhanced photos" if len(photos) < total else f"{total} photos"
+    _write(page, f"Enhanced: {to_text(source)}", which, photos)
 
 
 def write_dry_sheet(page: str, plan: ArchivePlan, enhancer: Enhancer) -> None:
@@ -142,22 +158,32 @@ def write_dry_sheet(page: str, plan: ArchivePlan, enhancer: Enhancer) -> None:
         for task in track(tasks, "sheet", total=len(tasks)):
             try:
                 data = storage.read_bytes(task.uri(plan.source))
-                options = {"strength": plan.options.strength, "quality": plan.options.quality}
-                enhanced = enhancer.enhance_file(data, **options, drop_extras=plan.options.drop_hdr)  # type: ignore[arg-type]
+                enhanced = enhancer.enhance_file(
+                    data,
+                    strength=plan.options.strength,
+                    quality=plan.options.quality,
+                    drop_extras=plan.options.drop_hdr,
+                    photos_only=plan.options.photos_only,
+                )
                 yield task.source, f"{enhanced.megapixels:.1f} MP", _look(data), _look(enhanced.data)
             except (OSError, ImageError):  # the estimate counts such photos by reason
                 continue
 
-    which = f"{len(tasks)} of the photos, as they would come out"
-    _write(page, f"Would be enhanced: {to_text(plan.source)}", which, pairs())
+    photos = _compared(page, pairs())
+    which = f"{len(photos)} of the photos, as they would come out"
+    _write(page, f"Would be enhanced: {to_text(plan.source)}", which, photos)
 
 
-def _write(page: str, title: str, which: str, pairs: Iterator[Pair]) -> None:
+def _compared(page: str, pairs: Iterator[Pair]) -> list[ComparedPhoto]:
     pictures = Beside(page)
     photos: list[ComparedPhoto] = []
     for caption, note, before, after in pairs:
         after = cv2.resize(after, before.shape[1::-1], interpolation=cv2.INTER_AREA)
         photos.append(compare(caption, note, {"before": before, "after": after}, pictures))
+    return photos
+
+
+def _write(page: str, title: str, which: str, photos: list[ComparedPhoto]) -> None:
     comparison = Comparison(labels=_LABELS, photos=photos, left="before", right="after")
     storage.write_bytes(page, render("archive.html", title=title, shown=which, comparison=comparison).encode())
 

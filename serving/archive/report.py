@@ -10,11 +10,15 @@ disk, sorts and joins them, and writes both files.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import TracebackType
 
 import duckdb
@@ -24,13 +28,17 @@ import pyarrow.parquet as pq
 
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.dataset.tables import schema_of
+from naturaltone.pipeline.errors import RunFailed
 from naturaltone.pipeline.listing import list_files
+from naturaltone.pipeline.private_folder import private_folder
 
 FOLDER = "naturaltone-report"
 PARQUET, JSON_LINES, LOCK = "report.parquet", "report.jsonl", "running.json"
 _PARTS = "parts"
-_PART_SECONDS = 5.0
+_PART_SECONDS, _PART_ROWS = 5.0, 20_000  # rows that are not in a part yet are Python objects in memory
 _MEMORY = "400MB"  # the most that DuckDB uses; larger queries spill to disk
+_DOWNLOAD_BYTES = 2**24
+_DISK_ERRORS = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException)
 
 ENHANCED, COPIED, SKIPPED, FAILED = "enhanced", "copied", "skipped", "failed"
 
@@ -72,13 +80,11 @@ class Report:
 
     def __init__(self, target: str) -> None:
         self._folder = storage.join(target, FOLDER)
-        self._scratch = tempfile.TemporaryDirectory(prefix="naturaltone-report-")
+        self._held = contextlib.ExitStack()
+        self._scratch = self._held.enter_context(_scratch_folder())
         self.database = duckdb.connect(
-            os.path.join(self._scratch.name, "report.duckdb"),
-            config={
-                "memory_limit": _MEMORY,
-                "temp_directory": os.path.join(self._scratch.name, "spilled"),
-            },
+            os.path.join(self._scratch, "report.duckdb"),
+            config={"memory_limit": _MEMORY, "temp_directory": os.path.join(self._scratch, "spilled")},
         )
         self.database.execute("SET enable_progress_bar = false")
         columns = ", ".join(f"{field.name} {_TYPES[field.type]}" for field in ENTRIES)
@@ -104,7 +110,7 @@ class Report:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.database.close()
-        self._scratch.cleanup()
+        self._held.close()
 
     def rows(self, condition: str = "TRUE") -> Iterator[Entry]:
         """Yield the newest row of each source, sorted by source. condition: only rows that meet this SQL condition."""
@@ -126,9 +132,9 @@ class Report:
         return [Entry(**dict(zip(ENTRIES.names, row, strict=True))) for row in found.fetchall()]
 
     def add(self, entry: Entry) -> None:
-        """Add one row. Rows are written to the target every few seconds."""
+        """Add one row. Rows are written to the target every few seconds, or as soon as they are many."""
         self._unsaved.append(entry)
-        if time.monotonic() - self._saved > _PART_SECONDS:
+        if len(self._unsaved) >= _PART_ROWS or time.monotonic() - self._saved > _PART_SECONDS:
             self.save()
 
     def save(self) -> None:
@@ -139,7 +145,7 @@ class Report:
         table = to_table(self._unsaved)
         # The name holds the time too, so that no part of a killed run is overwritten.
         part = storage.join(self._folder, _PARTS, f"{time.time_ns():020}-{len(self._parts):06}.jsonl")
-        path = os.path.join(self._scratch.name, "part.jsonl")
+        path = os.path.join(self._scratch, "part.jsonl")
         self.database.register("batch", table)
         self._write("SELECT * FROM batch", path, "FORMAT json")
         self.database.unregister("batch")
@@ -153,7 +159,7 @@ class Report:
         self.save()
         if not self._parts and self._has_file:
             return
-        parquet, json_lines = (os.path.join(self._scratch.name, name) for name in (PARQUET, JSON_LINES))
+        parquet, json_lines = (os.path.join(self._scratch, name) for name in (PARQUET, JSON_LINES))
         self._write("SELECT * FROM newest ORDER BY source", parquet, "FORMAT parquet, COMPRESSION zstd")
         self._write(f"SELECT * FROM read_parquet('{_quoted(parquet)}')", json_lines, "FORMAT json")
         for name, path in ((PARQUET, parquet), (JSON_LINES, json_lines)):
@@ -170,12 +176,14 @@ class Report:
             return False
         path = storage.resolve(uri)[1]
         if storage.is_s3(uri):
-            path = os.path.join(self._scratch.name, "earlier.parquet")
-            storage.copy(uri, path)
+            path = os.path.join(self._scratch, "earlier.parquet")
+            storage.read_with(uri, lambda file: _download(file, path))
         try:
             if missing := set(ENTRIES.names) - set(pq.read_schema(path).names):
                 raise KeyError(f"it lacks {', '.join(sorted(missing))}")
             self.database.execute(f"INSERT INTO rows SELECT {_COLUMNS}, 0 FROM read_parquet('{_quoted(path)}')")
+        except _DISK_ERRORS:  # the report is not damaged
+            raise
         except (pa.ArrowException, duckdb.Error, ValueError, KeyError) as error:
             raise storage.StorageError(
                 f"'{uri}': the report is damaged or of another version ({str(error).splitlines()[0]}); remove it, and "
@@ -195,6 +203,42 @@ class Report:
         self.database.execute(f"COPY ({query}) TO '{_quoted(path)}' ({format})")
 
 
+@contextlib.contextmanager
+def on_scratch_disk() -> Iterator[None]:
+    """Turn the errors of DuckDB that a full or broken disk in TMPDIR causes into `RunFailed`."""
+    try:
+        yield
+    except _DISK_ERRORS as error:
+        raise RunFailed(
+            f"'{tempfile.gettempdir()}': the list of files cannot be kept there ({str(error).splitlines()[0]}); free some "
+            "space, or set TMPDIR to a folder on another disk, and run the same command again"
+        ) from error
+
+
+@contextlib.contextmanager
+def _scratch_folder() -> Iterator[str]:
+    """A new locked folder for the database. Folders of killed runs have no lock any more, and are removed."""
+    parent = private_folder("reports")
+    with contextlib.ExitStack() as held:
+        with _locked(parent):  # otherwise another run could remove the new folder before it is locked
+            for leftover in parent.iterdir():
+                with contextlib.suppress(OSError), _locked(leftover, fcntl.LOCK_NB):
+                    shutil.rmtree(leftover)
+            folder = held.enter_context(tempfile.TemporaryDirectory(dir=parent))
+            held.enter_context(_locked(folder))
+        yield folder
+
+
+@contextlib.contextmanager
+def _locked(folder: str | Path, flags: int = 0) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def to_table(entries: Iterable[Entry]) -> pa.Table:
     r"""Convert entries to a table of the schema `ENTRIES`. Bytes in details that are not text become \xff."""
     rows = [asdict(entry) for entry in entries]
@@ -208,6 +252,11 @@ def _from_json_lines(data: bytes) -> pa.Table:
         return ENTRIES.empty_table()
     options = pyarrow.json.ParseOptions(explicit_schema=ENTRIES, newlines_in_values=False)
     return pyarrow.json.read_json(pa.BufferReader(data), parse_options=options).select(ENTRIES.names).cast(ENTRIES)
+
+
+def _download(file: pa.NativeFile, path: str) -> None:
+    with open(path, "wb") as local:
+        shutil.copyfileobj(file, local, _DOWNLOAD_BYTES)
 
 
 def _quoted(text: str) -> str:

@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel
 from ray import serve
 
+from naturaltone.pipeline.errors import UserError
 from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.pipeline.reasons import Reason
 from naturaltone.serving import registry
@@ -26,13 +27,15 @@ APP_NAME = "naturaltone"
 
 # The router raises these before it reads a photo.
 _HTTP_REASONS = {reason.http_status: reason for reason in (Reason.NOT_FOUND, Reason.METHOD_NOT_ALLOWED)}
-_MEDIA_TYPES = {
-    b"\xff\xd8": "image/jpeg",
-    b"\x89P": "image/png",
-    b"RI": "image/webp",
-    b"II": "image/tiff",
-    b"MM": "image/tiff",
-}
+# Offset, the bytes at that offset, and the media type of such a file.
+_MEDIA_TYPES = (
+    (0, b"\xff\xd8", "image/jpeg"),
+    (0, b"\x89PNG", "image/png"),
+    (0, b"RIFF", "image/webp"),
+    (0, b"II", "image/tiff"),
+    (0, b"MM", "image/tiff"),
+    (4, b"ftyp", "image/avif"),
+)
 
 api = FastAPI(title="naturaltone", description="Enhances the tone of photos.")
 
@@ -41,6 +44,12 @@ class AppArgs(BaseModel):
     """Arguments of `build_app`; `model` is `pretrained`, a bundle folder, an s3:// or a models:/ URI."""
 
     model: str
+
+
+def _media_type(photo: bytes) -> str:
+    """The media type of an enhanced photo, by its first bytes."""
+    found = (media_type for offset, signature, media_type in _MEDIA_TYPES if photo.startswith(signature, offset))
+    return next(found, "application/octet-stream")
 
 
 @api.exception_handler(ImageError)
@@ -77,13 +86,13 @@ class EnhanceService:
         started = time.perf_counter()
         try:
             check_strength(strength)
-        except ValueError as error:
+        except UserError as error:
             raise HTTPException(422, {"error": Reason.BAD_PARAMETER, "detail": str(error)}) from None
         data = await read_photo(request)
         enhanced = await run_in_threadpool(enhance_in_room, self._enhancer, data, strength=strength)
         return Response(
             enhanced.data,
-            media_type=_MEDIA_TYPES.get(enhanced.data[:2], "application/octet-stream"),
+            media_type=_media_type(enhanced.data),
             headers={
                 "X-Model-Version": self._enhancer.version,
                 "Server-Timing": f"total;dur={1000 * (time.perf_counter() - started):.1f}",

@@ -8,6 +8,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from naturaltone.pipeline.photo.encode import check_rewritable
 from naturaltone.pipeline.photo.header import size
 from naturaltone.pipeline.photo.refusals import ImageError, check_bytes
 from naturaltone.pipeline.reasons import Reason
@@ -39,7 +40,11 @@ async def read_photo(request: Request) -> bytes:
 
 
 def enhance_in_room(enhancer: Enhancer, data: bytes, *, strength: float) -> EnhancedFile:
-    """Enhance a photo once the machine has memory for its pixels; until then only this thread waits."""
+    """Enhance a photo once the machine has memory for its pixels; until then only this thread waits.
+
+    `ImageError` at once if the photo's header shows that it is refused.
+    """
+    check_rewritable(data)  # before `room_for`: all others wait for a huge photo, and this one may be refused
     width, height = size(data)
     with room_for(width * height / 1e6):
         return enhancer.enhance_file(data, strength=strength)

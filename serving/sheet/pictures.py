@@ -36,17 +36,20 @@ class Inside:
 
 
 class Beside:
-    """Pictures in the folder NAME_files beside the page NAME.html. Browsers name it so when they save a page."""
+    """Pictures in the folder NAME_files beside the page NAME.html. Browsers name it so when they save a page.
+
+    folder: the URI of that folder.
+    """
 
     def __init__(self, page: str) -> None:
-        folder, _, file = page.rpartition("/")
+        folder, slash, file = page.rpartition("/")
         self._name = f"{file.rpartition('.')[0] or file}_files"
-        self._folder = storage.join(folder, self._name) if folder else self._name
+        self.folder = storage.join(folder, self._name) if slash else self._name
         self._number = 0
 
     def add(self, pixels: np.ndarray) -> tuple[str, int, int]:
         small = shrink(pixels, COMPARED_LONG_SIDE)
         self._number += 1
         file = f"{self._number:05}.jpg"
-        storage.write_bytes(storage.join(self._folder, file), encode_jpeg(small, quality=COMPARED_QUALITY))
+        storage.write_bytes(storage.join(self.folder, file), encode_jpeg(small, quality=COMPARED_QUALITY))
         return f"{quote(self._name)}/{file}", small.shape[1], small.shape[0]

@@ -22,6 +22,23 @@ def test_enhance_refuses_to_write_into_its_source(refused, photo_folder: Path, b
     assert "strength 2.0: must be between 0" in refused("enhance", photo, "/elsewhere.jpg", "--strength", "2", *model)
 
 
+def test_enhance_refuses_a_sheet_inside_its_source(  # type: ignore[no-untyped-def]
+    refused, photo_folder: Path, bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "photos"
+    shutil.copytree(photo_folder, source)
+    before = sorted(source.rglob("*"))
+    (tmp_path / "link").symlink_to(source / "below")
+    (tmp_path / "linked_files").symlink_to(source)
+    monkeypatch.chdir(source)
+    # The pictures of linked.html would go to linked_files, which is the source.
+    for sheet in ("sheet.html", "below/sheet.html", tmp_path / "link" / "sheet.html", tmp_path / "linked.html"):
+        command = ("enhance", ".", "../out", "--model", str(bundle_folder), "--dry-run", "--sheet", str(sheet))
+        assert f"--sheet '{sheet}' would write into '{source}'" in refused(*command)
+    assert sorted(source.rglob("*")) == before
+    assert cli.main([*command[:-1], "../sheet.html"]) == exit_codes.OK and sorted(source.rglob("*")) == before
+
+
 def test_one_photo_is_enhanced_to_a_file(photo_folder: Path, bundle_folder: Path, tmp_path: Path) -> None:
     before = (photo_folder / "01.jpg").read_bytes()
     target = tmp_path / "e.jpg"

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.encode import encode
@@ -31,6 +31,17 @@ def test_a_truncated_photo_is_refused_not_half_decoded(
 ) -> None:
     data = to_file(photo, format)
     assert reason_of(data[: int(len(data) * share)]) in ("truncated", "not_an_image")
+
+
+def test_too_little_memory_does_not_condemn_a_good_photo(
+    photo: np.ndarray, to_file: ToFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(image: ImageFile.ImageFile) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", no_memory)
+    with pytest.raises(MemoryError):
+        decode(to_file(photo))
 
 
 def test_the_pixel_limit_is_the_callers(photo: np.ndarray, to_file: ToFile) -> None:

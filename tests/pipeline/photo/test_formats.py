@@ -18,3 +18,8 @@ def test_a_raw_file_is_refused_with_a_pointer_to_a_converter(photo: np.ndarray) 
     for data in (buffer.getvalue(), b"FUJIFILMCCD-RAW 0201" + bytes(100), b"\0\0\0\x18ftypcrx " + bytes(100)):
         with pytest.raises(ImageError, match=r"raw: .*darktable"):
             decode(data)
+
+
+def test_nobody_is_told_to_convert_a_photo_to_heic_which_is_not_enhanced() -> None:
+    with pytest.raises(ImageError, match=r"use JPEG, PNG, TIFF, WebP or AVIF$"):
+        decode(b"\xff\x0a" + bytes(100))

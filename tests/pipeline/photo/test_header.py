@@ -52,11 +52,11 @@ def test_other_kinds_of_files_are_refused_by_name(photo: np.ndarray, to_file: To
     assert reason_of(buffer.getvalue()) == "unsupported_depth"
 
 
-def test_heic_without_its_package_says_what_to_install(
+def test_heic_without_its_package_says_what_helps_to_enhance_and_what_to_train(
     photo: np.ndarray, to_file: ToFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(header, "HAS_HEIF", False)
-    with pytest.raises(ImageError, match=r"naturaltone\[heif\]"):
+    with pytest.raises(ImageError, match=r"enhance it, convert it .*train on it, .*naturaltone\[heif\]"):
         decode(b"\0\0\0\x18ftypheic" + bytes(100))
 
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import ImageFile
 
+from naturaltone.pipeline.reasons import Reason
+from naturaltone.serving import room
+from naturaltone.serving.archive import file
+from naturaltone.serving.archive.file import Job, process_file
 from naturaltone.serving.archive.job import enhance_archive
 from naturaltone.serving.archive.options import ArchiveOptions
+from naturaltone.serving.archive.report import Entry
+from naturaltone.serving.archive.task import FileTask, Kind
 from naturaltone.serving.enhancer import Enhancer
 from tests.archives import outputs, statuses
+from tests.pipeline.photo.files import chunk
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 ToFile = Callable[..., bytes]
@@ -56,3 +66,37 @@ def test_an_enhanced_archive_is_not_enhanced_again(photo_folder: Path, enhancer:
         str(tmp_path / "once"), str(tmp_path / "twice"), enhancer, ArchiveOptions(copy_others=True)
     )
     assert copied.counts == {"copied": 24, "skipped": 3} and outputs(tmp_path / "twice") == outputs(tmp_path / "once")
+
+
+def processed(data: bytes, folder: Path, enhancer: Enhancer) -> Entry:
+    """The entry of one photo."""
+    (folder / "a.png").write_bytes(data)
+    task = FileTask(source="a.png", fingerprint="1", name=b"a.png", kind=Kind.PHOTO, size=len(data), modified=0.0)
+    job = Job(source=str(folder), target=str(folder / "target"), model="m", options=ArchiveOptions())
+    return process_file(task, job, enhancer)
+
+
+def test_a_photo_that_is_refused_from_its_header_does_not_wait_for_room(
+    enhancer: Enhancer, photo: np.ndarray, to_file: ToFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(file, "room_for", lambda megapixels: asked.append(megapixels) or room.room_for(megapixels))
+    bomb = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+        + chunk(b"IDAT", b"")
+    )
+    assert processed(bomb, tmp_path, enhancer).reason == "too_large" and asked == []
+    assert processed(to_file(photo, "PNG"), tmp_path, enhancer).status == "enhanced" and len(asked) == 1
+
+
+def test_a_photo_that_did_not_fit_into_memory_is_tried_again(
+    enhancer: Enhancer, photo: np.ndarray, to_file: ToFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(image: ImageFile.ImageFile) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", no_memory)
+    entry = processed(to_file(photo, "PNG"), tmp_path, enhancer)
+    assert entry.status == "failed" and "too little free memory" in entry.detail
+    assert not Reason(entry.reason).lasts and entry.reason != Reason.INTERNAL, "no bug, and not for good"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,11 +16,14 @@ from PIL import Image
 
 from naturaltone.infra import local
 from naturaltone.pipeline import storage
+from naturaltone.pipeline.errors import RunFailed
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.serving.archive import job as archive
+from naturaltone.serving.archive.file import Job, unread_entry
 from naturaltone.serving.archive.job import enhance_archive
 from naturaltone.serving.archive.options import ArchiveOptions
-from naturaltone.serving.archive.report import FOLDER, JSON_LINES, PARQUET
+from naturaltone.serving.archive.report import FOLDER, JSON_LINES, PARQUET, Entry
+from naturaltone.serving.archive.task import FileTask
 from naturaltone.serving.enhancer import Enhancer
 from tests.archives import outputs, rows
 from tests.mutations import mutations, samples
@@ -107,6 +111,39 @@ def test_a_full_disk_stops_the_run_and_free_space_lets_it_resume(
     summary = enhance_archive(str(photo_folder), str(target / "enhanced"), enhancer)
     assert set(summary.counts) == {"enhanced"} and summary.counts["enhanced"] + summary.unchanged == 24
     assert len(outputs(target / "enhanced")) == 24
+
+
+def test_a_full_temporary_disk_ends_a_run_with_one_line_that_names_it(
+    enhancer: Enhancer, disk: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target, full = tmp_path / "source", tmp_path / "target", disk(400_000)
+    source.mkdir()
+    for number in range(2000):
+        (source / f"{number}.txt").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(full))
+    message = rf"'{full}': .*free some space, or set TMPDIR"
+
+    def run_on_a_full_disk() -> None:
+        disk(50_000_000)
+        with archive.prepared(str(source), str(target), enhancer.version, ArchiveOptions()) as run:
+            disk(shutil.disk_usage(full).used + 4096)
+            archive.run_archive(run, enhancer)
+
+    with pytest.raises(RunFailed, match=message):  # while it plans
+        enhance_archive(str(source), str(target), enhancer)
+    with pytest.raises(RunFailed, match=message):  # while it writes the report
+        run_on_a_full_disk()
+
+    def stopped_at_the_end(task: FileTask, job: Job) -> Entry:
+        if task.source == "999.txt":
+            raise KeyboardInterrupt
+        return unread_entry(task, job)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # the full disk does not hide Ctrl-C
+        patch.setattr(archive, "unread_entry", stopped_at_the_end)
+        run_on_a_full_disk()
+    disk(50_000_000)
+    assert enhance_archive(str(source), str(target), enhancer).counts == {"skipped": 2000}
 
 
 def test_a_thousand_damaged_photos_are_all_in_the_report_and_no_worker_dies(

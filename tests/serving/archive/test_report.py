@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from naturaltone.infra import local
 from naturaltone.pipeline import storage
+from naturaltone.pipeline.private_folder import private_folder
 from naturaltone.serving.archive import report
 from naturaltone.serving.archive.report import FOLDER, Entry, Report
 
@@ -98,10 +103,56 @@ def test_chosen_rows_are_spread_evenly(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_in_the_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tempfile
-
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with Report(str(tmp_path / "target")) as one:
         one.add(entry("a"))
         one.finish()
-    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert list(private_folder("reports").iterdir()) == []
+
+
+_KILLED = """
+import os, signal, sys
+from naturaltone.serving.archive.report import Report
+report = Report(sys.argv[1])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_next_run_removes_the_database_of_a_killed_run_but_not_of_a_living_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = private_folder("reports")
+    with Report(str(tmp_path / "living")):
+        living = set(folder.iterdir())
+        command = [sys.executable, "-c", _KILLED, str(tmp_path / "killed")]
+        subprocess.run(command, env={**os.environ, "TMPDIR": str(tmp_path)})
+        [killed] = set(folder.iterdir()) - living
+        with Report(str(tmp_path / "next")):
+            assert living < set(folder.iterdir()) and not killed.exists()
+
+
+def test_many_rows_are_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "_PART_SECONDS", 3600)
+    monkeypatch.setattr(report, "_PART_ROWS", 10)
+    with Report(str(tmp_path)) as many:
+        for number in range(25):
+            many.add(entry(f"{number:02}"))
+        assert len(list((tmp_path / FOLDER / "parts").iterdir())) == 2
+
+
+def test_a_report_on_s3_is_never_wholly_in_memory(
+    object_store: local.ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = storage.join(object_store.uri, "reported")
+    with Report(target) as first:
+        first.add(entry("a"))
+        first.finish()
+
+    def whole(uri: str) -> bytes:
+        raise AssertionError(f"{uri} is read into memory")
+
+    monkeypatch.setattr(storage, "read_bytes", whole)
+    monkeypatch.setattr(report, "_DOWNLOAD_BYTES", 100)
+    with Report(target) as again:
+        assert [row.source for row in again.spread_rows("TRUE", 9)] == ["a"]

@@ -15,6 +15,7 @@ from naturaltone.infra import local
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.service import app
+from naturaltone.training import tracking
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -56,6 +57,20 @@ def test_a_form_with_a_photo_is_accepted_too(address: str, photo: np.ndarray, to
     status, body, headers = post(address, form, content_type="multipart/form-data; boundary=x")
     assert (status, headers["content-type"]) == (200, "image/png")
     assert decode(body).pixels.shape == photo.shape
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+def test_an_answer_names_its_format(
+    address: str, format: str, photo: np.ndarray, to_file: Callable[..., bytes]
+) -> None:
+    status, body, headers = post(address, to_file(photo, format))
+    assert (status, headers["content-type"]) == (200, f"image/{format.lower()}")
+    assert decode(body).format == format
+
+
+def test_all_replicas_serve_the_version_that_the_alias_named_at_the_start(registered: str) -> None:
+    bound = app.build_app(app.AppArgs(model=tracking.CHAMPION_URI))
+    assert bound._bound_deployment.init_args == ("models:/naturaltone/1",)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncGenerator, Callable
 
 import numpy as np
@@ -13,6 +14,7 @@ from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.serving import room
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.service import limits
+from tests.pipeline.photo.files import chunk as png_chunk
 
 _HEAD = b'--x\r\nContent-Disposition: form-data; name="photo"; filename="p.png"\r\n\r\n'
 _TAIL = b"\r\n--x--\r\n"
@@ -84,3 +86,18 @@ def test_photos_wait_for_memory_before_they_are_decoded(
     monkeypatch.setattr(limits, "room_for", lambda megapixels: asked.append(megapixels) or room.room_for(megapixels))
     done = limits.enhance_in_room(enhancer, to_file(photo), strength=1.0)
     assert asked == [photo.shape[0] * photo.shape[1] / 1e6] == [done.megapixels]
+
+
+def test_a_photo_that_is_refused_from_its_header_does_not_wait_for_memory(
+    enhancer: Enhancer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(limits, "room_for", lambda megapixels: asked.append(megapixels) or room.room_for(megapixels))
+    bomb = (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+        + png_chunk(b"IDAT", b"")
+    )
+    with pytest.raises(ImageError, match="too_large"):
+        limits.enhance_in_room(enhancer, bomb, strength=1.0)
+    assert asked == []

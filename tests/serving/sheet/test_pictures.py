@@ -32,3 +32,7 @@ def test_a_page_in_the_working_folder_has_pictures_beside_it(tmp_path: Path, pho
     monkeypatch.chdir(tmp_path)
     assert Beside("sheet.html").add(photo)[0] == "sheet_files/00001.jpg"
     assert (tmp_path / "sheet_files" / "00001.jpg").exists()
+
+
+def test_a_page_at_the_top_of_a_disk_has_pictures_beside_it() -> None:
+    assert Beside("/sheet.html").folder == "/sheet_files"
