@@ -5,7 +5,8 @@ is down for too long. It is told so before it writes anything else that others b
 
 On a disk the lock is a locked file, which the system unlocks when the process ends. On S3 the lock is an object that its
 holder renews. The clocks of two machines are never compared: a holder counts as dead if its object has not changed for
-90 seconds of our own clock, or if it ran on this machine and has ended.
+90 seconds of our own clock, or if it ran on this machine and has ended. The holder is sure of its lock for only 60 seconds
+after a renewal.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ PRIVATE_SERVER_VARIABLE = "NATURALTONE_PRIVATE_S3"
 
 _RENEW_SECONDS = 10.0
 _EXPIRE_SECONDS = 90.0
+_SURE_SECONDS = 60.0  # after a renewal; the other 30 s are for the write that follows a check
 _WATCH_SECONDS = 2.0
 _SAME_START_SECONDS = 5.0
 
@@ -41,14 +43,17 @@ log = logging.getLogger(__name__)
 
 
 class LeaseLost(RunFailed):
-    """Another process has the lock, or may have it. Continuing would mix what the two processes write."""
+    """Another process has the lock. Continuing would mix what the two processes write."""
 
 
 class Lease:
     """A lock that this process holds. Call `check()` before every write that others build on."""
 
     def check(self) -> None:
-        """Raise `LeaseLost` if the lock is no longer ours."""
+        """Raise `LeaseLost` if another process has the lock, `OSError` if the server does not say who has it."""
+
+    def check_not_taken(self) -> None:
+        """Raise `LeaseLost` if we know that another process has the lock. Does not ask the server, so it never waits."""
 
 
 @contextlib.contextmanager
@@ -131,6 +136,7 @@ class _ObjectLease(Lease):
                 if not _is_dead_here(holder) and _now() - watched[1] < _EXPIRE_SECONDS:
                     time.sleep(_WATCH_SECONDS)
                     continue
+            asked = _now()  # the write may arrive long before its answer, and others count from its arrival
             try:
                 s3.write_if(self._uri, self._content(), etag=etag)
             except s3.Changed:  # another process was faster: look again, and see that it is alive
@@ -139,7 +145,7 @@ class _ObjectLease(Lease):
             found = _read(s3.read(self._uri).decode(errors="replace"))
             if found.get("token") != self._owner["token"]:
                 raise _refusal(self._what, found)
-            self._renewed = _now()
+            self._renewed = asked
             _say_once_what_the_server_cannot_do(self)
             return
 
@@ -154,25 +160,31 @@ class _ObjectLease(Lease):
                 if holder.get("token") != self._owner["token"]:
                     self._taken_by = holder
                     return
+                asked = _now()
                 s3.write_if(self._uri, self._content(), etag=etag)
-                self._renewed = _now()
+                self._renewed = asked
             except (FileNotFoundError, s3.Changed):  # removed, or taken between reading and writing
                 self._taken_by = {}
 
     def check(self) -> None:
-        if self._taken_by is None and _now() - self._renewed > _EXPIRE_SECONDS:
+        if not self._is_sure():
             self.renew()  # this machine slept, or the server was down: others may think that we are dead
-        overdue = _now() - self._renewed > _EXPIRE_SECONDS
-        if self._taken_by is not None or overdue:
-            by = (
-                "the server did not answer for too long"
-                if self._taken_by is None
-                else f"now {_name(self._taken_by)} has it"
+        self.check_not_taken()
+        if not self._is_sure():
+            raise OSError(
+                f"{self._what}: the storage server did not confirm the lock for {_SURE_SECONDS:.0f} s; "
+                "give the same command again when the server answers"
             )
+
+    def check_not_taken(self) -> None:
+        if self._taken_by is not None:
             raise LeaseLost(
-                f"{self._what}: this run lost its lock ({by}) and stopped; "
+                f"{self._what}: this run lost its lock (now {_name(self._taken_by)} has it) and stopped; "
                 "give the same command again when the other process has ended"
             )
+
+    def _is_sure(self) -> bool:
+        return _now() - self._renewed <= _SURE_SECONDS
 
     def give_back(self) -> None:
         # Reading and deleting are two steps, because few servers support conditional deletes. Nobody else writes between
@@ -229,23 +241,28 @@ def _machine() -> str:
 
 
 def _is_alive_here(owner: dict[str, Any]) -> bool:
-    return _is_here(owner) and _runs(owner)
+    return _is_here(owner) and _runs(owner) is True
 
 
 def _is_dead_here(owner: dict[str, Any]) -> bool:
-    return _is_here(owner) and not _runs(owner)
+    return _is_here(owner) and _runs(owner) is False
 
 
 def _is_here(owner: dict[str, Any]) -> bool:
     return bool(_machine()) and owner.get("machine") == _machine()
 
 
-def _runs(owner: dict[str, Any]) -> bool:
+def _runs(owner: dict[str, Any]) -> bool | None:
+    """Whether the holder runs. None: a process has its id, but /proc hides other users' processes (hidepid)."""
     try:
+        with contextlib.suppress(PermissionError):  # it runs, as another user
+            os.kill(owner["process"], 0)  # signal 0 only asks whether there is such a process
         # Equal to within seconds: psutil counts from the system's boot time, which moves when the clock is set.
         return abs(psutil.Process(owner["process"]).create_time() - owner["started"]) < _SAME_START_SECONDS
-    except (psutil.Error, KeyError, TypeError, ValueError):
+    except (ProcessLookupError, KeyError, TypeError, ValueError, OverflowError):
         return False
+    except psutil.Error:
+        return None
 
 
 def _read(content: str) -> dict[str, Any]:

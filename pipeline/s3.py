@@ -87,12 +87,21 @@ def write_file(uri: str, path: str) -> None:
 def write_if(uri: str, data: bytes, *, etag: str | None) -> str:
     """Write if the object still has this ETag (None: if there is no object), and return its new ETag; else `Changed`.
 
-    A server without conditional writes (rclone's) always writes.
+    A server without conditional writes always writes: it ignores the condition (rclone's), or refuses it with 501.
     """
     bucket, key = split(uri)
     condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+
+    def put() -> Any:
+        try:
+            return client().put_object(Bucket=bucket, Key=key, Body=data, **condition)
+        except ClientError as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 501:
+                raise
+            return client().put_object(Bucket=bucket, Key=key, Body=data)
+
     try:
-        answer = retry(uri, lambda: client().put_object(Bucket=bucket, Key=key, Body=data, **condition))
+        answer = retry(uri, put)
     except (FileExistsError, FileNotFoundError):
         # Our write may have succeeded, its answer been lost, and the retry been refused. Then the object holds our data.
         try:

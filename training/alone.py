@@ -41,11 +41,13 @@ def train_alone(store_uri: str, config: TrainConfig, *, run_name: str, device: t
             checkpoint.restore(runs.read_checkpoint(run.uri, first_step), gan)
         validation = ValidationPhotos.of(run.store)
         writer = runs.CheckpointWriter(
-            run.uri, judge=lambda snapshot: validation.judge(snapshot.generator()).naturalness
+            run.uri,
+            judge=lambda snapshot: validation.judge(snapshot.generator()).naturalness,
+            check_lock=lease.check,
         )
 
         def save(steps_done: int) -> None:
-            lease.check()
+            lease.check_not_taken()
             writer.put(checkpoint.take_snapshot(gan, step=steps_done))
 
         with Progress("train", total=config.steps - first_step, unit="step") as progress:

@@ -130,12 +130,16 @@ class CheckpointWriter:
     """Writes a run's checkpoints from its own thread. It keeps the best one and the two newest of the others.
 
     While the storage server is away, the writer tries again and training goes on. If several snapshots wait, only the newest
-    is written. judge: scores a snapshot, higher is better; it runs in the writer's thread.
+    is written. judge: scores a snapshot, higher is better. check_lock: raises an error if the run's lock is not ours. Both
+    run in the writer's thread.
     """
 
-    def __init__(self, uri: str, *, judge: Callable[[Snapshot], float]) -> None:
+    def __init__(
+        self, uri: str, *, judge: Callable[[Snapshot], float], check_lock: Callable[[], None] = lambda: None
+    ) -> None:
         self._uri = uri
         self._judge = judge
+        self._check_lock = check_lock
         self._scores = {step: read_checkpoint(uri, step).score for step in list_checkpoints(uri)}
         self._waiting: Snapshot | None = None
         self._error: Exception | None = None
@@ -180,12 +184,12 @@ class CheckpointWriter:
     def _write(self, snapshot: Snapshot) -> None:
         folder, files = _folder(self._uri, snapshot.step), checkpoint.pack(snapshot)
         for name in (CHECKPOINT_TENSORS, CHECKPOINT_JSON):  # the JSON last: a checkpoint without it does not count
-            _patiently(storage.write_bytes, storage.join(folder, name), files[name])
+            _patiently(self._check_lock, storage.write_bytes, storage.join(folder, name), files[name])
         self._scores[snapshot.step] = snapshot.score
         best = max(self._scores, key=lambda step: (self._scores[step], step))
         for step in sorted(set(self._scores) - {best})[:-KEPT_NEWEST]:
             for name in (CHECKPOINT_JSON, CHECKPOINT_TENSORS):
-                _patiently(storage.delete, storage.join(_folder(self._uri, step), name))
+                _patiently(self._check_lock, storage.delete, storage.join(_folder(self._uri, step), name))
             storage.delete_empty_folder(_folder(self._uri, step))
             del self._scores[step]
 
@@ -207,14 +211,15 @@ def _folder(uri: str, step: int) -> str:
     return storage.join(uri, "checkpoints", f"step-{step:08}")
 
 
-def _patiently(action: Callable[..., None], uri: str, *arguments: bytes) -> None:
-    """Call `action`; while an S3 server is away, try again for up to `PATIENCE_SECONDS`.
+def _patiently(check: Callable[[], None], action: Callable[..., None], uri: str, *arguments: bytes) -> None:
+    """Call `check` and then `action`; while an S3 server is away, try both again for up to `PATIENCE_SECONDS`.
 
     An error that waiting cannot mend is raised at once.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
+            check()
             return action(uri, *arguments)
         except (PermissionError, FileNotFoundError):
             raise

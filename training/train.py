@@ -52,6 +52,8 @@ _MAX_FAILURES = 3  # how many lost workers a run survives by itself
 # and the stream has none to read with.
 _WORKER_CPUS = 2
 _NIQE_PHOTOS = 300
+# Errors of a worker that are no bugs of ours: a server, a disk, the network or the memory failed.
+_NO_BUGS = (OSError, RunFailed, UserError, MemoryError, torch.OutOfMemoryError, torch.distributed.DistError)
 
 
 class TrainingFailed(RunFailed):
@@ -119,6 +121,8 @@ def train(
             try:
                 outcome = _fit_with_progress(trainer, board, config, lease).return_value  # rank 0's
             except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
+                if bug := _bug_in(error):
+                    raise bug from error
                 raise TrainingFailed(
                     f"run '{run_name}' stopped: {cause(error)}; resume it with --run {run_name}"
                 ) from error
@@ -224,7 +228,7 @@ def _fit_with_progress(
                 result = outcome.get(timeout=_PROGRESS_SECONDS)
                 break
             except queue.Empty:
-                lease.check()
+                lease.check_not_taken()
                 steps, metrics = ray.get(board.read.remote())
                 if steps > shown:
                     progress.advance(steps - shown, note=_note(metrics))
@@ -232,6 +236,16 @@ def _fit_with_progress(
     if isinstance(result, BaseException):
         raise result
     return result
+
+
+def _bug_in(error: Exception) -> Exception | None:
+    """The exception of a worker that is a bug of ours; None if the worker, its machine or a server failed."""
+    failures = list(error.worker_failures.values()) if isinstance(error, ray.train.WorkerGroupError) else []
+    if any(type(failure).__module__.split(".")[0] == "ray" for failure in failures):
+        return None  # a worker was lost, and the other workers fail because of that
+    # Gloo raises a plain RuntimeError when it loses a connection.
+    bugs = [each for each in failures if not isinstance(each, _NO_BUGS) and "gloo" not in str(each).lower()]
+    return bugs[0] if bugs else None
 
 
 def _note(metrics: Metrics) -> str:

@@ -56,26 +56,29 @@ def forget(source: str, *, role: str, store: str) -> Forgotten:
         elsewhere = dict(zip(also["photo_id"].to_pylist(), also["source"].to_pylist(), strict=True))
         rewritten = _rewrite_shards(opened, role, prefix, elsewhere)
         files = [ledger.write_sources(store, role, kept)] if kept.num_rows else []
+        new = pa.concat_tables([shards.ROW_GROUPS.empty_table(), *rewritten.values()])
 
         def change(newest: shards.Store) -> shards.Store:
-            gone = pa.array(list(rewritten), pa.string())
+            lease.check()
+            # The new files too, because `change` may be called with its own result.
+            gone = pa.array([*rewritten, *shards.names_in(new["file"]).to_pylist()], pa.string())
             untouched = newest.row_groups.filter(
                 pc.invert(pc.is_in(newest.row_groups["file"].cast(pa.string()), value_set=gone))
             )
             later = [file for file in newest.sources[role] if file not in opened.sources[role]]
             return replace(
                 newest,
-                row_groups=pa.concat_tables([untouched, *rewritten.values()]),
-                sources=newest.sources | {role: (*files, *later)},
+                row_groups=pa.concat_tables([untouched, new]),
+                sources=newest.sources | {role: tuple(dict.fromkeys((*files, *later)))},
                 origins=newest.origins
                 | {role: tuple(o for o in newest.origins[role] if not storage.join(o, "").startswith(prefix))},
             )
 
-        lease.check()
         changed = shards.update_manifest(opened, change)
         # A shard keeps its name if all of its photos are known from other folders: the manifest still needs that file.
         old = (set(opened.sources[role]) | set(rewritten)) - ledger.named_files(changed, role)
         frozen = {run: old & named for run, named in ledger.files_of_runs(store).items()}
+        lease.check()  # who has the lock now may have made a shard of the same name again
         for file in old - set().union(*frozen.values()):
             storage.delete(storage.join(store, file))
         ledger.save_rejects(changed, role, ledger.Known.load(changed, role))

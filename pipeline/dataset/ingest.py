@@ -25,6 +25,7 @@ from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import ledger, shards
 from naturaltone.pipeline.dataset.tables import from_ipc, to_ipc, to_tables
 from naturaltone.pipeline.errors import UserError
+from naturaltone.pipeline.lease import Lease
 from naturaltone.pipeline.listing import File, list_files
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.find import FOUND_SUFFIXES, check_photos, list_photos
@@ -90,8 +91,7 @@ def ingest(
             progress.advance(len(wave) - len(fresh))
             if fresh:
                 row_groups, outcomes = _ingest_wave(fresh, known, role=role, store=opened, progress=progress)
-                lease.check()
-                opened = _commit(opened, role, source, row_groups, known.new_rows(outcomes))
+                opened = _commit(opened, role, source, row_groups, known.new_rows(outcomes), lease)
                 tally.count(outcomes, known)
                 known.add(outcomes)
         ledger.save_rejects(opened, role, known)
@@ -330,7 +330,9 @@ def _prepare(row: dict[str, Any], *, long_side: int, algorithm: str | None, know
             stored["intermediate"] = shards.make_intermediate(stored["image"], tone.algorithm_of(algorithm))
     except ImageError as error:
         return prepared | {"reason": error.reason, "detail": error.detail}
-    except (OSError, MemoryError, cv2.error) as error:  # one photo must not end the ingest of the others
+    except MemoryError:  # a reason that does not last: the next ingest tries the photo again
+        return prepared | {"reason": Reason.UNREADABLE, "detail": "the machine has too little free memory for it"}
+    except (OSError, cv2.error) as error:  # one photo must not end the ingest of the others
         return prepared | {"reason": Reason.UNPROCESSABLE, "detail": f"{type(error).__name__}: {error}"}
     size = {"width": pixels.shape[1], "height": pixels.shape[0]}
     return prepared | size | stored | {"split": shards.split_of(prepared["photo_id"])}
@@ -352,11 +354,14 @@ def _write_batch(batch: pa.Table, *, role: str, store: str, algorithm: str) -> d
     return {"row_groups": [to_ipc(pa.concat_tables(row_groups))], "outcomes": [to_ipc(outcomes)]}
 
 
-def _commit(store: shards.Store, role: str, origin: str, row_groups: pa.Table, outcomes: pa.Table) -> shards.Store:
+def _commit(
+    store: shards.Store, role: str, origin: str, row_groups: pa.Table, outcomes: pa.Table, lease: Lease
+) -> shards.Store:
     """Add a wave to the store: write the list of its sources, then name that list and the new shards in the manifest."""
     files = [ledger.write_sources(store.uri, role, outcomes)] if outcomes.num_rows else []
 
     def change(newest: shards.Store) -> shards.Store:
+        lease.check()
         return replace(
             newest,
             row_groups=pa.concat_tables([newest.row_groups, _not_yet_in(newest, row_groups)]),

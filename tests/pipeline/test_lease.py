@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -11,7 +12,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import boto3
+import psutil
 import pytest
 
 from naturaltone.infra import local
@@ -38,6 +43,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for tenths of seconds instead of seconds."""
     monkeypatch.setattr(lease, "_RENEW_SECONDS", 0.3)
     monkeypatch.setattr(lease, "_EXPIRE_SECONDS", 2.0)
+    monkeypatch.setattr(lease, "_SURE_SECONDS", 1.0)
     monkeypatch.setattr(lease, "_WATCH_SECONDS", 0.1)
 
 
@@ -120,9 +126,74 @@ def test_a_process_that_was_asleep_checks_the_lock_before_it_writes(
         time.sleep(lease._EXPIRE_SECONDS + 0.2)
         held.check()  # nobody took the lock: the process may continue
         s3.write(uri, json.dumps({"token": "other"}).encode())
-        time.sleep(lease._EXPIRE_SECONDS + 0.2)
+        time.sleep(lease._SURE_SECONDS + 0.2)  # it asks before others may take the lock
         with pytest.raises(lease.LeaseLost):
             held.check()
+
+
+def test_an_answer_that_comes_late_does_not_make_a_renewal_younger(
+    conditional_s3: str, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others count the 90 seconds from when the renewal arrived at the server."""
+    uri = storage.join(conditional_s3, "lock.json")
+    monkeypatch.setattr(lease, "_RENEW_SECONDS", 60.0)
+    with lease.hold(uri, what="the folder") as held, monkeypatch.context() as patched:
+        assert isinstance(held, lease._ObjectLease)
+        write_if = s3.write_if
+
+        def write_and_answer_late(*arguments: Any, **options: Any) -> str:
+            etag = write_if(*arguments, **options)
+            s3.write(uri, json.dumps({"token": "other"}).encode())
+            time.sleep(lease._SURE_SECONDS + 0.2)
+            return etag
+
+        patched.setattr(s3, "write_if", write_and_answer_late)
+        held.renew()
+        with pytest.raises(lease.LeaseLost):
+            held.check()
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_while_the_server_is_away_only_a_write_is_stopped_until_the_lock_was_taken(
+    taken: bool, conditional_s3: str, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, upstream = storage.join(conditional_s3, "lock.json"), os.environ["AWS_ENDPOINT_URL"]
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    weather: Any = SimpleNamespace(share=0.0, kinds=("slow_down",), seed=1, stall_seconds=0.0)
+    with fault_proxy(upstream, weather) as proxy, local.environment({"AWS_ENDPOINT_URL": proxy.url}):
+        with lease.hold(uri, what="the folder") as held:
+            weather.share = 1.0
+            if taken:
+                bucket, key = s3.split(uri)
+                boto3.client("s3", endpoint_url=upstream).put_object(Bucket=bucket, Key=key, Body=b'{"token": "other"}')
+            time.sleep(lease._EXPIRE_SECONDS + 0.2)
+            held.check_not_taken()  # nobody can know that yet
+            with pytest.raises(OSError, match="the folder: the storage server did not confirm the lock"):
+                held.check()
+            weather.share = 0.0
+            with pytest.raises(lease.LeaseLost) if taken else contextlib.nullcontext():
+                held.check()
+            with pytest.raises(lease.LeaseLost) if taken else contextlib.nullcontext():
+                held.check_not_taken()
+
+
+@pytest.mark.parametrize("error", [psutil.AccessDenied, psutil.NoSuchProcess])
+def test_a_living_process_that_the_system_hides_keeps_its_lock(
+    error: type[psutil.Error], conditional_s3: str, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What psutil says of other users' processes if /proc is mounted with hidepid=1, and with hidepid=2."""
+    visible = psutil.Process
+
+    def process(pid: int | None = None) -> psutil.Process:
+        if pid is not None:
+            raise error(pid)
+        return visible()
+
+    monkeypatch.setattr(psutil, "Process", process)
+    uri = storage.join(conditional_s3, "lock.json")
+    with lease.hold(uri, what="the folder"), pytest.raises(storage.StorageError, match="is writing there"):
+        with lease.hold(uri, what="the folder"):
+            pass
 
 
 def test_a_lost_answer_does_not_make_a_process_refuse_itself(conditional_s3: str) -> None:

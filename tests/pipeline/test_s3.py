@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from naturaltone import cli
 from naturaltone.infra import exit_codes, local
-from naturaltone.pipeline import storage
+from naturaltone.pipeline import lease, s3, storage
 from naturaltone.pipeline.listing import list_files
 from tests.fault_proxy import Faults, fault_proxy
 
@@ -36,3 +39,31 @@ def test_a_busy_server_does_not_look_like_a_missing_bucket_or_object(object_stor
                 assert storage.exists(uri) and not storage.exists(uri + "s")
                 assert storage.read_bytes(uri) == b"content"
     assert sum(proxy.injected.values()) > 3
+
+
+def test_a_server_that_refuses_conditions_is_used_without_them_and_named(
+    conditional_s3: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_looked_at", set())
+    refused = []
+
+    def refuse(params: dict[str, Any], **_: object) -> tuple[object, dict[str, Any]] | None:
+        if not {"If-Match", "If-None-Match"} & set(params["headers"]):
+            return None
+        refused.append(1)
+        error = {"Code": "NotImplemented", "Message": "A header implies functionality that is not implemented"}
+        return SimpleNamespace(status_code=501), {"Error": error, "ResponseMetadata": {"HTTPStatusCode": 501}}
+
+    events = s3.client().meta.events
+    events.register("before-call.s3.PutObject", refuse)
+    try:
+        counter = storage.join(conditional_s3, "counter")
+        for _ in range(2):
+            storage.update(counter, lambda before: (before or b"") + b"1")
+        with caplog.at_level(logging.WARNING), lease.hold(storage.join(conditional_s3, "lock.json"), what="it") as held:
+            held.check()
+    finally:
+        events.unregister("before-call.s3.PutObject", refuse)
+    assert storage.read_bytes(counter) == b"11"
+    assert "does not support conditional writes" in caplog.text
+    assert len(refused) == 4, "each is refused once: creating and changing the counter, taking the lock, and the look"

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.lease import Lease, LeaseLost
 from naturaltone.pipeline.stream.plan import make_plan
 from naturaltone.pipeline.stream.samples import read_samples
 from naturaltone.training.alone import train_alone
 from naturaltone.training.config import TrainConfig
+from naturaltone.training.runs import CheckpointLost
 from naturaltone.training.step import GanStep
 from tests.stores import make_store
 
@@ -44,3 +46,16 @@ def test_a_run_alone_learns_from_the_plans_batches_and_goes_on_where_it_stopped(
         gan.step(read_samples(plan, np.arange(step * tiny.batch, (step + 1) * tiny.batch)), number=step)
     for name, weight in gan.networks["generator"].state_dict().items():
         assert torch.equal(weight, whole.tensors[f"generator/weights/{name}"]), name
+
+
+def test_a_run_alone_checks_its_lock_before_it_writes_a_checkpoint(
+    store: str, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(_: Lease) -> None:
+        raise LeaseLost("another process has the lock")
+
+    monkeypatch.setattr(Lease, "check", lost)
+    tiny = dataclasses.replace(config, crop=32, steps=2, checkpoint_every=1)
+    with pytest.raises(CheckpointLost, match="another process has the lock"):
+        train_alone(store, tiny, run_name="lost", device=CPU)
+    assert not list(Path(store).rglob("checkpoint.*"))

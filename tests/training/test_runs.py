@@ -15,6 +15,7 @@ import pytest
 from naturaltone.infra import local
 from naturaltone.pipeline import s3, storage
 from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.lease import LeaseLost
 from naturaltone.pipeline.stream.plan import make_plan
 from naturaltone.pipeline.stream.samples import Batch, read_samples
 from naturaltone.training import checkpoint, runs
@@ -274,6 +275,40 @@ def test_a_server_that_refuses_costs_a_checkpoint_at_once_and_the_one_before_is_
     weather.share = 0.0
     assert runs.list_checkpoints(uri) == [1]
     assert_whole(uri, 1)
+
+
+def test_a_writer_waits_for_a_server_that_does_not_confirm_the_lock(
+    object_store: local.ObjectStore,
+    request: pytest.FixtureRequest,
+    snapshot: Callable[[int], Snapshot],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runs, "_RETRY_SECONDS", 0.05)
+    uri, asked = storage.join(object_store.uri, request.node.name), iter(range(9))
+
+    def check_lock() -> None:
+        if next(asked) < 2:
+            raise OSError("the server does not answer")
+
+    writer = CheckpointWriter(uri, judge=lambda _: 0.5, check_lock=check_lock)
+    writer.put(snapshot(1))
+    writer.close()
+    assert_whole(uri, 1)
+
+
+def test_a_writer_that_lost_the_lock_writes_and_deletes_nothing(
+    tmp_path: Path, snapshot: Callable[[int], Snapshot]
+) -> None:
+    def check_lock() -> None:
+        raise LeaseLost("another process has the lock")
+
+    write(str(tmp_path), snapshot(1), snapshot(2), snapshot(3))
+    before = sorted(tmp_path.rglob("*"))
+    writer = CheckpointWriter(str(tmp_path), judge=lambda _: 0.5, check_lock=check_lock)
+    writer.put(snapshot(4))
+    with pytest.raises(CheckpointLost, match="another process has the lock"):
+        writer.close()
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_full_disk_costs_a_checkpoint_and_the_one_before_is_whole(

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -17,17 +18,18 @@ import pytest
 from PIL import Image
 
 from naturaltone.infra import local
-from naturaltone.pipeline import storage, tone
+from naturaltone.pipeline import lease, storage, tone
 from naturaltone.pipeline.dataset import ingest, ledger, shards
 from naturaltone.pipeline.listing import File, list_files
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.pixels import shrink
 from naturaltone.pipeline.photo.stored import decode_rgb, encode_jpeg
+from naturaltone.pipeline.reasons import Reason
 from naturaltone.pipeline.stream.plan import make_plan
 from naturaltone.pipeline.stream.samples import _row_group, read_samples
 from tests.ingests import run
 from tests.mutations import mutations, samples
-from tests.stores import content, names, photos_of
+from tests.stores import LONG_SIDE, content, names, photos_of
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -173,6 +175,24 @@ def test_a_wave_committed_twice_is_in_the_store_once(
     assert shards.open_store(str(tmp_path / "store")).count("natural") == 24
 
 
+def test_an_ingest_that_loses_its_lock_just_before_its_commit_changes_nothing(
+    folder: Path, object_store: local.ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = storage.join(object_store.uri, tmp_path.name)
+    write_sources = ledger.write_sources
+
+    def write_slowly(*arguments: Any) -> str:
+        file = write_sources(*arguments)
+        storage.write_bytes(storage.join(store, "locks", "natural.json"), b'{"token": "other"}')
+        monkeypatch.setattr(lease, "_SURE_SECONDS", 0.0)  # as if it took minutes: the next check asks the server
+        return file
+
+    monkeypatch.setattr(ledger, "write_sources", write_slowly)
+    with pytest.raises(lease.LeaseLost):
+        ingest.ingest(str(folder), role="natural", store=store, long_side=LONG_SIDE)
+    assert not storage.exists(storage.join(store, shards.MANIFEST))
+
+
 @pytest.mark.parametrize("moment", ["before the manifest", "after the manifest"])
 def test_an_ingest_that_dies_at_a_commit_and_runs_again_makes_the_same_store(
     moment: str, folder: Path, tmp_path: Path, small_waves: None, monkeypatch: pytest.MonkeyPatch
@@ -258,3 +278,14 @@ def test_a_thousand_damaged_photos_are_each_in_the_store_or_rejected_with_a_reas
     assert max(process.memory_info().rss for process in workers) < 2**30
     opened = shards.open_store(str(store))
     assert sum(1 for split in ("train", "test") for _ in opened.photos("input", split)) == report.added
+
+
+def test_too_little_memory_does_not_condemn_a_good_photo(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(data: bytes) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ingest, "decode", no_memory)
+    source = photo_folder / "01.jpg"
+    row = {"source": str(source), "key": "1", "size": source.stat().st_size}
+    rejected = ingest._prepare(row, long_side=128, algorithm=None, known_ids=np.empty(0, "S16"))
+    assert rejected["reason"] == Reason.UNREADABLE and not Reason.UNREADABLE.lasts
