@@ -138,6 +138,7 @@ def run_archive(run: Prepared, enhancer: Enhancer) -> Summary:
     reasons = Counter(plan.broken)
     counts: Counter[str] = Counter({FAILED: reasons.total()} if reasons else {})
     megapixels, done_bytes = 0.0, 0
+    first: tuple[float, float] | None = None  # the rate leaves out the first file, which waits for Ray to start
     with Progress("enhance", total=plan.num_files, unit="file") as progress:
         try:
             for entry in _entries(plan, enhancer):
@@ -153,9 +154,10 @@ def run_archive(run: Prepared, enhancer: Enhancer) -> Summary:
                     reasons[entry.reason] += 1
                 if entry.status == FAILED and len(failures) < _SHOWN_FAILURES:
                     failures.append(entry)
-                rate = megapixels / (time.perf_counter() - started)
-                note = f"{rate:.1f} MP/s, {done_bytes / 1e6:.1f} of {plan.num_bytes / 1e6:.1f} MB"
-                progress.advance(note=note)
+                first = first or (time.perf_counter(), megapixels)
+                rated, seconds = megapixels - first[1], time.perf_counter() - first[0]
+                rate = f"{rated / seconds:.1f} MP/s, " if rated else ""
+                progress.advance(note=f"{rate}{done_bytes / 1e6:.1f} of {plan.num_bytes / 1e6:.1f} MB")
             report.finish()
         except OSError as error:
             raise _stopped(plan.target, "the report", error) from None

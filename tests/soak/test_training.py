@@ -257,7 +257,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_with_space_elastic_workers_go_
     assert code == exit_codes.RUN_FAILED
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("naturaltone: run 'full' stopped: checkpoint not written: ")
-    assert "No space left on device" in line and line.endswith("resume it with --run full")
+    assert "No space left on device" in line and "resume it with --run full (details: " in line
     assert runs.list_checkpoints(run_uri(full, "full")) == [tiny.steps - EVERY]
 
     disk(10 * (size + snapshot))
