@@ -79,7 +79,9 @@ def test_training_goes_on_while_the_server_is_away_and_stops_if_another_process_
         weather.share = 1.0
         if taken:
             bucket, key = s3.split(uri)
-            boto3.client("s3", endpoint_url=upstream).put_object(Bucket=bucket, Key=key, Body=b'{"token": "other"}')
+            # A session of its own: boto3's default one keeps the keys of whichever test used it first.
+            other = boto3.session.Session().client("s3", endpoint_url=upstream)
+            other.put_object(Bucket=bucket, Key=key, Body=b'{"token": "other"}')
         time.sleep(2)
         weather.share = 0.0
         stopped.wait(60 if taken else 0)
