@@ -165,7 +165,9 @@ def test_while_the_server_is_away_only_a_write_is_stopped_until_the_lock_was_tak
             weather.share = 1.0
             if taken:
                 bucket, key = s3.split(uri)
-                boto3.client("s3", endpoint_url=upstream).put_object(Bucket=bucket, Key=key, Body=b'{"token": "other"}')
+                # A session of its own: boto3's default one keeps the keys of whichever test used it first.
+                other = boto3.session.Session().client("s3", endpoint_url=upstream)
+                other.put_object(Bucket=bucket, Key=key, Body=b'{"token": "other"}')
             time.sleep(lease._EXPIRE_SECONDS + 0.2)
             held.check_not_taken()  # nobody can know that yet
             with pytest.raises(OSError, match="the folder: the storage server did not confirm the lock"):
