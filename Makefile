@@ -29,7 +29,10 @@ types: setup
 	$(BIN)/mypy
 
 test: lint types  ## check lint and types, run all tests but the long ones; ARGS="-k name" picks some
-	$(BIN)/pytest --ignore tests/soak $(ARGS)
+	$(BIN)/pytest --ignore tests/soak -m "not ray" --numprocesses 2 --dist loadfile $(ARGS); first=$$?; \
+	[ $$first = 0 ] || [ $$first = 5 ] || exit $$first; \
+	$(BIN)/pytest --ignore tests/soak -m ray $(ARGS); second=$$?; \
+	[ $$second = 5 ] && exit $$first || exit $$second  # 5: ARGS select no test of this half
 
 test-soak: setup  ## run the long tests: they kill processes, wait, or take minutes
 	$(BIN)/pytest tests/soak $(ARGS)

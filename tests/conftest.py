@@ -7,6 +7,7 @@ import dataclasses
 import io
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -33,9 +34,22 @@ settings.register_profile("naturaltone", deadline=None)  # the benchmarks measur
 settings.load_profile("naturaltone")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker of pytest-xdist a TMPDIR of its own: it holds the slots of memory, the logs and the attempts."""
+    if hasattr(config, "workerinput"):
+        folder = tempfile.TemporaryDirectory(prefix="naturaltone-tests-")
+        config.add_cleanup(folder.cleanup)
+        os.environ["TMPDIR"] = tempfile.tempdir = folder.name
+
+
+# pytest reads `-m` in a hook of the same name; the marks must be set before.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the fast tests first: tests that need no Ray."""
-    items.sort(key=lambda item: "ray_cluster" in getattr(item, "fixturenames", ()) or "integration" in item.nodeid)
+    """Mark the tests that need Ray, and run the others first."""
+    for item in items:
+        if "ray_cluster" in getattr(item, "fixturenames", ()) or "integration" in item.nodeid:
+            item.add_marker(pytest.mark.ray)
+    items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
 
 
 @pytest.fixture(scope="session")
