@@ -191,7 +191,7 @@ def _serve_and_ask(enhancer: Enhancer, photos: Photos, enhanced: Path) -> Answer
     name, photo, expected = _photo_to_send(enhancer, photos, enhanced)
     if photo is None:
         return None
-    with app.running(model=tracking.CHAMPION_URI, host="127.0.0.1", port=local.free_port()) as address:
+    with app.running(app.AppArgs(model=tracking.CHAMPION_URI), host="127.0.0.1", port=local.free_port()) as address:
         request = urllib.request.Request(
             f"{address}/v1/enhance", data=photo, headers={"Content-Type": "application/octet-stream"}
         )

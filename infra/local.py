@@ -22,6 +22,7 @@ from typing import Any
 from naturaltone.infra.log import quiet_others
 from naturaltone.pipeline import lease
 from naturaltone.pipeline.errors import RunFailed, UserError
+from naturaltone.serving.service import settings
 
 _PR_SET_PDEATHSIG = 1
 _START_SECONDS = 20.0
@@ -108,6 +109,7 @@ def ray_session() -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # By default, Ray Train moves workers into a scratch folder, where relative paths break.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault(settings.PROXY_CALLBACK, settings.GUARD)
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
@@ -117,7 +119,10 @@ def ray_session() -> Iterator[None]:
     else:
         where = {"address": "local", "num_cpus": local_cpus(), "include_dashboard": False}
     # The logs of workers stay in Ray's files. Results, progress and errors come back anyway.
-    ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
+    with environment(
+        {"PROMETHEUS_MULTIPROC_DIR": None}
+    ):  # it is for the service's figures, not for those of Ray itself
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
     try:
         _set_up_ray_data(cpus=None if address else cores())
         quiet_others()
@@ -230,16 +235,18 @@ def _rclone() -> str:
     return found
 
 
-def check_port(host: str, port: int) -> None:
-    """Raise `UserError` if another program listens on the port: Ray Serve would share it, and each would get some requests."""
+def check_port(host: str, port: int, *, option: str = "") -> None:
+    """Raise `UserError` if another program listens on the port: Ray Serve would share it, and each would get some requests.
+
+    option: the option of the command that names HOST:PORT, if it is not --host and --port.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
-            raise UserError(
-                f"--host {host} --port {port}: cannot listen on this address ({error}); choose another port"
-            ) from None
+            given = f"{option} {host}:{port}" if option else f"--host {host} --port {port}"
+            raise UserError(f"{given}: cannot listen on this address ({error}); choose another port") from None
 
 
 def free_port() -> int:

@@ -70,10 +70,16 @@ class Reason(StrEnum):
     # Requests to the service.
     BAD_PARAMETER = (
         "bad_parameter",
-        "A parameter of the request is out of range, or is not a number.",
+        "A parameter of the request is unknown, out of range, or of the wrong type.",
         False,
         False,
         422,
     )
     METHOD_NOT_ALLOWED = "method_not_allowed", "The address exists, but not for this HTTP method.", False, False, 405
+    NO_MODEL = "no_model", "The service has no model to enhance with yet.", False, False, 503
     NOT_FOUND = "not_found", "There is nothing at this address.", False, False, 404
+    OVERLOADED = "overloaded", "The service has as many photos as it can hold.", False, False, 503
+    RATE_LIMITED = "rate_limited", "This API key sends more requests a minute than it may.", False, False, 429
+    TIMED_OUT = "timed_out", "The photo arrived too slowly, or took too long to enhance.", False, False, 408
+    UNAUTHORIZED = "unauthorized", "The request has no valid API key.", False, False, 401
+    WORKER_LOST = "worker_lost", "The process that enhanced the photo died. Send the photo again.", False, False, 503

@@ -7,11 +7,14 @@ enlarged to the photo and applied to its own pixels. So edges stay in position, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import cv2
 import numba
 import numpy as np
+
+from naturaltone.pipeline import caches
 
 # The share of its distance to black and to white that a value keeps, so that shadows and highlights keep detail.
 KEPT = 0.35
@@ -156,6 +159,8 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
     OpenCV and NumPy are ten times as slow: they pass every enlarged coefficient through memory, a hundred bytes a
     pixel.
     """
+    if caches.VARIABLE in os.environ:
+        numba.config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR") or str(caches.cache_folder("kernels"))
     try:
         return numba.njit(nogil=True, fastmath=True, cache=True)(function)
     except RuntimeError:  # no writable cache folder, as in some containers: each process compiles, 1 s and 70 MiB

@@ -7,6 +7,7 @@ transfers G's change to the full-size photo.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from naturaltone.pipeline.errors import UserError
 from naturaltone.pipeline.photo.colour import from_srgb, to_srgb
 from naturaltone.pipeline.photo.decode import decode
-from naturaltone.pipeline.photo.encode import encode, refuse_to_rewrite
+from naturaltone.pipeline.photo.encode import convert, encode, refuse_to_rewrite
 from naturaltone.pipeline.photo.graphic import is_graphic
 from naturaltone.pipeline.photo.pixels import shrink, to_8bit
 from naturaltone.pipeline.photo.refusals import ImageError
@@ -32,10 +33,24 @@ MAX_STRENGTH = 1.5
 
 @dataclass(frozen=True, kw_only=True)
 class EnhancedFile:
-    """The bytes of an enhanced photo file, and the photo's size in megapixels."""
+    """The bytes of an enhanced photo file, the photo's size in megapixels, and the version of the model."""
 
     data: bytes
     megapixels: float
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """A photo at the working resolution before and after G, H×W×3 uint8, and the version of the model."""
+
+    before: np.ndarray
+    after: np.ndarray
+    version: str
+
+
+def _ignore(stage: str) -> None:
+    """Nobody watches."""
 
 
 class Enhancer:
@@ -60,29 +75,41 @@ class Enhancer:
         *,
         strength: float = 1.0,
         quality: int | None = None,
+        format: str | None = None,
         drop_extras: bool = False,
         photos_only: bool = False,
         exact: bool = False,
         source: str = "",
+        watch: Callable[[str], None] = _ignore,
     ) -> EnhancedFile:
-        """Enhance a photo file; returns it in the same format, with all its metadata.
+        """Enhance a photo file; returns it with all its metadata, in the same format unless `format` names another.
 
         A stamp in the result says what was done, so the result is refused when it is enhanced again. Strength 0 returns
         the same bytes. `ImageError` if the photo cannot be enhanced, `UserError` for a strength out of range. strength,
-        exact: see `enhance`. quality, drop_extras: see `encode`. photos_only: refuse screenshots and graphics. source:
-        the caller's name for the file, kept in the stamp.
+        exact: see `enhance`. quality, drop_extras: see `encode`. format: see `convert`. photos_only: refuse screenshots and
+        graphics. source: the caller's name for the file, kept in the stamp. watch: called with the name of each stage that
+        has ended (decode, network, apply, encode); what it raises ends the work.
         """
         check_strength(strength)
         photo = decode(data)
         refuse_to_rewrite(photo, drop_extras=drop_extras)
         if photos_only and is_graphic(photo):
             raise ImageError(Reason.GRAPHIC, "its flat colours are those of a screenshot or graphic")
+        watch("decode")
         if strength == 0:
-            return EnhancedFile(data=data, megapixels=photo.megapixels)
-        pixels = self.enhance(photo.packed, strength=strength, icc_profile=photo.icc_profile, exact=exact)
-        stamp = Stamp(model=self.version, strength=strength, source=source)
-        enhanced = encode(photo, pixels, stamp=stamp, quality=quality, drop_extras=drop_extras)
-        return EnhancedFile(data=enhanced, megapixels=photo.megapixels)
+            data = data if format is None else convert(photo, photo.packed, format=format, quality=quality)
+            return EnhancedFile(data=data, megapixels=photo.megapixels, version=self.version)
+        correction = self.correction(photo.packed, icc_profile=photo.icc_profile, exact=exact)
+        watch("network")
+        pixels = _carry_over(photo.packed, correction, strength, exact=exact)
+        watch("apply")
+        stamp = Stamp(model=correction.version, strength=strength, source=source)
+        if format is None:
+            enhanced = encode(photo, pixels, stamp=stamp, quality=quality, drop_extras=drop_extras)
+        else:
+            enhanced = convert(photo, pixels, format=format, stamp=stamp, quality=quality)
+        watch("encode")
+        return EnhancedFile(data=enhanced, megapixels=photo.megapixels, version=correction.version)
 
     def enhance(
         self,
@@ -102,16 +129,31 @@ class Enhancer:
         check_strength(strength)
         if strength == 0:
             return pixels.copy()
+        correction = self.correction(pixels, icc_profile=icc_profile, exact=exact)
+        return _carry_over(pixels, correction, strength, exact=exact)
+
+    def correction(self, pixels: np.ndarray, *, icc_profile: bytes | None, exact: bool = False) -> Correction:
+        """Shrink a photo to the working resolution, unless `exact`, and run G on it. Arguments: see `enhance`."""
         before = pixels if exact else shrink(pixels, self.bundle.working_resolution)
         before = np.ascontiguousarray(to_8bit(before[..., :3]))
         after = from_srgb(self.correct(to_srgb(before, icc_profile)), icc_profile)
-        if exact:
-            return add_change(pixels, before, after, strength)
-        return apply_models(pixels, affine_models(before, after), strength)
+        return Correction(before=before, after=after, version=self.version)
 
     def correct(self, pixels: np.ndarray) -> np.ndarray:
         """Run G on sRGB pixels; returns the first corrected image. H×W×3 uint8 in and out."""
         return to_pixels(generate(self._generator, to_tensor(pixels[None], self._device)))[0]
+
+    @torch.inference_mode()
+    def correct_batch(self, pixels: np.ndarray) -> np.ndarray:
+        """Run G on several sRGB photos of the same size at once. N×H×W×3 uint8 in and out."""
+        return to_pixels(self._generator(to_tensor(pixels, self._device)))
+
+
+def _carry_over(pixels: np.ndarray, correction: Correction, strength: float, *, exact: bool) -> np.ndarray:
+    """Transfer the change to the full-size photo; returns a new array like `pixels`."""
+    if exact:
+        return add_change(pixels, correction.before, correction.after, strength)
+    return apply_models(pixels, affine_models(correction.before, correction.after), strength)
 
 
 def check_strength(strength: float) -> None:

@@ -90,6 +90,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         what="enhancing 200 photos of mixed sizes, beside the enhancer alone in as many processes",
     )
 
+    serve = add(
+        "serve",
+        _serve,
+        model,
+        what="the HTTP service with 2-megapixel photos, beside the enhancer alone in as many processes",
+    )
+    serve.add_argument("--seconds", type=float, default=15.0, help="time of each load (default: 15)")
+
 
 def run(options: argparse.Namespace) -> int:
     from naturaltone.pipeline import storage
@@ -102,6 +110,13 @@ def run(options: argparse.Namespace) -> int:
         storage.write_bytes(options.json, json.dumps(figures).encode())
     print(json.dumps(figures))
     return OK
+
+
+def _serve(options: argparse.Namespace) -> Measured:
+    from naturaltone.infra.bench.serve import bench_serve, format_figures
+
+    figures = bench_serve(options.photos, model=options.model, seconds=options.seconds)
+    return format_figures(figures), figures
 
 
 def _stream(options: argparse.Namespace) -> Measured:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import struct
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from naturaltone.pipeline.photo import container
 from naturaltone.pipeline.photo.coding import code, pillow_bytes
@@ -26,6 +27,11 @@ from naturaltone.pipeline.photo.refusals import MAX_PIXELS, ImageError, check_by
 from naturaltone.pipeline.photo.xmp import Stamp, stamped
 from naturaltone.pipeline.reasons import Reason
 
+CONVERTIBLE = ("JPEG", "PNG", "WEBP", "AVIF")
+_EXIF = b"Exif\0\0"
+# Description, maker, model, orientation, software, date, artist, rating, copyright; then the IFDs of camera and GPS.
+_TIFF_FIELDS = (270, 271, 272, 274, 305, 306, 315, 18246, 18249, 33432)
+_TIFF_IFDS = (0x8769, 0x8825)
 _THUMBNAIL = 160  # pixels of the long side, as DCF requires of cameras
 _EXTRAS = {
     "HDR gain map": (
@@ -79,6 +85,38 @@ def encode(
         raise ImageError(Reason.UNWRITABLE, f"the photo cannot be written again as {photo.format} ({error})") from None
 
 
+def convert(
+    photo: Photo, pixels: np.ndarray, *, format: str, stamp: Stamp | None = None, quality: int | None = None
+) -> bytes:
+    """Return the photo with new pixels as a file of another format, with 8 bits a channel; EXIF, XMP and profile are kept.
+
+    format: one of `CONVERTIBLE`. The other arguments: see `encode`. The photo's own format gives the same as `encode`.
+    `ImageError` if the format cannot hold the photo.
+    """
+    if format == photo.format:
+        return encode(photo, pixels, stamp=stamp, quality=quality)
+    refuse_to_rewrite(photo)
+    if photo.has_alpha and format == "JPEG":
+        raise ImageError(
+            Reason.BAD_PARAMETER, "the photo is partly transparent, which JPEG cannot hold; use png or webp"
+        )
+    if photo.has_alpha and pixels.shape[2] == 3:
+        pixels = np.dstack([pixels, photo.packed[..., 3]])
+    stored = np.ascontiguousarray(to_8bit(as_stored(pixels, photo.orientation)))
+    target = dataclasses.replace(photo, format=format, coding={} if format == "PNG" else {"quality": 95})
+    try:
+        info = _stamped_info(photo, stamp)
+        if exif := _exif(photo):
+            info["exif"] = exif
+        if format == "PNG" and "xmp" in info:
+            text = PngImagePlugin.PngInfo()
+            text.add_itxt("XML:com.adobe.xmp", info.pop("xmp").decode("utf-8", "replace"))
+            info["pnginfo"] = text
+        return pillow_bytes(target, stored, quality, **info)
+    except (OSError, ValueError, TypeError, RuntimeError, struct.error) as error:
+        raise ImageError(Reason.UNWRITABLE, f"the photo cannot be written as {format} ({error})") from None
+
+
 def refuse_to_rewrite(photo: Photo, *, drop_extras: bool = False) -> None:
     """Raise the `ImageError` with which `encode` would refuse the photo, before any work is done."""
     _refuse_to_rewrite(photo.read_only, photo.stamp, photo.extras, drop_extras)
@@ -119,6 +157,22 @@ def _stamped_info(photo: Photo, stamp: Stamp | None) -> dict[str, Any]:
     kept = {name: info[name] for name in ("exif", "icc_profile") if info.get(name)}
     xmp = info.get("xmp")
     return kept | ({"xmp": stamped(xmp, stamp)} if stamp else {"xmp": xmp} if xmp else {})
+
+
+def _exif(photo: Photo) -> bytes:
+    """The EXIF block in the form in which all formats take it; empty if the photo has none."""
+    image = Image.open(io.BytesIO(photo.original))
+    if photo.format != "TIFF":
+        block = bytes(image.info.get("exif") or b"")
+        return block if not block or block.startswith(_EXIF) else _EXIF + block  # WebP has it without this prefix
+    # A TIFF has no block: its fields stand among those that describe the pixels.
+    found, kept = image.getexif(), Image.Exif()
+    for tag in _TIFF_FIELDS:
+        if tag in found:
+            kept[tag] = found[tag]
+    for tag in _TIFF_IFDS:
+        kept.get_ifd(tag).update(found.get_ifd(tag))
+    return kept.tobytes()
 
 
 def _thumbnail(stored: np.ndarray, limit: int) -> bytes:

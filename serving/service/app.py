@@ -1,136 +1,167 @@
-"""The HTTP service on Ray Serve: POST a photo, get it back enhanced. Importing this file starts nothing."""
+"""The service on Ray Serve: the deployments, their settings, and a local start. Importing this file starts nothing."""
 
 import logging
-import time
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# The decorator of Serve pickles the class `EnhanceService` by value. So everything that the class uses stands above it.
-# This file has no `from __future__ import annotations`, since FastAPI could not look up annotations that are strings.
-import starlette.exceptions
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+import cv2
+import torch
+from fastapi import FastAPI
 from pydantic import BaseModel
 from ray import serve
+from ray.serve.config import BackpressureConfig
+from ray.serve.handle import DeploymentHandle
 
-from naturaltone.pipeline.errors import UserError
-from naturaltone.pipeline.photo.refusals import ImageError
-from naturaltone.pipeline.reasons import Reason
-from naturaltone.serving import registry
-from naturaltone.serving.enhancer import Enhancer, check_strength
-from naturaltone.serving.service.limits import enhance_in_room, read_photo
+# The decorator of Serve pickles the classes of this file by value. So everything that they use stands above them.
+from naturaltone.pipeline.errors import first_line
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.serving.service import network, settings
+from naturaltone.serving.service.api import create_api
+from naturaltone.serving.service.log import log_to
+from naturaltone.serving.service.models import Models
+from naturaltone.serving.service.service import Service
+from naturaltone.training import allocator
+from naturaltone.training.checkpoint import Bundle
 
 APP_NAME = "naturaltone"
 
-# The router raises these before it reads a photo.
-_HTTP_REASONS = {reason.http_status: reason for reason in (Reason.NOT_FOUND, Reason.METHOD_NOT_ALLOWED)}
-# Offset, the bytes at that offset, and the media type of such a file.
-_MEDIA_TYPES = (
-    (0, b"\xff\xd8", "image/jpeg"),
-    (0, b"\x89PNG", "image/png"),
-    (0, b"RIFF", "image/webp"),
-    (0, b"II", "image/tiff"),
-    (0, b"MM", "image/tiff"),
-    (4, b"ftyp", "image/avif"),
-)
+# Photos that wait in a replica, so that its threads never wait for the next one. More would only make everybody wait longer:
+# who is refused is told to come back in a second.
+_WAITING = 3
+_QUEUED = 1  # in a proxy, for each slot. Serve polls for them, which costs CPU
+_START_SECONDS = 120.0  # the longest that a new replica waits for its first model
+_REQUEST_SECONDS = 120.0  # of queue and work; the upload is over before
+_NETWORK_SECONDS = 60.0
+_DRAIN_SECONDS = 60.0  # a replica that stops gets so much time for the photos that it works on
+_HEALTH_SECONDS = 1.0
+_BATCH, _BATCH_SECONDS = 16, 0.005
 
-api = FastAPI(title="naturaltone", description="Enhances the tone of photos.")
+log = logging.getLogger(__name__)
 
 
 class AppArgs(BaseModel):
-    """Arguments of `build_app`; `model` is `pretrained`, a bundle folder, an s3:// or a models:/ URI."""
+    """Arguments of `build_app`. The models can change in place, by `user_config`; the others cannot.
 
-    model: str
+    model: `pretrained`, a bundle folder, an s3:// or a models:/ URI. compare: a second model, for `?model=challenger`.
+    replicas: processes that enhance, or the most if `min_replicas` is given. slots: photos that each enhances at once.
+    threads: CPU threads for one photo. network_replicas: processes with a GPU each that run the network; with 0, each
+    replica runs it itself. look_seconds: between two looks for a new version.
+    """
 
-
-def _media_type(photo: bytes) -> str:
-    """The media type of an enhanced photo, by its first bytes."""
-    found = (media_type for offset, signature, media_type in _MEDIA_TYPES if photo.startswith(signature, offset))
-    return next(found, "application/octet-stream")
-
-
-@api.exception_handler(ImageError)
-async def _image_error(request: Request, error: ImageError) -> JSONResponse:
-    return JSONResponse({"error": error.reason, "detail": error.detail}, error.reason.http_status)
-
-
-@api.exception_handler(starlette.exceptions.HTTPException)  # of FastAPI, its router and its parsers
-async def _http_error(request: Request, error: starlette.exceptions.HTTPException) -> JSONResponse:
-    if isinstance(error.detail, dict):
-        return JSONResponse(error.detail, error.status_code)
-    reason = _HTTP_REASONS.get(error.status_code, Reason.INTERNAL)
-    return JSONResponse({"error": reason, "detail": str(error.detail)}, error.status_code)
+    model: str = "pretrained"
+    compare: str = ""
+    replicas: int = 1
+    min_replicas: int | None = None
+    slots: int = 1
+    threads: int = 1
+    network_replicas: int = 0
+    look_seconds: float = 10.0
 
 
-@api.exception_handler(RequestValidationError)
-async def _parameter_error(request: Request, error: RequestValidationError) -> JSONResponse:
-    first = error.errors()[0]
-    detail = f"{first['loc'][-1]}={first.get('input')!r}: {first['msg']}"
-    return JSONResponse({"error": Reason.BAD_PARAMETER, "detail": detail}, 422)
+def _configure(models: Models, config: dict[str, Any], *, is_first: bool) -> None:
+    """Follow the models of a `user_config`. Never raises: Serve would stop the replica, and then all others.
+
+    The first call waits for a model, because no request comes before it returns. Later calls return at once.
+    """
+    try:
+        models.follow(model=str(config["model"]), compare=str(config.get("compare") or ""))
+        models.look_every(float(config.get("look_seconds", 10.0)))
+        if is_first:
+            models.wait(_START_SECONDS)
+    except Exception as error:
+        log.error("user_config %r: %s; the models of before stay", config, first_line(error))
 
 
-@serve.deployment(max_ongoing_requests=8)
-@serve.ingress(api)
+@serve.deployment(ray_actor_options={"num_cpus": 1})
+class Network:
+    """A replica that runs the network for the others."""
+
+    def __init__(self) -> None:
+        log_to(os.environ.get(settings.LOG, ""))
+        self._models = Models()
+        self._has_started = False
+
+    def reconfigure(self, config: dict[str, Any]) -> None:
+        _configure(self._models, config, is_first=not self._has_started)
+        self._has_started = True
+
+    @serve.batch(max_batch_size=_BATCH, batch_wait_timeout_s=_BATCH_SECONDS)
+    async def ask(self, questions: list[network.Question]) -> list[network.Reply]:
+        return network.answer(self._models.serving, questions)
+
+
+@serve.deployment(ray_actor_options={"num_cpus": 1, "runtime_env": {"env_vars": allocator.ENVIRONMENT}})
+@serve.ingress()
 class EnhanceService:
-    """Enhances one photo a request."""
+    """A replica. Serve calls `reconfigure` with the `user_config`, before the first request and after each change of it."""
 
-    def __init__(self, model: str) -> None:
-        self._enhancer = Enhancer.load(model)
+    def __init__(self, *, slots: int = 1, threads: int = 1, network: DeploymentHandle | None = None) -> None:
+        log_to(os.environ.get(settings.LOG, ""))
+        cv2.setNumThreads(threads)
+        torch.set_num_threads(threads)
+        self._models = Models(build=_remote(network)) if network else Models()
+        self._service = Service(self._models, slots=slots)
+        self._has_started = False
 
-    @api.post("/v1/enhance", response_class=Response, responses={200: {"content": {"image/*": {}}}})
-    async def enhance(self, request: Request, strength: float = 1.0) -> Response:
-        """Enhance the photo in the body or in the multipart field `photo`. The answer keeps its format and metadata."""
-        started = time.perf_counter()
-        try:
-            check_strength(strength)
-        except UserError as error:
-            raise HTTPException(422, {"error": Reason.BAD_PARAMETER, "detail": str(error)}) from None
-        data = await read_photo(request)
-        enhanced = await run_in_threadpool(enhance_in_room, self._enhancer, data, strength=strength)
-        return Response(
-            enhanced.data,
-            media_type=_media_type(enhanced.data),
-            headers={
-                "X-Model-Version": self._enhancer.version,
-                "Server-Timing": f"total;dur={1000 * (time.perf_counter() - started):.1f}",
-            },
-        )
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_api(self._service)
 
-    @api.get("/", include_in_schema=False)
-    def home(self) -> RedirectResponse:
-        """Redirect browsers to the description of the API."""
-        return RedirectResponse("/docs")
+    def reconfigure(self, config: dict[str, Any]) -> None:
+        _configure(self._models, config, is_first=not self._has_started)
+        self._has_started = True
 
-    @api.get("/v1/model")
-    def model(self) -> dict[str, Any]:
-        """The model's version and description."""
-        bundle = self._enhancer.bundle
-        return {"version": self._enhancer.version, "parameters": bundle.num_parameters, **bundle.description}
 
-    @api.get("/healthz")
-    @api.get("/readyz")
-    def ready(self) -> dict[str, str]:
-        """Whether the service is ready; it answers once the model is loaded."""
-        return {"status": "ready"}
+def _remote(handle: DeploymentHandle) -> Any:
+    """Builds enhancers whose network runs in the deployment `Network`."""
+
+    def ask(question: network.Question) -> network.Reply:
+        return handle.ask.remote(question).result(timeout_s=_NETWORK_SECONDS)
+
+    def build(which: str, bundle: Bundle, version: str) -> Enhancer:
+        return network.RemoteEnhancer(bundle, version=version, ask=ask, which=which)
+
+    return build
 
 
 def build_app(args: AppArgs) -> serve.Application:
-    """Build the Serve application; also for `serve run naturaltone.serving.service.app:build_app model=…`.
-
-    The alias of a registered model is resolved here, once, so all replicas serve the same version whenever they start.
-    """
-    return EnhanceService.bind(registry.resolve(args.model))  # type: ignore[attr-defined]
+    """Build the Serve application; also for the `import_path` of a Serve configuration."""
+    config = {"model": args.model, "compare": args.compare, "look_seconds": args.look_seconds}
+    scale: dict[str, Any] = {"num_replicas": args.replicas}
+    if args.min_replicas is not None:
+        bounds = {"min_replicas": args.min_replicas, "max_replicas": args.replicas}
+        scale = {"autoscaling_config": bounds | {"target_ongoing_requests": args.slots}}
+    arguments: dict[str, Any] = {"slots": args.slots, "threads": args.threads}
+    if args.network_replicas:
+        arguments["network"] = Network.options(  # type: ignore[attr-defined]
+            num_replicas=args.network_replicas,
+            user_config=config,
+            max_ongoing_requests=4 * _BATCH,
+            health_check_period_s=_HEALTH_SECONDS,
+            ray_actor_options={"num_cpus": 1, "num_gpus": 1 if torch.cuda.is_available() else 0},
+        ).bind()
+    return EnhanceService.options(  # type: ignore[attr-defined]
+        **scale,
+        user_config=config,
+        max_ongoing_requests=args.slots + _WAITING,
+        max_queued_requests=_QUEUED * args.slots * args.replicas,
+        backpressure_config=BackpressureConfig(retry_after_s=1),
+        graceful_shutdown_timeout_s=_DRAIN_SECONDS,
+        graceful_shutdown_wait_loop_s=0.5,
+        health_check_period_s=_HEALTH_SECONDS,
+    ).bind(**arguments)
 
 
 @contextmanager
-def running(*, model: str, host: str, port: int) -> Iterator[str]:
-    """Serve `model` on `host:port` while the context lasts; yields the base URL once the service answers."""
+def running(args: AppArgs, *, host: str, port: int) -> Iterator[str]:
+    """Serve on `host:port` while the context lasts; yields the base URL once the service answers.
+
+    Ray must have been started with the guard in its environment (`settings.PROXY_CALLBACK`).
+    """
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    serve.start(http_options={"host": host, "port": port})
-    serve.run(build_app(AppArgs(model=model)), name=APP_NAME, route_prefix="/")
+    serve.start(http_options={"host": host, "port": port, "request_timeout_s": _REQUEST_SECONDS})
+    serve.run(build_app(args), name=APP_NAME, route_prefix="/")
     try:
         yield f"http://{host}:{port}"
     finally:

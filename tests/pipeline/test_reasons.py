@@ -12,13 +12,17 @@ import pytest
 
 from naturaltone.pipeline.reasons import Reason
 
-ARCHIVE = Path(__file__).parents[2] / "docs" / "archive.md"
+DOCS = Path(__file__).parents[2] / "docs"
+OF_REQUESTS = {
+    *(Reason.BAD_PARAMETER, Reason.METHOD_NOT_ALLOWED, Reason.NO_MODEL, Reason.NOT_FOUND, Reason.OVERLOADED),
+    *(Reason.RATE_LIMITED, Reason.TIMED_OUT, Reason.UNAUTHORIZED, Reason.WORKER_LOST),
+}
 
 
-def tables() -> list[dict[str, str]]:
-    """The tables of docs/archive.md whose first column is `reason`: meaning by reason."""
+def tables(page: str) -> list[dict[str, str]]:
+    """The tables of a page whose first column is `reason`: meaning by reason."""
     found, rows = [], None
-    for line in ARCHIVE.read_text().splitlines():
+    for line in (DOCS / page).read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("| reason |"):
             rows = {}
@@ -33,11 +37,16 @@ def tables() -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("left_alone", [True, False])
 def test_the_guide_lists_every_reason_of_an_archive_with_its_meaning(left_alone: bool) -> None:
-    elsewhere = {Reason.UNPROCESSABLE, Reason.BAD_PARAMETER, Reason.METHOD_NOT_ALLOWED, Reason.NOT_FOUND}
-    expected = {reason: reason.meaning for reason in Reason if reason.left_alone == left_alone}
-    for reason in elsewhere:
-        expected.pop(reason, None)
-    assert tables()[0 if left_alone else 1] == expected
+    expected = {
+        reason: reason.meaning
+        for reason in set(Reason) - OF_REQUESTS - {Reason.UNPROCESSABLE}
+        if reason.left_alone == left_alone
+    }
+    assert tables("archive.md")[0 if left_alone else 1] == expected
+
+
+def test_the_guide_lists_every_reason_of_a_request_with_its_meaning() -> None:
+    assert tables("serving.md") == [{reason: reason.meaning for reason in OF_REQUESTS}]
 
 
 def test_a_reason_is_the_word_that_reports_and_answers_hold() -> None:

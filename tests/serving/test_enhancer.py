@@ -142,3 +142,37 @@ def test_a_photo_file_keeps_its_metadata(tiny: Enhancer, photo: np.ndarray, to_f
     written = Image.open(io.BytesIO(enhanced.data))
     assert written.getexif()[0x010F] == "Maker" and written.info["dpi"] == (300, 300)
     assert enhanced.megapixels == pytest.approx(photo.shape[0] * photo.shape[1] / 1e6)
+
+
+def test_each_stage_is_told_in_its_order(tiny: Enhancer, photo: np.ndarray, to_file: Callable[..., bytes]) -> None:
+    stages: list[str] = []
+    tiny.enhance_file(to_file(photo), watch=stages.append)
+    assert stages == ["decode", "network", "apply", "encode"]
+
+
+@pytest.mark.parametrize("last", ["decode", "network", "apply", "encode"])
+def test_what_the_watcher_raises_ends_the_work(
+    last: str, tiny: Enhancer, photo: np.ndarray, to_file: Callable[..., bytes]
+) -> None:
+    stages: list[str] = []
+
+    def watch(stage: str) -> None:
+        stages.append(stage)
+        if stage == last:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        tiny.enhance_file(to_file(photo), watch=watch)
+    assert stages[-1] == last
+
+
+@pytest.mark.parametrize("strength", [0, 1])
+def test_another_format_holds_the_same_picture(
+    strength: float, tiny: Enhancer, photo: np.ndarray, to_file: Callable[..., bytes]
+) -> None:
+    data = to_file(photo, "PNG")
+    same, other = (tiny.enhance_file(data, strength=strength, format=format) for format in (None, "WEBP"))
+    assert decode(other.data).format == "WEBP" and other.version == "tiny"
+    assert np.abs(decode(same.data).pixels.astype(int) - decode(other.data).pixels).mean() < 4
+    stamp = decode(other.data).stamp
+    assert stamp is None if strength == 0 else stamp is not None and stamp.model == "tiny"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -99,3 +101,59 @@ def _other_weights(folder: Path, config: TrainConfig) -> Path:
     generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)
     checkpoint.save_bundle(folder, generator, config, working_resolution=96, lineage={"algorithm": "test"})
     return folder
+
+
+def test_the_state_of_a_folder_changes_with_its_files_and_with_nothing_else(
+    bundle_folder: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(bundle_folder, folder)
+    before = registry.state(str(folder))
+    (folder / "notes.txt").write_text("not of the model")
+    assert registry.state(str(folder)) == before == registry.state(f"{folder}/")
+    other = _other_weights(tmp_path / "other", config)
+    os.replace(other / checkpoint.BUNDLE_TENSORS, folder / checkpoint.BUNDLE_TENSORS)
+    assert registry.state(str(folder)) != before
+    (folder / checkpoint.BUNDLE_JSON).unlink()
+    with pytest.raises(OSError):
+        registry.state(str(folder))
+
+
+def test_the_state_of_a_prefix_changes_with_its_objects(bundle_folder: Path, object_store: object) -> None:
+    uri = f"{object_store.uri}/models/state"  # type: ignore[attr-defined]
+    with pytest.raises(storage.StorageError):
+        registry.state(uri)
+    storage.write_bytes(storage.join(uri, checkpoint.BUNDLE_JSON), b"one")
+    with pytest.raises(storage.StorageError, match=f"has no {checkpoint.BUNDLE_TENSORS}"):
+        registry.state(uri)
+    storage.write_bytes(storage.join(uri, checkpoint.BUNDLE_TENSORS), b"weights")
+    before = registry.state(uri)
+    assert registry.state(uri) == before
+    storage.write_bytes(storage.join(uri, checkpoint.BUNDLE_JSON), b"two")
+    assert registry.state(uri) != before
+
+
+def test_the_state_of_an_alias_is_its_version(registered: str) -> None:
+    assert registry.state(tracking.CHAMPION_URI) == "models:/naturaltone/1" == registry.state("models:/naturaltone/1")
+    assert registry.state(registry.PRETRAINED) == registry.PRETRAINED
+    with pytest.raises(tracking.TrackingError):
+        registry.state("models:/naturaltone@nobody")
+
+
+def test_fetched_gives_the_files_and_the_name_and_leaves_nothing(
+    registered: str, object_store: object, bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"{object_store.uri}/models/fetched/"  # type: ignore[attr-defined]
+    for file in bundle_folder.iterdir():
+        storage.write_bytes(storage.join(uri, file.name), file.read_bytes())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    digest = checkpoint.load_bundle(bundle_folder).digest
+    for each, name in (
+        (uri, "fetched"),
+        (tracking.CHAMPION_URI, "naturaltone/1"),
+        (str(bundle_folder), bundle_folder.name),
+    ):
+        with registry.fetched(each) as (folder, found):
+            assert (checkpoint.load_bundle(folder).digest, found) == (digest, name)
+    assert list(tmp_path.iterdir()) == []
+    assert bundle_folder.is_dir(), "a folder of the user stays"

@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from naturaltone.pipeline.photo.decode import decode
-from naturaltone.pipeline.photo.encode import check_rewritable, encode
+from naturaltone.pipeline.photo.encode import CONVERTIBLE, check_rewritable, convert, encode
+from naturaltone.pipeline.photo.pixels import to_8bit
 from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.pipeline.photo.xmp import Stamp
 
@@ -87,8 +88,6 @@ def test_profile_xmp_resolution_comment_and_quality_survive(photo: np.ndarray, t
 
 
 def test_a_pngs_xmp_and_text_survive(photo: np.ndarray, to_file: ToFile) -> None:
-    from PIL import PngImagePlugin
-
     info = PngImagePlugin.PngInfo()
     info.add_itxt("XML:com.adobe.xmp", "<x:xmpmeta>five stars</x:xmpmeta>")
     info.add_text("Author", "by hand")
@@ -206,3 +205,90 @@ def test_a_multi_picture_jpeg_is_read_but_not_rewritten_without_its_other_pictur
         encode(decoded, decoded.pixels)
     alone = Image.open(io.BytesIO(encode(decoded, decoded.pixels, drop_extras=True)))
     assert (alone.format, getattr(alone, "n_frames", 1)) == ("JPEG", 1)
+
+
+CAMERA_XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="5"/></rdf:RDF></x:xmpmeta>'
+)
+
+
+def described(pixels: np.ndarray, format: str, to_file: ToFile, *, orientation: int = 6) -> tuple[bytes, bytes]:
+    """A file with camera data, a GPS position, a profile and XMP; and its profile."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "Maker"
+    exif.get_ifd(0x8769)[0x9003] = "2019:07:21 14:03:12"
+    exif.get_ifd(0x8825)[0x0001] = "N"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    options: dict[str, object] = {"exif": exif, "icc_profile": profile, "xmp": CAMERA_XMP, "quality": 95}
+    if format == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", CAMERA_XMP.decode())  # type: ignore[attr-defined]
+        del options["xmp"], options["quality"]
+    if format == "TIFF":
+        exif[700] = CAMERA_XMP
+        options["exif"] = exif.tobytes()
+        del options["xmp"], options["quality"]
+    return to_file(pixels, format, **options), profile
+
+
+@pytest.mark.parametrize("source", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("target", CONVERTIBLE)
+def test_a_converted_photo_keeps_its_metadata_and_stays_upright(
+    source: str, target: str, photo: np.ndarray, to_file: ToFile
+) -> None:
+    data, profile = described(photo, source, to_file)
+    decoded, stamp = decode(data), Stamp(model="m", strength=0.5)
+    converted = convert(decoded, decoded.packed, format=target, stamp=stamp)
+    again, image = decode(converted), Image.open(io.BytesIO(converted))
+    assert (again.format, again.stamp, again.icc_profile) == (target, stamp, profile)
+    assert np.abs(again.pixels.astype(int) - decoded.pixels).mean() < 4, "a viewer would show it on its side"
+    exif = image.getexif()
+    assert exif[0x010F] == "Maker" and exif.get_ifd(0x8825)[1] == "N"
+    assert exif.get_ifd(0x8769)[0x9003] == "2019:07:21 14:03:12"
+    assert b'Rating="5"' in image.info["xmp"] or b">5<" in image.info["xmp"]
+
+
+@pytest.mark.parametrize("target", CONVERTIBLE)
+@pytest.mark.parametrize("kind", ["deep", "grey", "alpha"])
+def test_deep_grey_and_transparent_photos_can_be_converted(
+    kind: str, target: str, photo: np.ndarray, to_file: ToFile
+) -> None:
+    if kind == "deep":
+        data = cv2.imencode(".png", photo.astype(np.uint16)[..., ::-1] * 257)[1].tobytes()
+    elif kind == "grey":
+        data = to_file(photo[..., 0], "PNG")
+    else:
+        data = to_file(np.dstack([photo, photo[..., 0]]), "PNG")
+    decoded = decode(data)
+    if kind == "alpha" and target == "JPEG":
+        with pytest.raises(ImageError, match=r"bad_parameter: .*JPEG cannot hold; use png or webp"):
+            convert(decoded, decoded.packed, format=target)
+        return
+    again = decode(convert(decoded, decoded.packed, format=target, quality=95))
+    assert again.packed.dtype == np.uint8 or target == "PNG", "a PNG stays as it is"
+    assert again.has_alpha == decoded.has_alpha
+    assert np.abs(to_8bit(again.pixels).astype(int) - to_8bit(decoded.pixels)).mean() < 8
+
+
+def test_pixels_without_opacity_keep_that_of_the_photo(photo: np.ndarray, to_file: ToFile) -> None:
+    alpha = np.tile(np.linspace(0, 255, photo.shape[1]).astype(np.uint8), (photo.shape[0], 1))
+    decoded = decode(to_file(np.dstack([photo, alpha]), "TIFF"))
+    again = decode(convert(decoded, photo, format="PNG"))
+    assert again.alpha is not None and np.array_equal(again.alpha, alpha) and np.array_equal(again.pixels, photo)
+
+
+def test_a_converted_photo_is_refused_for_the_same_reasons(photo: np.ndarray, to_file: ToFile) -> None:
+    once = convert(decode(to_file(photo)), photo, format="PNG", stamp=Stamp(model="m", strength=1.0))
+    with pytest.raises(ImageError, match="already_enhanced"):
+        convert(decode(once), photo, format="WEBP")
+    with pytest.raises(ImageError, match="unwritable"):
+        broken = decode(to_file(photo, xmp=b"<x:xmpmeta>cut"))
+        convert(broken, photo, format="PNG", stamp=Stamp(model="m", strength=1.0))
+
+
+def test_quality_reaches_the_converted_file(photo: np.ndarray, to_file: ToFile) -> None:
+    decoded = decode(to_file(photo, "PNG"))
+    for target in ("JPEG", "WEBP", "AVIF"):
+        sizes = [len(convert(decoded, photo, format=target, quality=quality)) for quality in (20, 90)]
+        assert sizes[0] < sizes[1], target

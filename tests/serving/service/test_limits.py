@@ -1,18 +1,19 @@
-"""A request cannot exceed the limits, whatever length it announces."""
+"""A photo cannot exceed the limits, in a body or in a form, and waits for memory before it is decoded."""
 
 from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from starlette.requests import Request
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.datastructures import Headers
 
 from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.serving import room
-from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.service import limits
 from tests.pipeline.photo.files import chunk as png_chunk
 
@@ -21,83 +22,123 @@ _TAIL = b"\r\n--x--\r\n"
 _FORM = "multipart/form-data; boundary=x"
 
 
-def read(chunks: list[bytes], **headers: str) -> tuple[bytes, int]:
-    """The photo that `read_photo` reads from a body in chunks, and the number of chunks that it read."""
-    taken = 0
-
-    async def arrive() -> AsyncGenerator[dict[str, object], None]:
-        nonlocal taken
-        for chunk in chunks:
-            taken += 1
-            yield {"type": "http.request", "body": chunk, "more_body": True}
-        yield {"type": "http.request", "body": b"", "more_body": False}
-
-    messages = arrive()
-    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    request = Request({"type": "http", "method": "POST", "headers": raw}, lambda: messages.__anext__())  # type: ignore[arg-type]
-    return asyncio.run(limits.read_photo(request)), taken
+def read(body: bytes, content_type: str = "image/jpeg") -> bytes:
+    return asyncio.run(limits.photo_in(body, Headers({"content-type": content_type})))
 
 
-def refused(chunks: list[bytes], **headers: str) -> str:
+def refused(body: bytes, content_type: str = "image/jpeg") -> ImageError:
     with pytest.raises(ImageError) as error:
-        read(chunks, **headers)
-    return error.value.reason
+        read(body, content_type)
+    return error.value
 
 
-def test_a_body_and_a_form_give_the_photo() -> None:
-    assert read([b"ab", b"c"])[0] == b"abc"
-    assert read([_HEAD, b"abc", _TAIL], content_type=_FORM)[0] == b"abc"
+@given(photo=st.binary(min_size=1).filter(lambda data: b"\r\n--x" not in data))
+def test_a_body_and_a_form_give_the_photo_byte_for_byte(photo: bytes) -> None:
+    assert read(photo) == photo
+    for content_type in (_FORM, _FORM.upper().replace("BOUNDARY=X", "boundary=x"), 'multipart/form-data; boundary="x"'):
+        assert read(_HEAD + photo + _TAIL, content_type) == photo
+
+
+def test_a_body_without_a_type_is_a_photo() -> None:
+    assert asyncio.run(limits.photo_in(b"abc", Headers())) == b"abc"
 
 
 @pytest.mark.parametrize("content_type", ["image/jpeg", _FORM])
-def test_a_body_with_no_or_a_false_length_is_refused_while_it_arrives(
-    content_type: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_photo_that_is_too_large_is_refused(content_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_BYTES", 1000)
-    monkeypatch.setattr(limits, "_FORM_BYTES", 200)
-    chunks = [_HEAD] + [bytes(400)] * 50
-    with pytest.raises(ImageError, match="too_large"):
-        read(chunks, content_type=content_type)
-    assert refused([bytes(400)] * 50, content_type=content_type, content_length="10") == "too_large", "false length"
+    monkeypatch.setattr(limits, "MAX_BODY", 1200)
+    head, tail = (_HEAD, _TAIL) if content_type == _FORM else (b"", b"")
+    assert len(read(head + bytes(1000) + tail, content_type)) == 1000
+    assert refused(head + bytes(1001) + tail, content_type).reason == "too_large"
 
 
-def test_an_announced_length_is_refused_before_anything_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_BYTES", 1000)
-    assert refused([], content_length="5000") == "too_large"
+def part(name: str, content: bytes, filename: str | None = None) -> bytes:
+    file = "" if filename is None else f'; filename="{filename}"'
+    return f'--x\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode() + content + b"\r\n"
 
 
 @pytest.mark.parametrize(
-    ("chunks", "content_type"),
+    ("body", "content_type"),
     [
-        ([], ""),
-        ([_HEAD.replace(b'"photo"', b'"other"'), b"abc", _TAIL], _FORM),
-        ([b"no form"], _FORM),
-        ([_HEAD, _TAIL], _FORM),
+        (b"", ""),
+        (b"", _FORM),
+        (_HEAD.replace(b'"photo"', b'"other"') + b"abc" + _TAIL, _FORM),
+        (b"no form", _FORM),
+        (_HEAD + _TAIL, _FORM),
+        (_HEAD + b"abc", _FORM),
+        (_HEAD + b"abc" + _TAIL, "multipart/form-data"),
+        (_HEAD + b"abc" + _TAIL, "multipart/form-data; boundary="),
+        (_HEAD + b"abc" + _TAIL, "multipart/form-data; boundary=" + "y" * 300),
+        (_HEAD + b"abc" + _TAIL, "multipart/form-data; boundary=é"),
+        (part("photo", b"abc") + b"--x--\r\n", _FORM),
+        (part("photo", b"a", "a.jpg") + part("photo", b"b", "b.jpg") + b"--x--\r\n", _FORM),
+        (b"".join(part(f"f{n}", b"a") for n in range(17)) + part("photo", b"a", "a.jpg") + b"--x--\r\n", _FORM),
+        (b"--x\r\n\r\nabc" + _TAIL, _FORM),
+        (b"--x\r\nContent-Disposition: form-data\r\n\r\nabc" + _TAIL, _FORM),
+        (b"--x\r\nContent-Disposition: ;;;\r\n\r\nabc" + _TAIL, _FORM),
+        (b"--x\r\n" + b"A: b\r\n" * 5000 + b"\r\nabc" + _TAIL, _FORM),
     ],
 )
-def test_a_request_without_a_photo_is_refused(chunks: list[bytes], content_type: str) -> None:
-    assert refused(chunks, content_type=content_type) == "not_an_image"
+def test_a_request_without_one_photo_is_refused(body: bytes, content_type: str) -> None:
+    assert refused(body, content_type).reason == "not_an_image"
+
+
+@given(
+    body=st.lists(
+        st.one_of(
+            st.binary(max_size=30),
+            st.sampled_from(
+                [_HEAD, _TAIL, b"--x", b"--", b"\r\n", b"Content-Disposition: form-data", b'; name="', b":"]
+            ),
+        ),
+        max_size=12,
+    ),
+    charset=st.sampled_from(["", "; charset=utf-16", "; charset=nonsense", "; charset=\xff"]),
+)
+def test_a_damaged_form_is_never_a_bug(body: list[bytes], charset: str) -> None:
+    try:
+        assert read(b"".join(body), _FORM + charset)
+    except ImageError as error:
+        assert error.reason == "not_an_image"
+
+
+@given(content_type=st.text(st.characters(codec="latin-1"), max_size=40))
+def test_a_damaged_content_type_is_never_a_bug(content_type: str) -> None:
+    try:
+        asyncio.run(
+            limits.photo_in(_HEAD + b"abc" + _TAIL, Headers({"content-type": f"multipart/form-data{content_type}"}))
+        )
+    except ImageError as error:
+        assert error.reason == "not_an_image"
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "/etc/passwd", "a.jpg\\r\\nX-Evil: 1", "x" * 3000, "%00", "日本.jpg", "C:\\\\x"]
+)
+def test_the_name_of_a_file_is_not_used_for_anything(name: str) -> None:
+    assert read(part("photo", b"abc", name) + b"--x--\r\n", _FORM) == b"abc"
 
 
 def test_photos_wait_for_memory_before_they_are_decoded(
-    enhancer: Enhancer, photo: np.ndarray, to_file: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+    photo: np.ndarray, to_file: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    asked: list[float] = []
     monkeypatch.setattr(limits, "room_for", lambda megapixels: asked.append(megapixels) or room.room_for(megapixels))
-    done = limits.enhance_in_room(enhancer, to_file(photo), strength=1.0)
-    assert asked == [photo.shape[0] * photo.shape[1] / 1e6] == [done.megapixels]
+    assert limits.in_room(to_file(photo), lambda: list(asked)) == [photo.shape[0] * photo.shape[1] / 1e6]
 
 
-def test_a_photo_that_is_refused_from_its_header_does_not_wait_for_memory(
-    enhancer: Enhancer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
+def bomb(side: int) -> bytes:
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", b"")
+
+
+def test_a_photo_that_is_refused_from_its_header_does_not_wait_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
     monkeypatch.setattr(limits, "room_for", lambda megapixels: asked.append(megapixels) or room.room_for(megapixels))
-    bomb = (
-        b"\x89PNG\r\n\x1a\n"
-        + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
-        + png_chunk(b"IDAT", b"")
-    )
     with pytest.raises(ImageError, match="too_large"):
-        limits.enhance_in_room(enhancer, bomb, strength=1.0)
+        limits.in_room(bomb(60_000), lambda: asked.append(0))
     assert asked == []
+
+
+def test_the_limits_of_a_photo_and_of_its_form_fit_together() -> None:
+    assert limits.MAX_BYTES < limits.MAX_BODY < limits.MAX_BYTES + 2**20 and limits.MAX_MEGAPIXELS == 200
