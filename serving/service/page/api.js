@@ -9,12 +9,12 @@ export class ApiError extends Error {
 }
 
 export async function describeModels() {
-  const response = await fetch("v1/model", { cache: "no-store" });
-  const answer = await response.json();
-  if (!response.ok) {
-    throw new ApiError({ reason: answer.error, detail: answer.detail, status: response.status });
-  }
-  return answer;
+  const response = await fetch("v1/model", { cache: "no-store" }).catch(() => null);
+  if (!response) throw new ApiError({ reason: "unreachable" });
+  const answer = await response.json().catch(() => null);
+  if (response.ok && answer) return answer;
+  const retrySeconds = Number.parseFloat(response.headers.get("Retry-After")) || null;
+  throw new ApiError({ reason: answer?.error ?? "unexpected", detail: answer?.detail, status: response.status, retrySeconds });
 }
 
 // Resolves to the enhanced photo and who made it. `fetch` cannot report the progress of an upload, so this uses

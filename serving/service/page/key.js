@@ -29,10 +29,11 @@ export function setUp(onKey) {
 export function open(why = "") {
   $("key-open").hidden = false;
   if (why) $("key-why").textContent = why;
+  if ($("key-dialog").open) return; // what is typed already stays
   $("key").value = current();
   $("key-remember").checked = read(() => localStorage.getItem(NAME)) !== null;
   $("key-forget").hidden = !current();
-  if (!$("key-dialog").open) $("key-dialog").showModal();
+  $("key-dialog").showModal();
 }
 
 function keep(key, isRemembered) {

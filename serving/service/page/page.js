@@ -11,6 +11,7 @@ import { setUp as setUpTheme } from "./theme.js";
 import { View } from "./view.js";
 import { bytesText, explain, stateText } from "./words.js";
 
+const RETRY_SECONDS = 5; // until the service is asked again what it is
 const $ = (id) => document.getElementById(id);
 
 const photos = [];
@@ -37,7 +38,7 @@ const panel = new Panel({
 });
 
 function addPhotos(files) {
-  const added = files.map((file) => new Photo(file, { maxBytes: models?.max_bytes ?? Infinity }));
+  const added = files.map((file) => new Photo(file, { maxBytes: () => models?.max_bytes ?? Infinity }));
   const isFirst = photos.length === 0;
   for (const photo of added) {
     photos.push(photo);
@@ -48,7 +49,11 @@ function addPhotos(files) {
   select(added[0]);
   if (isFirst) $("name").focus({ preventScroll: true });
   announce(files.length === 1 ? `${files[0].name} is added.` : `${files.length} photos are added.`);
-  for (const photo of added) photo.start();
+  const lacksKey = models?.needs_key && !key.current();
+  for (const photo of added) {
+    if (lacksKey) photo.refuse("unauthorized");
+    else photo.start();
+  }
 }
 
 function onChange(photo) {
@@ -90,7 +95,7 @@ function counts() {
 }
 
 function again(photo) {
-  if (photo.isDone) photo.startChallenger();
+  if (photo.isDone) photo.startChallenger({ isWanted: true });
   else photo.start();
   $("name").focus({ preventScroll: true });
 }
@@ -166,6 +171,7 @@ async function showModels() {
     models = await describeModels();
   } catch (error) {
     $("model").textContent = sentences(error);
+    setTimeout(showModels, 1000 * (error.retrySeconds ?? RETRY_SECONDS));
     return;
   }
   const { version, challenger, refused } = models;
@@ -185,6 +191,7 @@ key.setUp(onKey);
 $("saving-cancel").addEventListener("click", () => saving?.abort());
 $("compare").addEventListener("change", () => {
   isComparing = $("compare").checked;
+  if (isComparing && selected?.isDone) selected.startChallenger({ isWanted: true });
   select(selected);
 });
 showPhotos();

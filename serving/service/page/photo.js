@@ -23,7 +23,9 @@ export class Photo extends EventTarget {
   answers = { [MODEL]: null, [CHALLENGER]: null }; // at strength 1, as the page shows them
   #saved = { query: "", answer: null }; // the last answer at another strength
   #controller = new AbortController();
+  #hasCancelledChallenger = false;
 
+  // maxBytes: returns the most bytes that the service takes.
   constructor(file, { maxBytes }) {
     super();
     this.file = file;
@@ -45,11 +47,11 @@ export class Photo extends EventTarget {
     this.error = null;
     this.#setState({ kind: "queued" });
     try {
-      if (this.file.size > this.maxBytes) throw new ApiError({ reason: "too_many_bytes" });
+      if (this.file.size > this.maxBytes()) throw new ApiError({ reason: "too_many_bytes" });
       this.isShown ??= await this.#showItself();
       signal.throwIfAborted();
       if (!this.isShown && !this.beforeUrl) {
-        const before = await this.#ask({ strength: 0, format: "jpeg" }, { signal });
+        const before = await this.#ask({ strength: 0, format: "webp" }, { signal });
         this.beforeUrl = URL.createObjectURL(before.blob);
         await this.#drawThumbnail(before.blob);
       }
@@ -60,9 +62,16 @@ export class Photo extends EventTarget {
     }
   }
 
-  // Ask the challenger too. The first model's result stays, whatever happens.
-  async startChallenger() {
-    if (this.afterUrls[CHALLENGER] || this.isBusy) return;
+  // Do not send the photo, for this reason.
+  refuse(reason) {
+    this.error = new ApiError({ reason });
+    this.#setState({ kind: "failed" });
+  }
+
+  // Ask the challenger too. The first model's result stays, whatever happens. isWanted: the user asks for it again.
+  async startChallenger({ isWanted = false } = {}) {
+    if (isWanted) this.#hasCancelledChallenger = false;
+    if (this.afterUrls[CHALLENGER] || this.isBusy || this.#hasCancelledChallenger) return;
     this.#controller = new AbortController();
     const { signal } = this.#controller;
     this.error = null;
@@ -112,7 +121,7 @@ export class Photo extends EventTarget {
   }
 
   async #fetchAfter(which, signal, isUrgent = false) {
-    const query = this.isShown ? {} : { format: "jpeg" };
+    const query = this.isShown ? {} : { format: "webp" }; // it may be transparent, which JPEG cannot be
     const answer = await this.#ask(query, { which, signal, isUrgent });
     this.answers[which] = answer;
     this.afterUrls[which] = URL.createObjectURL(answer.blob);
@@ -166,7 +175,10 @@ export class Photo extends EventTarget {
   }
 
   #fail(error, signal) {
-    if (signal.aborted) return this.#setState({ kind: this.isDone ? "done" : "cancelled" });
+    if (signal.aborted) {
+      this.#hasCancelledChallenger = this.isDone;
+      return this.#setState({ kind: this.isDone ? "done" : "cancelled" });
+    }
     this.error = error instanceof ApiError ? error : new ApiError({ reason: "page_bug", detail: String(error) });
     this.#setState({ kind: "failed" });
   }

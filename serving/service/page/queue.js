@@ -59,6 +59,7 @@ function startNext() {
 
 function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(signal.reason);
     const stop = () => {
       clearTimeout(timer);
       reject(signal.reason);
