@@ -45,6 +45,7 @@ def address(served: Path) -> Iterator[str]:
     args = app.AppArgs(model=str(served), look_seconds=_LOOK_SECONDS)
     with app.running(args, host="127.0.0.1", port=local.free_port()) as address:
         yield address
+    serve.shutdown()  # its proxy keeps its port, and the next test wants another
 
 
 def post(address: str, data: bytes, query: str = "", **headers: str) -> tuple[int, bytes, dict[str, str]]:
