@@ -23,8 +23,13 @@ _DAMAGED = (OSError, KeyError, ValueError, RuntimeError, EOFError, struct.error,
 log = logging.getLogger(__name__)
 
 
+def _named(uri: str) -> str:
+    """The URI with the servers that give it its meaning: two registries may both have a `models:/naturaltone@champion`."""
+    return " ".join([uri, *(os.environ.get(name, "") for name in ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL"))])
+
+
 def _path(uri: str) -> Path:
-    return cache_folder("models") / f"{hashlib.sha256(uri.encode()).hexdigest()[:32]}.zip"
+    return cache_folder("models") / f"{hashlib.sha256(_named(uri).encode()).hexdigest()[:32]}.zip"
 
 
 def keep(uri: str, folder: Path, version: str) -> None:
