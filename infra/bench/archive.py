@@ -6,32 +6,23 @@ import itertools
 import statistics
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import cv2
-import torch
-
 from naturaltone.infra import local
+from naturaltone.infra.bench.bare import bare_enhancers, enhance, photo_of
 from naturaltone.pipeline import storage
-from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.find import find_photos
-from naturaltone.pipeline.photo.pixels import training_pixels
-from naturaltone.pipeline.photo.stored import encode_jpeg
 from naturaltone.serving.archive import job as archive
 from naturaltone.serving.archive import report as archive_report
 from naturaltone.serving.archive.options import ArchiveOptions
 from naturaltone.serving.archive.plan import plan_archive
 from naturaltone.serving.enhancer import Enhancer
-from naturaltone.training import allocator
 
 _PHOTOS = 200
 _MEGAPIXELS = (0.3, 1.0, 2.0, 5.0, 8.0, 12.0, 12.0, 24.0)  # the sizes in an archive of twenty years
 _ROUNDS = 3
 _KNOWN = 100_000  # files of the run with nothing to do
-_enhancer: Enhancer  # in each process of the peer
 
 
 def bench_archive(photos: str, *, model: str) -> dict[str, Any]:
@@ -47,10 +38,7 @@ def bench_archive(photos: str, *, model: str) -> dict[str, Any]:
         processes = local.cores()
         ours: list[float] = []
         peers: list[float] = []
-        with (
-            local.ray_session(),
-            ProcessPoolExecutor(processes, get_context("spawn"), _start, (model,)) as pool,
-        ):
+        with local.ray_session(), bare_enhancers(processes, model) as pool:
             # The first round is not counted: it starts processes, compiles the kernel and fills the page cache.
             for number in range(_ROUNDS + 1):
                 started = time.perf_counter()
@@ -93,24 +81,14 @@ def _write_photos(photos: str, folder: Path) -> float:
     uris = itertools.islice(itertools.cycle(find_photos(photos)), _PHOTOS)
     total = 0.0
     for number, (uri, size) in enumerate(zip(uris, itertools.cycle(_MEGAPIXELS), strict=False)):
-        pixels = training_pixels(decode(storage.read_bytes(uri)))
-        scale = (size * 1e6 / (pixels.shape[0] * pixels.shape[1])) ** 0.5
-        pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-        total += pixels.shape[0] * pixels.shape[1] / 1e6
-        (folder / f"{number:03}.jpg").write_bytes(encode_jpeg(pixels, quality=92))
+        photo, megapixels = photo_of(uri, size)
+        total += megapixels
+        (folder / f"{number:03}.jpg").write_bytes(photo)
     return total
 
 
-def _start(model: str) -> None:
-    global _enhancer
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    allocator.keep_freed_memory()
-    _enhancer = Enhancer.load(model)
-
-
 def _enhance(source: str, target: str) -> None:
-    storage.write_bytes(target, _enhancer.enhance_file(storage.read_bytes(source)).data)
+    storage.write_bytes(target, enhance(storage.read_bytes(source)))
 
 
 def _rescan_seconds(folder: Path) -> float:

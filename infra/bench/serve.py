@@ -6,30 +6,20 @@ import itertools
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Any
 
-import cv2
-import torch
-
 from naturaltone.infra import local
+from naturaltone.infra.bench.bare import bare_enhancers, enhance, photo_of
 from naturaltone.infra.bench.load import Load, closed_loop, load_generator, open_loop
-from naturaltone.pipeline import storage
-from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.find import find_photos
-from naturaltone.pipeline.photo.pixels import training_pixels
-from naturaltone.pipeline.photo.stored import encode_jpeg
 from naturaltone.pipeline.spread import spread
-from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.service import app
-from naturaltone.training import allocator
 
 MEGAPIXELS = 2.0
 CONCURRENCY = 16
 _PHOTOS = 16
 _ROUNDS = 3
 _OVERLOAD = 10.0
-_enhancer: Enhancer  # in each process of the peer
 
 
 def bench_serve(photos: str, *, model: str, seconds: float = 15.0) -> dict[str, Any]:
@@ -37,7 +27,7 @@ def bench_serve(photos: str, *, model: str, seconds: float = 15.0) -> dict[str, 
 
     seconds: of each load. Service and peer take turns; a round before the timed rounds warms both up.
     """
-    files = [_two_megapixels(uri) for uri in spread(find_photos(photos), _PHOTOS)]
+    files = [photo_of(uri, MEGAPIXELS)[0] for uri in spread(find_photos(photos), _PHOTOS)]
     replicas = local.cores()
     ours: list[Load] = []
     alone: list[Load] = []
@@ -48,7 +38,7 @@ def bench_serve(photos: str, *, model: str, seconds: float = 15.0) -> dict[str, 
         local.ray_session(),
         app.running(args, host="127.0.0.1", port=local.free_port()) as address,
         load_generator() as generator,
-        ProcessPoolExecutor(replicas, get_context("spawn"), _start, (model,)) as pool,
+        bare_enhancers(replicas, model) as pool,
     ):
         for number in range(_ROUNDS + 1):
             length = seconds if number else seconds / 3
@@ -107,12 +97,6 @@ def format_figures(figures: dict[str, Any]) -> str:
     )
 
 
-def _two_megapixels(uri: str) -> bytes:
-    pixels = training_pixels(decode(storage.read_bytes(uri)))
-    scale = (MEGAPIXELS * 1e6 / (pixels.shape[0] * pixels.shape[1])) ** 0.5
-    return encode_jpeg(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), quality=92)
-
-
 def _rate(load: Load) -> float:
     return len(load.accepted) / load.seconds
 
@@ -121,17 +105,9 @@ def _quantile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
 
 
-def _start(model: str) -> None:
-    global _enhancer
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    allocator.keep_freed_memory()
-    _enhancer = Enhancer.load(model)
-
-
-def _enhance(data: bytes) -> float:
+def _seconds_of(data: bytes) -> float:
     started = time.perf_counter()
-    _enhancer.enhance_file(data)
+    enhance(data)
     return time.perf_counter() - started
 
 
@@ -140,7 +116,7 @@ def _enhance_for(files: list[bytes], seconds: float) -> int:
     turns = itertools.cycle(files)
     done = 0
     while time.perf_counter() < end:
-        _enhance(next(turns))
+        enhance(next(turns))
         done += 1
     return done
 
@@ -159,5 +135,5 @@ def _peer_alone(pool: ProcessPoolExecutor, files: list[bytes], seconds: float) -
     for photo in itertools.cycle(files):
         if time.perf_counter() > end:
             return taken
-        taken.append(pool.submit(_enhance, photo).result())
+        taken.append(pool.submit(_seconds_of, photo).result())
     return taken
