@@ -15,7 +15,7 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 
 # The decorator of Serve pickles the classes of this file by value. So everything that they use stands above them.
-from naturaltone.pipeline.errors import first_line
+from naturaltone.pipeline.errors import UserError, first_line
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.service import network, settings
 from naturaltone.serving.service.api import create_api
@@ -71,7 +71,7 @@ def _configure(models: Models, config: dict[str, Any], *, is_first: bool) -> Non
         if is_first:
             models.wait(_START_SECONDS)
     except Exception as error:
-        log.error("user_config %r: %s; the models of before stay", config, first_line(error))
+        log.error("user_config %r: %s; the models of before stay", config, first_line(error), exc_info=error)
 
 
 @serve.deployment(ray_actor_options={"num_cpus": 1})
@@ -157,12 +157,18 @@ def build_app(args: AppArgs) -> serve.Application:
 def running(args: AppArgs, *, host: str, port: int) -> Iterator[str]:
     """Serve on `host:port` while the context lasts; yields the base URL once the service answers.
 
-    Ray must have been started with the guard in its environment (`settings.PROXY_CALLBACK`).
+    Ray must have been started with the guard in its environment (`settings.PROXY_CALLBACK`). `UserError` if Ray Serve runs
+    in this cluster already, since its proxies keep their address.
     """
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    if serve.status().proxies:
+        raise UserError(
+            "Ray Serve runs in this cluster already, at an address of its own; add the service to its configuration with "
+            "`serve deploy`, or stop it with `serve shutdown`"
+        )
     serve.start(http_options={"host": host, "port": port, "request_timeout_s": _REQUEST_SECONDS})
     serve.run(build_app(args), name=APP_NAME, route_prefix="/")
     try:
         yield f"http://{host}:{port}"
     finally:
-        serve.delete(APP_NAME)  # not serve.shutdown, since the cluster may serve other applications
+        serve.shutdown()

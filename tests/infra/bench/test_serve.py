@@ -6,7 +6,6 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from ray import serve
 
 from naturaltone.infra import local
 from naturaltone.infra.bench import serve as bench
@@ -19,10 +18,7 @@ def test_all_figures_that_scripts_read_exist(
     monkeypatch.setattr(local, "cores", lambda: 1)
     for name, value in (("MEGAPIXELS", 0.05), ("_PHOTOS", 2), ("_ROUNDS", 1), ("_OVERLOAD", 2.0)):
         monkeypatch.setattr(bench, name, value)
-    try:
-        figures = bench.bench_serve(str(photo_folder), model=str(bundle_folder), seconds=0.5)
-    finally:
-        serve.shutdown()  # its proxy keeps its port, and the next test wants another
+    figures = bench.bench_serve(str(photo_folder), model=str(bundle_folder), seconds=0.5)
     assert {"throughput_ratio", "p50_ratio", "p99_overload_ratio", "requests_per_second", "failed"} <= set(figures)
     assert figures["requests_per_second"] > 0 and figures["peer_photos_per_second"] > 0 and figures["failed"] == 0
     assert "failed: 0" in bench.format_figures(figures)

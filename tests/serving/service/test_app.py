@@ -20,6 +20,7 @@ import torch
 from ray import serve
 
 from naturaltone.infra import local
+from naturaltone.pipeline.errors import UserError
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.service import app
@@ -45,7 +46,6 @@ def address(served: Path) -> Iterator[str]:
     args = app.AppArgs(model=str(served), look_seconds=_LOOK_SECONDS)
     with app.running(args, host="127.0.0.1", port=local.free_port()) as address:
         yield address
-    serve.shutdown()  # its proxy keeps its port, and the next test wants another
 
 
 def post(address: str, data: bytes, query: str = "", **headers: str) -> tuple[int, bytes, dict[str, str]]:
@@ -225,6 +225,14 @@ def test_with_the_network_in_replicas_of_its_own_photos_come_out_the_same(
             assert headers["x-model-version"] == enhancer.version
     finally:
         serve.delete("batched")
+
+
+def test_a_second_service_in_a_cluster_is_refused_since_nobody_would_listen_at_its_address(address: str) -> None:
+    with pytest.raises(UserError, match="runs in this cluster already"):
+        with app.running(app.AppArgs(), host="127.0.0.1", port=local.free_port()):
+            pass
+    with urllib.request.urlopen(f"{address}/readyz") as answer:
+        assert answer.status == 200, "the first one serves on"
 
 
 def test_all_arguments_reach_the_deployments() -> None:
