@@ -51,7 +51,7 @@ export class Photo extends EventTarget {
       this.isShown ??= await this.#showItself();
       signal.throwIfAborted();
       if (!this.isShown && !this.beforeUrl) {
-        const before = await this.#ask({ strength: 0, format: "webp" }, { signal });
+        const before = await this.#askForPicture({ strength: 0 }, { signal });
         this.beforeUrl = URL.createObjectURL(before.blob);
         await this.#drawThumbnail(before.blob);
       }
@@ -121,10 +121,20 @@ export class Photo extends EventTarget {
   }
 
   async #fetchAfter(which, signal, isUrgent = false) {
-    const query = this.isShown ? {} : { format: "webp" }; // it may be transparent, which JPEG cannot be
-    const answer = await this.#ask(query, { which, signal, isUrgent });
+    const how = { which, signal, isUrgent };
+    const answer = await (this.isShown ? this.#ask({}, how) : this.#askForPicture({}, how));
     this.answers[which] = answer;
     this.afterUrls[which] = URL.createObjectURL(answer.blob);
+  }
+
+  // Ask in a format that the browser can show: WebP may be transparent, JPEG may be larger than 16,383 pixels a side.
+  async #askForPicture(query, how) {
+    try {
+      return await this.#ask({ ...query, format: "webp" }, how);
+    } catch (error) {
+      if (error.reason !== "unwritable") throw error;
+      return await this.#ask({ ...query, format: "jpeg" }, how);
+    }
   }
 
   #ask(query, { which = MODEL, signal, isUrgent }) {

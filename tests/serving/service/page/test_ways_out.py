@@ -73,3 +73,12 @@ def test_a_format_that_the_browser_cannot_show_is_shown_and_keeps_its_format(
     expect(page.locator("#facts")).to_contain_text("512 × 512")
     assert pixels_of(page).std() > 20
     assert download(page) == ("scan-enhanced.tif", site.post(tiff))
+
+
+def test_a_tiff_wider_than_webp_can_be_is_shown_too(
+    open_page: Callable[..., Page], astronaut: np.ndarray, to_file: Callable[..., bytes]
+) -> None:
+    page = open_page()
+    wide = np.tile(astronaut[:32], (1, 33, 1))  # 16,896 pixels
+    add(page, file_of(to_file(wide, "TIFF"), "scan.tif", "image/tiff"))
+    assert page.locator("#right img").first.evaluate("each => each.naturalWidth") == wide.shape[1]
