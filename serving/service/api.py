@@ -11,7 +11,7 @@ import starlette.exceptions
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from naturaltone import __version__
 from naturaltone.pipeline.photo.refusals import ImageError
@@ -21,7 +21,7 @@ from naturaltone.serving.service import settings
 from naturaltone.serving.service.docs import docs_page
 from naturaltone.serving.service.guard import BODY, CLIENT, NEEDS_KEY, REASON_HEADER
 from naturaltone.serving.service.limits import MAX_BYTES, MAX_MEGAPIXELS, photo_in
-from naturaltone.serving.service.models import CHALLENGER, MODEL
+from naturaltone.serving.service.models import MODEL
 from naturaltone.serving.service.service import Service
 from naturaltone.serving.service.slots import Abandoned, Stages
 
@@ -45,7 +45,6 @@ _MEDIA_TYPES = (
 _PHOTOS = sorted({media_type for _, _, media_type in _MEDIA_TYPES})
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _RETRY_SECONDS = "1"
-_PARAMETERS = {"strength", "format", "quality", "model"}
 NO_GUARD = (
     f"the proxies of Ray Serve run without naturaltone's guard; set {settings.PROXY_CALLBACK}={settings.GUARD} on every "
     "machine before Ray starts"
@@ -77,6 +76,21 @@ class Model(BaseModel):
     max_bytes: int
     max_megapixels: float
     description: dict[str, Any] | None
+
+
+class Options(BaseModel, extra="forbid"):
+    """The parameters of the address. A misspelt one is refused: it must not silently give the full strength."""
+
+    strength: float = Field(
+        1.0, ge=0, le=MAX_STRENGTH, allow_inf_nan=False, description="0: unchanged; 1: the model's result"
+    )
+    format: Literal["jpeg", "png", "webp", "avif"] | None = Field(
+        None, description="another format for the answer, with 8 bits"
+    )
+    quality: int | None = Field(
+        None, ge=1, le=100, description="of JPEG, WebP and AVIF; a JPEG keeps its own if left out"
+    )
+    model: Literal["model", "challenger"] = Field("model", description="which model, if the service compares two")
 
 
 class Status(BaseModel):
@@ -163,40 +177,21 @@ def _add_enhance(api: FastAPI, service: Service) -> None:
         responses={200: answer, **_errors(400, 401, 404, 405, 408, 409, 413, 415, 422, 429, 500, 503)},
         openapi_extra={"requestBody": body, "security": [{"key": []}, {}]},
     )
-    async def enhance(
-        request: Request,
-        strength: Annotated[
-            float, Query(ge=0, le=MAX_STRENGTH, allow_inf_nan=False, description="0: unchanged; 1: the model's result")
-        ] = 1.0,
-        format: Annotated[
-            Literal["jpeg", "png", "webp", "avif"] | None,
-            Query(description="another format for the answer, with 8 bits"),
-        ] = None,
-        quality: Annotated[
-            int | None, Query(ge=1, le=100, description="of JPEG, WebP and AVIF; a JPEG keeps its own if left out")
-        ] = None,
-        model: Annotated[
-            Literal["model", "challenger"], Query(description="which model, if the service compares two")
-        ] = "model",
-    ) -> Response:
-        """Enhance the photo in the body, or in the form field `photo`. The answer keeps its format and metadata."""
+    async def enhance(request: Request, options: Annotated[Options, Query()]) -> Response:
+        """Enhance the photo in the body, or in the form field "photo". The answer keeps its format and metadata."""
         if BODY not in request.scope:
             raise ImageError(Reason.NO_MODEL, NO_GUARD)
         if request.scope.get(CLIENT) is None:
             raise ImageError(Reason.UNAUTHORIZED, Reason.UNAUTHORIZED.meaning)
-        if unknown := sorted(set(request.query_params) - _PARAMETERS):
-            raise ImageError(
-                Reason.BAD_PARAMETER, f"{unknown[0]!r}: unknown; known are {', '.join(sorted(_PARAMETERS))}"
-            )
         data = await photo_in(request.scope[BODY], request.headers)
         stages = Stages()
         enhanced = await service.enhance(
             data,
             stages,
-            which=CHALLENGER if model == "challenger" else MODEL,
-            strength=strength,
-            quality=quality,
-            format=format.upper() if format else None,
+            which=options.model,
+            strength=options.strength,
+            quality=options.quality,
+            format=options.format.upper() if options.format else None,
         )
         return Response(
             enhanced.data,

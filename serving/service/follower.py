@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from naturaltone.pipeline.errors import first_line
+from naturaltone.pipeline.errors import UserError, first_line
 from naturaltone.serving import registry
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.service import kept, metrics
@@ -89,7 +89,13 @@ class Follower:
                     self.look(uri)
             except Exception as error:  # a look must never end the following
                 metrics.MISSED_LOOKS.labels(self._which).inc()
-                log.warning("model '%s': no look for a new version was possible (%s)", uri, first_line(error))
+                is_bug = not isinstance(error, UserError | OSError)
+                log.warning(
+                    "model '%s': no look for a new version was possible (%s)",
+                    uri,
+                    first_line(error),
+                    exc_info=error if is_bug else None,
+                )
             self._looked.set()
             self._wake.wait(self.look_seconds * jitter.uniform(1 - _JITTER, 1 + _JITTER))
             self._wake.clear()

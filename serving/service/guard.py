@@ -79,7 +79,7 @@ class BodyLimits:
     linger_seconds: float = 2.0
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Refusal(Exception):
     """The request is answered with this error, and goes no further."""
 
