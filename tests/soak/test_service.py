@@ -33,7 +33,10 @@ from tests.serving.service.attacks import attacks, insist, send, stalled_attacks
 pytestmark = pytest.mark.timeout(1500)
 
 _START_SECONDS = 180
-# The slope of memory is told from noise only over ten minutes: run it so by hand, with NATURALTONE_SOAK_SECONDS=600.
+# Ten minutes tell the slope of memory from noise: run it so by hand, with NATURALTONE_SOAK_SECONDS=600. Two minutes, 5,000
+# photos, find a leak of 13 kB a photo.
+_SLOPE_SECONDS = 600.0
+_MOST_SLOPE, _MOST_GROWTH = 1.0, 64.0  # MiB a minute; MiB
 _MEMORY_SECONDS = float(os.environ.get("NATURALTONE_SOAK_SECONDS", "120"))
 _WARM_SECONDS = min(90.0, _MEMORY_SECONDS / 4)
 _SWAPS = 50
@@ -185,18 +188,20 @@ def test_memory_stays_flat_and_fifty_swaps_fail_no_request(
             time.sleep(_MEMORY_SECONDS * 2 / 3 / (_SWAPS + 3))
         quiet = answers.p99(begun, begun + _MEMORY_SECONDS / 3)
         swapping = answers.p99(begun + _MEMORY_SECONDS / 3, begun + _MEMORY_SECONDS)
-        slope = float(np.polyfit(*zip(*samples, strict=True), 1)[0])
-        half = samples[len(samples) // 2 :]
-        slope_of_half = float(np.polyfit(*zip(*half, strict=True), 1)[0])
+        # The least of each tenth: a photo in work, and two models side by side during a swap, come and go.
+        tenths = [chunk for chunk in np.array_split(np.array(samples), 10) if len(chunk)]
+        floors = [(chunk[:, 0].mean(), chunk[:, 1].min()) for chunk in tenths]
+        slope = float(np.polyfit(*zip(*floors, strict=True), 1)[0])
         print(
             f"{len(answers.times)} photos, {swaps} swaps; p99 {quiet:.3f} s without and {swapping:.3f} s with swaps; "
-            f"memory {samples[0][1]:.0f} to {samples[-1][1]:.0f} MiB, slope {slope:.2f} MiB a minute, of the second half "
-            f"{slope_of_half:.2f}"
+            f"MiB {[round(least) for _, least in floors]}, slope {slope:.2f} MiB a minute"
         )
         assert not answers.failed and swaps == _SWAPS
         assert len(answers.versions) == 2
         assert set(served.replicas()) == before, "no replica was restarted"
-        assert slope < 1.0 or _MEMORY_SECONDS < 600
+        assert floors[-1][1] - floors[0][1] < _MOST_GROWTH
+        if _MEMORY_SECONDS >= _SLOPE_SECONDS:
+            assert slope < _MOST_SLOPE
 
 
 def test_a_killed_replica_costs_only_its_own_requests(
