@@ -147,7 +147,9 @@ def test_too_many_requests_are_refused_at_once_and_the_others_succeed(
             assert json.loads(body)["error"] == "overloaded" and int(headers["retry-after"]) >= 1
 
 
-def test_a_client_that_goes_away_frees_its_slot(address: str, photo: np.ndarray, to_file: Callable[..., bytes]) -> None:
+def test_clients_that_go_away_in_the_middle_leave_a_service_that_serves_on(
+    address: str, photo: np.ndarray, to_file: Callable[..., bytes]
+) -> None:
     data = to_file(np.tile(photo, (20, 20, 1)))
     host, port = address.removeprefix("http://").split(":")
     for _ in range(12):  # three times as many as the replica takes
