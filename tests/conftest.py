@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that need Ray, and run the others first."""
     for item in items:
-        if "ray_cluster" in getattr(item, "fixturenames", ()) or "integration" in item.nodeid:
+        if "ray_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.ray)
     items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
 

@@ -9,7 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
+
+pytestmark = pytest.mark.ray  # the command starts a Ray of its own
 
 COMMAND = [sys.executable, "-m", "naturaltone", "demo"]
 
