@@ -68,19 +68,28 @@ def test_a_pngs_thumbnail_shows_the_new_picture() -> None:
     assert dict(chunks(data))[b"eXIf"].endswith(b"\xff\xd8\xffnew".ljust(903, b"\0"))
 
 
-@pytest.mark.parametrize("packed", [zlib.compress(PLAIN_XMP)[:-6], b"no zlib", zlib.compress(bytes(2**26 + 1))])
-def test_a_packed_packet_that_cannot_be_unpacked_is_refused(packed: bytes) -> None:
-    old = png("RGB", (b"iTXt", XMP_CHUNK + b"\1\0\0\0" + packed))
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(
+            b"\1\0\0\0" + packed
+            for packed in (zlib.compress(PLAIN_XMP)[:-6], b"no zlib", zlib.compress(bytes(2**26 + 1)))
+        ),
+        *(bytes(length) for length in range(4)),  # a whole chunk has four bytes in front of the packet
+    ],
+)
+def test_an_xmp_chunk_that_cannot_be_read_is_refused(content: bytes) -> None:
+    old = png("RGB", (b"iTXt", XMP_CHUNK + content))
     with pytest.raises(ValueError, match="XMP chunk"):
         container.replace_pixels(old, file(picture(seed=1), "PNG"), stamp=STAMP)
     assert container.read(old) == container.Metadata(None, None)
 
 
-@given(
-    st.lists(
-        st.tuples(st.sampled_from([b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"prVt"]), st.binary(max_size=40)), max_size=8
-    )
-)
+# A broken XMP chunk is refused, and hypothesis takes the prefix of such chunks from our code.
+_contents = st.binary(max_size=40).filter(lambda content: not content.startswith(XMP_CHUNK))
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"prVt"]), _contents), max_size=8))
 def test_a_png_with_its_own_pixels_does_not_change(own: list[tuple[bytes, bytes]]) -> None:
     old = png("RGB", *own, after=AFTER)
     assert container.replace_pixels(old, file(picture(), "PNG"), stamp=None) == old
