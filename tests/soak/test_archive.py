@@ -45,10 +45,12 @@ with ray_session():
 
 @pytest.fixture(scope="module")
 def large_photos(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray, to_file: ToFile) -> Path:
-    """A folder of 48 different photos. Each takes 0.1 s to enhance."""
+    """A folder of 96 different photos. Each takes 0.1 s to enhance, so that they outlast twenty kills."""
     folder = tmp_path_factory.mktemp("large")
-    for number in range(48):
-        window = astronaut[number : number + 300, 2 * number : 2 * number + 400]
+    for number in range(96):
+        start, is_mirrored = number % 48, number >= 48
+        window = astronaut[start : start + 300, 2 * start : 2 * start + 400]
+        window = window[:, ::-1] if is_mirrored else window
         (folder / f"{number:02}.jpg").write_bytes(to_file(cv2.resize(window, (2000, 1500)), quality=85))
     return folder
 
