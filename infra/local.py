@@ -109,7 +109,8 @@ def ray_session() -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # By default, Ray Train moves workers into a scratch folder, where relative paths break.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault(settings.PROXY_CALLBACK, settings.GUARD)
+    for name, value in settings.RAY_SERVE.items():
+        os.environ.setdefault(name, value)
     import ray
 
     address = os.environ.get("RAY_ADDRESS")

@@ -35,6 +35,7 @@ def bench_serve(photos: str, *, model: str, seconds: float = 15.0) -> dict[str, 
     peers_alone: list[list[float]] = []
     args = app.AppArgs(model=model, replicas=replicas)
     with (
+        local.environment(app.environment(args)),
         local.ray_session(),
         app.running(args, host="127.0.0.1", port=local.free_port()) as address,
         load_generator() as generator,

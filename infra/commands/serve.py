@@ -26,8 +26,6 @@ more examples:
 A new version that its URI names is loaded and tested beside the old one, and then replaces it without a pause. docs/serving.md
 describes keys, metrics, and what belongs into a reverse proxy."""
 
-_NICENESS = "RAY_worker_niceness"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help=MODEL_HELP)
@@ -70,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     from naturaltone.infra.local import check_port, cores, environment, num_gpus, ray_session
     from naturaltone.pipeline.private_folder import private_folder
     from naturaltone.serving import registry
-    from naturaltone.serving.service import access, app, settings
+    from naturaltone.serving.service import access, app, guard, settings
 
     chosen = {
         settings.NO_AUTH: "1" if options.no_auth else os.environ.get(settings.NO_AUTH),
@@ -81,12 +79,11 @@ def run(options: argparse.Namespace) -> int:
         # Without these, MLflow tries for four minutes to reach a registry that is away.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),
         "MLFLOW_HTTP_REQUEST_TIMEOUT": os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "15"),
-        # Ray makes its workers yield to other programs; people wait for these.
-        _NICENESS: os.environ.get(_NICENESS, "0"),
         settings.LOG: os.path.abspath(options.log or private_folder("logs") / "service.jsonl"),
     }
     with environment(chosen):
         _check_access(options.host, access.Access.from_environment())
+        guard.Limits.from_environment()
         check_port(options.host, options.port)
         if chosen[settings.METRICS]:
             check_port(*_host_and_port(options.metrics), option="--metrics")
@@ -105,7 +102,11 @@ def run(options: argparse.Namespace) -> int:
             network_replicas=num_gpus(),
             look_seconds=_look_seconds(),
         )
-        with ray_session(), app.running(args, host=options.host, port=options.port) as address:
+        with (
+            environment(app.environment(args)),
+            ray_session(),
+            app.running(args, host=options.host, port=options.port) as address,
+        ):
             print(f"serving {version} at {address} (API: {address}/docs); Ctrl-C stops it", flush=True)
             print(f"try: curl --data-binary @photo.jpg {address}/v1/enhance -o enhanced.jpg", flush=True)
             print(f"requests are logged in {chosen[settings.LOG]}", flush=True)

@@ -27,10 +27,10 @@ from naturaltone.training.checkpoint import Bundle
 
 APP_NAME = "naturaltone"
 
-# Photos that wait in a replica, so that its threads never wait for the next one. More would only make everybody wait longer:
+# Photos that wait in a replica, so that its thread never waits for the next one. More would only make everybody wait longer:
 # who is refused is told to come back in a second.
-_WAITING = 3
-_QUEUED = 1  # in a proxy, for each slot. Serve polls for them, which costs CPU
+_WAITING = 1
+_QUEUED = 1  # in a proxy, for each slot. Serve polls for them, which costs CPU and time
 _START_SECONDS = 120.0  # the longest that a new replica waits for its first model
 _REQUEST_SECONDS = 120.0  # of queue and work; the upload is over before
 _NETWORK_SECONDS = 60.0
@@ -153,11 +153,20 @@ def build_app(args: AppArgs) -> serve.Application:
     ).bind(**arguments)
 
 
+def environment(args: AppArgs) -> dict[str, str]:
+    """The variables that Ray should start with for `running`; those that are set already stay."""
+    values = {
+        settings.MOST_INSIDE: str(args.replicas * (args.slots + _WAITING)),
+        "RAY_worker_niceness": "0",  # Ray makes its workers yield to other programs; people wait for these
+    }
+    return {name: os.environ.get(name, value) for name, value in values.items()}
+
+
 @contextmanager
 def running(args: AppArgs, *, host: str, port: int) -> Iterator[str]:
     """Serve on `host:port` while the context lasts; yields the base URL once the service answers.
 
-    Ray must have been started with the guard in its environment (`settings.PROXY_CALLBACK`). `UserError` if Ray Serve runs
+    Ray must have been started with `settings.RAY_SERVE` in its environment. `UserError` if Ray Serve runs
     in this cluster already, since its proxies keep their address.
     """
     logging.getLogger("ray.serve").setLevel(logging.ERROR)

@@ -21,6 +21,7 @@ from http import HTTPStatus
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from naturaltone.pipeline.errors import UserError
 from naturaltone.pipeline.reasons import Reason
 from naturaltone.serving.service import metrics, settings
 from naturaltone.serving.service.access import Access
@@ -61,13 +62,13 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BodyLimits:
-    """What a request's body may cost.
+class Limits:
+    """What requests may cost.
 
     max_bytes: of one body. max_small: of one body that is no photo. max_buffered: of all bodies that this proxy holds.
     grace_seconds: the time that every body gets; bytes_per_second: each so many bytes give another second; deadline_seconds:
     the most time in any case. linger_seconds: a refused body is still read for so long, because a client that sends sees the
-    answer only if the connection stays open.
+    answer only if the connection stays open. most_inside: photos that are let in at the same time; None: any number.
     """
 
     max_bytes: int = MAX_BODY
@@ -76,7 +77,16 @@ class BodyLimits:
     grace_seconds: float = 10.0
     bytes_per_second: float = 2**15
     deadline_seconds: float = 300.0
+    most_inside: int | None = None
     linger_seconds: float = 2.0
+
+    @classmethod
+    def from_environment(cls) -> Limits:
+        """`UserError` if the variable for `most_inside` is no number of photos."""
+        most = os.environ.get(settings.MOST_INSIDE)
+        if most and not (most.isascii() and most.isdecimal() and int(most[:_LENGTH_DIGITS]) >= 1):
+            raise UserError(f"{settings.MOST_INSIDE} '{most}': must be a whole number of photos, at least 1")
+        return cls(most_inside=int(most) if most else None)
 
 
 @dataclass(eq=False)
@@ -95,11 +105,12 @@ class _Gone(Exception):
 class Guard:
     """The middleware. `app` is the proxy of Serve, or the service itself in tests."""
 
-    def __init__(self, app: ASGIApp, *, access: Access | None = None, limits: BodyLimits | None = None) -> None:
+    def __init__(self, app: ASGIApp, *, access: Access | None = None, limits: Limits | None = None) -> None:
         self._app = app
         self._access = access or Access()
-        self._limits = limits or BodyLimits()
+        self._limits = limits or Limits()
         self._buffered = 0
+        self._inside = 0  # photos
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -131,6 +142,7 @@ class _Exchange:
         self._client: str | None = None
         self._body_bytes = 0
         self._has_body = False  # whether the whole body was read
+        self._is_inside = False  # whether it takes one of the places for photos
         self._status = 0
         self._reason = ""
         self._model = ""
@@ -138,9 +150,9 @@ class _Exchange:
 
     async def run(self) -> None:
         try:
-            body = await self._admit()
+            self._scope[BODY] = await self._admit()
+            self._enter()
             with metrics.INSIDE.track_inprogress():
-                self._scope[BODY] = body
                 await self._guard._app(self._scope, self._receiver(), self._send_checked)
             if not self._status:  # Serve leaves a request without an answer when its replica died
                 raise Refusal(Reason.WORKER_LOST, Reason.WORKER_LOST.meaning, _RETRY_SECONDS)
@@ -153,6 +165,7 @@ class _Exchange:
             if not self._status:
                 await self._refuse(Refusal(Reason.INTERNAL, f"{Reason.INTERNAL.meaning} Request {self._id}"))
         finally:
+            self._leave()
             self._guard._buffered -= self._body_bytes
             metrics.BUFFERED.dec(self._body_bytes)
             self._note()
@@ -209,6 +222,21 @@ class _Exchange:
                     self._has_body = True
                     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    def _enter(self) -> None:
+        """Refuse a photo that would wait in Serve's queue: it polls, which costs CPU, and forgets the order of arrival."""
+        most = self._limits.most_inside
+        if self._place != ENHANCE:
+            return
+        if most is not None and self._guard._inside >= most:
+            raise Refusal(Reason.OVERLOADED, Reason.OVERLOADED.meaning, _RETRY_SECONDS)
+        self._guard._inside += 1
+        self._is_inside = True
+
+    def _leave(self) -> None:
+        """The photo is enhanced, or will not be; the place is free, although the answer may still have to be read."""
+        self._guard._inside -= self._is_inside
+        self._is_inside = False
+
     def _receiver(self) -> Receive:
         """Gives the end of a body that has been read; afterwards only the client's leaving can arrive."""
         messages: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
@@ -222,6 +250,7 @@ class _Exchange:
         if self._is_replaced:
             return
         if message["type"] == "http.response.start":
+            self._leave()
             headers = {name.lower(): value for name, value in message.get("headers", [])}
             status, kind = message["status"], headers.get(b"content-type", b"")
             if status >= 400 and not kind.startswith(b"application/json"):
@@ -316,4 +345,4 @@ def middlewares() -> list[Middleware]:
     address = os.environ.get(settings.METRICS, "")
     if address:
         metrics.answer_prometheus(address)
-    return [Middleware(Guard, access=Access.from_environment())]
+    return [Middleware(Guard, access=Access.from_environment(), limits=Limits.from_environment())]

@@ -87,6 +87,12 @@ def test_a_bad_time_between_looks_is_refused(seconds: str, serve: Refused, monke
     assert f"{settings.LOOK_SECONDS} '{seconds}'" in serve()
 
 
+@pytest.mark.parametrize("most", ["0", "-1", "1.5", "many", "²"])
+def test_a_bad_number_of_photos_inside_is_refused(most: str, serve: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(settings.MOST_INSIDE, most)
+    assert f"{settings.MOST_INSIDE} '{most}'" in serve()
+
+
 def test_a_key_that_nobody_hashed_is_refused_and_not_shown(serve: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(settings.API_KEYS, "my-plain-secret")
     line = serve("--host", "0.0.0.0")

@@ -29,7 +29,7 @@ from naturaltone.pipeline import caches
 from naturaltone.pipeline.reasons import Reason
 from naturaltone.serving.service.access import Access, Keys
 from naturaltone.serving.service.api import create_api
-from naturaltone.serving.service.guard import BodyLimits, Guard
+from naturaltone.serving.service.guard import Guard, Limits
 from naturaltone.serving.service.log import log_to
 from naturaltone.serving.service.models import Models
 from naturaltone.serving.service.service import Service
@@ -179,7 +179,7 @@ def models(uri: str, compare: str = "", *, look_seconds: float = 0.05) -> Models
 
 
 @contextlib.contextmanager
-def guarded(service: Service, *, access: Access | None = None, limits: BodyLimits | None = None) -> Iterator[Server]:
+def guarded(service: Service, *, access: Access | None = None, limits: Limits | None = None) -> Iterator[Server]:
     with serving(Guard(create_api(service), access=access, limits=limits)) as server:
         yield server
 

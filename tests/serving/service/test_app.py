@@ -147,6 +147,15 @@ def test_too_many_requests_are_refused_at_once_and_the_others_succeed(
             assert json.loads(body)["error"] == "overloaded" and int(headers["retry-after"]) >= 1
 
 
+def test_a_photo_of_more_bytes_than_a_message_may_have_by_default_comes_back(
+    address: str, to_file: Callable[..., bytes]
+) -> None:
+    noise = to_file(np.random.default_rng(1).integers(0, 256, (1400, 1400, 3), np.uint8), format="PNG")
+    assert len(noise) > 5 * 2**20
+    status, body, _ = post(address, noise)
+    assert status == 200 and len(body) > 4 * 2**20
+
+
 def test_clients_that_go_away_in_the_middle_leave_a_service_that_serves_on(
     address: str, photo: np.ndarray, to_file: Callable[..., bytes]
 ) -> None:

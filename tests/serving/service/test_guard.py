@@ -19,10 +19,10 @@ from starlette.types import Message, Receive, Scope, Send
 from naturaltone.pipeline.reasons import Reason
 from naturaltone.serving.service import metrics, settings
 from naturaltone.serving.service.access import Access, RateLimit
-from naturaltone.serving.service.guard import BODY, CLIENT, NEEDS_KEY, BodyLimits, Guard, middlewares
+from naturaltone.serving.service.guard import BODY, CLIENT, NEEDS_KEY, Guard, Limits, middlewares
 from tests.serving.service.conftest import KEY, Answer, Server, access, read_answer, serving, wait_until
 
-QUICK = BodyLimits(
+QUICK = Limits(
     max_bytes=100_000,
     max_small=2000,
     grace_seconds=0.4,
@@ -306,7 +306,7 @@ def test_a_websocket_is_closed() -> None:
 @given(chunks=st.lists(st.binary(max_size=40), min_size=1, max_size=12), most=st.integers(0, 200))
 def test_a_body_arrives_whole_in_any_chunks_or_is_refused_by_its_size(chunks: list[bytes], most: int) -> None:
     inner, body = Inner(), b"".join(chunks)
-    answer = ask(inner, chunks=tuple(chunks), limits=BodyLimits(max_bytes=most, max_buffered=10_000))
+    answer = ask(inner, chunks=tuple(chunks), limits=Limits(max_bytes=most, max_buffered=10_000))
     if len(body) > most:
         assert (answer.status, answer.error(), inner.scopes) == (413, "too_large", [])
     else:
@@ -345,7 +345,7 @@ def test_a_length_that_is_none_is_left_to_the_counting(length: bytes) -> None:
 
 def test_all_bodies_together_have_a_limit() -> None:
     inner = Inner()
-    guard = Guard(inner, limits=BodyLimits(max_buffered=100))
+    guard = Guard(inner, limits=Limits(max_buffered=100))
     guard._buffered = 60
     incoming = [{"type": "http.request", "body": bytes(41), "more_body": True}, {"type": "http.disconnect"}]
     sent: Events = []
@@ -361,6 +361,69 @@ def test_all_bodies_together_have_a_limit() -> None:
     assert sent[0]["status"] == 503 and json.loads(sent[1]["body"])["error"] == "overloaded"
     assert (b"retry-after", b"1") in sent[0]["headers"]
     assert guard._buffered == 60 and inner.scopes == []
+
+
+class Busy:
+    """An app that answers a photo when the test says so, and never comes to the end of its answer."""
+
+    def __init__(self) -> None:
+        self.is_done = asyncio.Event()
+        self.inside = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.inside += 1
+        if scope["path"] == "/v1/enhance":
+            await self.is_done.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"photo"})
+
+
+def test_photos_beyond_the_places_are_refused_until_one_is_enhanced() -> None:
+    async def scenario() -> None:
+        app = Busy()
+        guard = Guard(app, limits=Limits(most_inside=2))
+
+        async def one(path: str, is_read: asyncio.Event | None = None) -> Events:
+            incoming: Events = [{"type": "http.request", "body": b"photo", "more_body": False}]
+            sent: Events = []
+
+            async def receive() -> Message:
+                return incoming.pop()
+
+            async def send(message: Message) -> None:
+                sent.append(dict(message))
+                if is_read and message["type"] == "http.response.body":
+                    await is_read.wait()
+
+            scope = {"type": "http", "method": "POST", "path": path, "headers": [], "client": ("127.0.0.1", 1)}
+            await guard(scope, receive, send)
+            return sent
+
+        is_read = asyncio.Event()
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            working = [tasks.create_task(one("/v1/enhance", is_read)) for _ in range(2)]
+            while app.inside < 2:
+                await asyncio.sleep(0)
+            refused = await one("/v1/enhance")
+            assert refused[0]["status"] == 503 and (b"retry-after", b"1") in refused[0]["headers"]
+            assert json.loads(refused[1]["body"])["error"] == "overloaded"
+            assert (await one("/readyz"))[0]["status"] == 200, "only photos need a place"
+            app.is_done.set()
+            while guard._inside:
+                await asyncio.sleep(0)
+            assert (await one("/v1/enhance"))[0]["status"] == 200, "two that read slowly keep no place"
+            assert not any(each.done() for each in working)
+            is_read.set()
+        assert guard._inside == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("app", [silent, broken, breaks_midway, Inner(status=503, kind=b"text/plain")])
+def test_a_photo_that_fails_gives_its_place_back(app: Any) -> None:
+    guard = Guard(app, limits=Limits(most_inside=1))
+    ask(guard)
+    assert guard._inside == 0
 
 
 # On a real socket
