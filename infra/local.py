@@ -241,7 +241,7 @@ def check_port(host: str, port: int, *, option: str = "") -> None:
 
     option: the option of the command that names HOST:PORT, if it is not --host and --port.
     """
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -152,7 +152,7 @@ def _host_and_port(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal():
         raise UserError(f"--metrics '{text}': must be HOST:PORT, as 127.0.0.1:9464, or `off`")
-    return host, int(port)
+    return host.strip("[]"), int(port)  # an IPv6 address stands in brackets
 
 
 def _version(model: str) -> str:

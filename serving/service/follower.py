@@ -131,8 +131,7 @@ class Follower:
                 bundle = load_bundle(folder)
                 version = f"{name}-{bundle.digest}"
                 if self.current is None or version != self.current.version:
-                    enhancer = self._build(bundle, version)
-                    self_test(enhancer)
+                    enhancer = self._tested(bundle, version)
                     kept.keep(uri, folder, version)
                     self._swap(enhancer)
         except (BundleError, ModelRefused) as error:
@@ -141,6 +140,18 @@ class Follower:
             log.error("model '%s': %s is refused (%s); the model of before stays", uri, version, first_line(error))
             return
         self._state, self.refused = state, None
+
+    def _tested(self, bundle: Bundle, version: str) -> Enhancer:
+        enhancer = self._build(bundle, version)
+        try:
+            self_test(enhancer)
+        except ModelRefused:
+            raise
+        except Exception as error:  # as too little memory: the next look tries again, and meanwhile people can see why
+            detail = f"its self-test could not end ({first_line(error)}); the next look tries it again"
+            self.refused = Refused(version=version, detail=detail)
+            raise
+        return enhancer
 
     def _swap(self, enhancer: Enhancer | None) -> None:
         before, self.current = self.current, enhancer

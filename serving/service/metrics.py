@@ -71,7 +71,7 @@ def answer_prometheus(address: str) -> None:
     _remove_dead("*.db")  # counters may start again at 0 when the proxy starts, but not while it runs
     registry = CollectorRegistry()
     _Living(registry)
-    start_http_server(int(port), host or "127.0.0.1", registry)
+    start_http_server(int(port), host.strip("[]") or "127.0.0.1", registry)  # an IPv6 address stands in brackets
 
 
 class _Living(MultiProcessCollector):

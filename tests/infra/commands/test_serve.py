@@ -70,10 +70,11 @@ def test_a_bad_address_for_metrics_is_refused(address: str, serve: Refused) -> N
     assert re.search(rf"--metrics '?{re.escape(address)}", serve("--metrics", address))
 
 
-def test_metrics_on_a_port_in_use_are_refused(serve: Refused) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        assert f"--metrics {address}: cannot listen" in serve("--metrics", address)
+@pytest.mark.parametrize(("host", "given"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+def test_metrics_on_a_port_in_use_are_refused(host: str, given: str, serve: Refused) -> None:
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
+        port = taken.getsockname()[1]
+        assert f"--metrics {host}:{port}: cannot listen" in serve("--metrics", f"{given}:{port}")
 
 
 @pytest.mark.parametrize("rate", ["-1", "0.5", "nan", "inf"])

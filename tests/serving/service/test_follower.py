@@ -160,6 +160,27 @@ def test_a_bad_version_is_refused_once_and_the_old_one_serves_on(
     wait_until(lambda: serves(follower, good) and follower.refused is None)
 
 
+def test_a_self_test_that_breaks_off_is_shown_and_tried_again(
+    follow: Callable[..., Follower], folder: Path, better: Path
+) -> None:
+    has_memory = threading.Event()
+
+    class Starved(Enhancer):
+        def enhance_file(self, *arguments: Any, **options: Any) -> Any:
+            if not has_memory.is_set() and self.version.endswith(digest(better)):
+                raise RuntimeError("can't allocate memory")
+            return super().enhance_file(*arguments, **options)
+
+    follower = follow(str(folder), build=lambda bundle, version: Starved(bundle, version=version))
+    new = digest(better)
+    replace(folder, better)
+    wait_until(lambda: follower.refused)
+    assert follower.refused and follower.refused.version.endswith(new) and "can't allocate" in follower.refused.detail
+    assert follower.current and not serves(follower, better)
+    has_memory.set()
+    wait_until(lambda: serves(follower, better) and follower.refused is None)
+
+
 def test_a_refusal_is_forgotten_when_the_good_version_is_put_back(
     follow: Callable[..., Follower], registered: str, tmp_path: Path
 ) -> None:
