@@ -119,6 +119,9 @@ def ray_session() -> Iterator[None]:
         where: dict[str, Any] = {"runtime_env": {"env_vars": own}}
     else:
         where = {"address": "local", "num_cpus": local_cpus(), "include_dashboard": False}
+        # Ray would write a token for all its clusters into the home, which a container may not have.
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     # The logs of workers stay in Ray's files. Results, progress and errors come back anyway.
     with environment(
         {"PROMETHEUS_MULTIPROC_DIR": None}

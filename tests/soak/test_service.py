@@ -13,6 +13,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -249,6 +250,53 @@ def test_ten_thousand_requests_of_garbage_leave_the_service_whole(
         with clients(served, jpeg, 1) as answers:
             time.sleep(2)
         assert answers.times and not answers.failed
+
+
+# Its own mounts: a read-only root, and a new home of root, where nobody else may look but where Python may be installed.
+_READ_ONLY = """
+set -e
+mount -t tmpfs none "$PLACE"; mkdir "$PLACE/tmp" "$PLACE/cache" "$PLACE/python"; chmod 1777 "$PLACE"/*
+mount --bind "$PYTHON" "$PLACE/python"
+mount -t tmpfs -o mode=755 none ~; mkdir -p "$PYTHON" || true; mount --bind "$PLACE/python" "$PYTHON"
+mount -o remount,ro ~; mount -o remount,bind,ro /
+cd /
+exec setpriv --reuid 12345 --regid 12345 --clear-groups --inh-caps=-all --bounding-set=-all env -i "$@"
+"""
+
+
+def test_any_user_can_serve_without_a_home_on_a_read_only_root(
+    tmp_path: Path, bundle_folder: Path, jpeg: bytes
+) -> None:
+    """As in a container that runs as a number: only TMPDIR and the cache can be written."""
+    if os.geteuid() or not shutil.which("unshare") or not shutil.which("setpriv"):
+        pytest.skip("a read-only root takes root, unshare and setpriv")
+    place = Path(tempfile.mkdtemp())  # short: Ray's sockets lie below it, and their paths may have 107 bytes
+    model = shutil.copytree(bundle_folder, tmp_path / "model")
+    for folder in (*tmp_path.parents[:2], tmp_path, model):
+        folder.chmod(0o755)
+    port = local.free_port()
+    command = [
+        *("unshare", "--mount", "sh", "-c", _READ_ONLY, "sh", f"PATH={os.environ['PATH']}", "HOME=/nonexistent"),
+        *(f"TMPDIR={place}/tmp", f"NATURALTONE_CACHE={place}/cache", sys.executable, "-m", "naturaltone", "serve"),
+        *("--port", str(port), "--metrics", "off", "--replicas", "1", "--model", str(model)),
+    ]
+    environment = {**os.environ, "PLACE": str(place), "PYTHON": sys.base_prefix}
+    printed = tmp_path / "printed"
+    with open(printed, "wb") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + _START_SECONDS
+        while "requests are logged" not in (text := printed.read_text()):
+            assert process.poll() is None and time.monotonic() < deadline, text
+            time.sleep(0.3)
+        assert psutil.Process(process.pid).uids().real == 12345
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/enhance", jpeg)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.status == 200 and answer.read()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=90)
+        place.rmdir()
 
 
 def test_the_registry_may_go_away_and_the_service_starts_without_it(
