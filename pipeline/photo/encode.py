@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from naturaltone.pipeline.photo import container
+from naturaltone.pipeline.photo import container, tiff
 from naturaltone.pipeline.photo.coding import code, pillow_bytes
 from naturaltone.pipeline.photo.header import (
     bit_depth,
@@ -72,7 +72,7 @@ def encode(
     stored = np.ascontiguousarray(as_stored(pixels, photo.orientation))
     try:
         if photo.format == "AVIF":
-            return pillow_bytes(photo, stored, quality, **_stamped_info(photo, stamp))
+            return pillow_bytes(photo, stored, quality, **_with_thumbnail(_stamped_info(photo, stamp), stored))
         coded = code(photo, stored, quality)
         return container.replace_pixels(
             photo.original,
@@ -107,7 +107,7 @@ def convert(
     try:
         info = _stamped_info(photo, stamp)
         if exif := _exif(photo):
-            info["exif"] = exif
+            info = _with_thumbnail(info | {"exif": exif}, stored)
         if format == "PNG" and "xmp" in info:
             text = PngImagePlugin.PngInfo()
             text.add_itxt("XML:com.adobe.xmp", info.pop("xmp").decode("utf-8", "replace"))
@@ -157,6 +157,12 @@ def _stamped_info(photo: Photo, stamp: Stamp | None) -> dict[str, Any]:
     kept = {name: info[name] for name in ("exif", "icc_profile") if info.get(name)}
     xmp = info.get("xmp")
     return kept | ({"xmp": stamped(xmp, stamp)} if stamp else {"xmp": xmp} if xmp else {})
+
+
+def _with_thumbnail(info: dict[str, Any], stored: np.ndarray) -> dict[str, Any]:
+    """Let the thumbnail in the EXIF block, if there is one, show the new pixels."""
+    exif = info.get("exif")
+    return info | {"exif": tiff.with_thumbnail(exif, lambda limit: _thumbnail(stored, limit))} if exif else info
 
 
 def _exif(photo: Photo) -> bytes:

@@ -11,11 +11,13 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
+from naturaltone.pipeline.photo import container
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.encode import CONVERTIBLE, check_rewritable, convert, encode
 from naturaltone.pipeline.photo.pixels import to_8bit
 from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.pipeline.photo.xmp import Stamp
+from tests.pipeline.photo.files import exif
 
 ToFile = Callable[..., bytes]
 
@@ -247,6 +249,21 @@ def test_a_converted_photo_keeps_its_metadata_and_stays_upright(
     assert exif[0x010F] == "Maker" and exif.get_ifd(0x8825)[1] == "N"
     assert exif.get_ifd(0x8769)[0x9003] == "2019:07:21 14:03:12"
     assert b'Rating="5"' in image.info["xmp"] or b">5<" in image.info["xmp"]
+
+
+@pytest.mark.parametrize("source", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("target", CONVERTIBLE)
+def test_no_file_keeps_a_thumbnail_of_the_old_pixels(source: str, target: str, photo: np.ndarray) -> None:
+    buffer, old = io.BytesIO(), io.BytesIO()
+    Image.fromarray(photo).resize((160, 112)).save(old, "JPEG", quality=95)
+    Image.fromarray(photo).save(buffer, source, exif=exif(thumbnail=old.getvalue() + bytes(9000)))
+    decoded = decode(buffer.getvalue())
+    new = convert(decoded, np.zeros_like(decoded.packed), format=target)
+    block = container.read(new).exif or Image.open(io.BytesIO(new)).info["exif"]
+    assert old.getvalue() not in block
+    if target != "AVIF":  # Pillow writes the block of a turned photo anew, without its thumbnail
+        thumbnail = Image.open(io.BytesIO(block[block.index(b"\xff\xd8\xff") :]))
+        assert np.asarray(thumbnail).max() < 10
 
 
 @pytest.mark.parametrize("target", CONVERTIBLE)
