@@ -152,6 +152,7 @@ def _add_enhance(api: FastAPI, service: Service) -> None:
                 "schema": {
                     "type": "object",
                     "required": ["photo"],
+                    "additionalProperties": False,
                     "properties": {"photo": {"type": "string", "format": "binary"}},
                 }
             },

@@ -53,4 +53,10 @@ async def _photo_in_form(headers: Headers, body: bytes) -> bytes:
     field = form.get("photo")
     if not isinstance(field, UploadFile):
         raise ImageError(Reason.NOT_AN_IMAGE, "the form has no file 'photo'; send the photo as the form field 'photo'")
+    for name in form:
+        if name != "photo":  # ignored, it would silently give the full strength, for example
+            raise ImageError(
+                Reason.BAD_PARAMETER,
+                f"form field '{name}': only 'photo' is one; parameters stand in the address, after a `?`",
+            )
     return await field.read()

@@ -83,6 +83,13 @@ def test_a_request_without_one_photo_is_refused(body: bytes, content_type: str) 
     assert refused(body, content_type).reason == "not_an_image"
 
 
+@pytest.mark.parametrize("name", ["strength", "quality", "Photo", ""])
+def test_a_parameter_in_the_form_is_refused_since_it_would_have_no_effect(name: str) -> None:
+    body = part("photo", b"abc", "a.jpg") + part(name, b"0.5") + b"--x--\r\n"
+    error = refused(body, _FORM)
+    assert error.reason == "bad_parameter" and f"'{name}'" in error.detail
+
+
 @given(
     body=st.lists(
         st.one_of(
