@@ -17,6 +17,7 @@ from naturaltone.serving.service.settings import API_KEYS, NO_AUTH, RATE_LIMIT
 
 _HASH = re.compile(r"[0-9a-fA-F]{64}")
 _NAME = re.compile(r"[\w.@-]{1,64}")
+_LOCAL_NAME = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _LOOPBACK = re.compile(r"127\.|::1$|::ffff:127\.")
 
 log = logging.getLogger(__name__)
@@ -146,14 +147,16 @@ class Access:
             rate=RateLimit(rate) if rate else None,
         )
 
-    def client(self, authorization: str | None, address: str) -> str | None:
+    def client(self, authorization: str | None, address: str, host: str = "") -> str | None:
         """The name of the client, None if it may not enhance photos.
 
-        authorization: the header of the request. address: the IP address of the client. Without keys, clients of this
-        machine may use the service, and others only if it is open.
+        authorization, host: headers of the request. address: the IP address of the client. Without keys, clients of this
+        machine may use the service by its local names, and others only if it is open. Any other name in `host` is that of
+        a reverse proxy, or of a web page whose owner lets its name point here (DNS rebinding) to read what we answer.
         """
         if self.keys is None:
-            return "open" if self.is_open or _LOOPBACK.match(address) else None
+            is_local = _LOOPBACK.match(address) and (not host or _LOCAL_NAME.fullmatch(host))
+            return "open" if self.is_open or is_local else None
         scheme, _, text = (authorization or "").partition(" ")
         key = self.keys.find(text.strip())
         return key.name if key and text.strip() and scheme.lower() == "bearer" else None

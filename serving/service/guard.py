@@ -175,7 +175,9 @@ class _Exchange:
         address = (self._scope.get("client") or ("", 0))[0]
         access = self._guard._access
         self._client = access.client(
-            self._headers.get(b"authorization", b"").decode("utf-8", "surrogateescape"), address
+            self._headers.get(b"authorization", b"").decode("utf-8", "surrogateescape"),
+            address,
+            self._headers.get(b"host", b"").decode("latin-1"),
         )
         self._scope[CLIENT] = self._client
         if not self._path.isprintable():  # Starlette routes /v1/enhance%0A as if the line feed were not there
@@ -333,8 +335,8 @@ def _too_large(most: int) -> Refusal:
 def _how_to_enter(access: Access) -> str:
     if access.keys is None:
         return (
-            f"the service has no API keys, so it serves only its own machine; its owner sets {settings.API_KEYS}, or "
-            f"{settings.NO_AUTH}=1 to let everybody in"
+            "the service has no API keys, so it serves only its own machine, as localhost or 127.0.0.1; its owner sets "
+            f"{settings.API_KEYS}, or {settings.NO_AUTH}=1 to let everybody in"
         )
     return "send a valid API key in the header `Authorization: Bearer KEY`"
 

@@ -103,7 +103,7 @@ def send(address: str, attack: Attack, *, seconds: float = 60.0) -> int:
 
 
 def _head(path: str = "/v1/enhance", method: str = "POST", **headers: str) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close"]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 

@@ -185,6 +185,31 @@ def test_without_keys_other_machines_do_not_enter(address: str) -> None:
     assert Access(is_open=True).client(None, address) == "open"
 
 
+@pytest.mark.parametrize(
+    "host", ["", "localhost", "LOCALHOST:8000", "127.0.0.1:8000", "127.3.2.1", "[::1]", "[::1]:8000"]
+)
+def test_without_keys_this_machine_enters_by_its_local_names(host: str) -> None:
+    assert Access().client(None, "127.0.0.1", host) == "open"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "evil.example:8000",
+        "localhost:8000:1",
+        "::1",
+        "x\n",
+    ],
+)
+def test_without_keys_a_web_page_whose_name_points_here_does_not_enter(host: str) -> None:
+    assert Access().client(None, "127.0.0.1", host) is None
+    assert Access(is_open=True).client(None, "127.0.0.1", host) == "open"
+    assert Access(keys=Keys(sha256("k") + " anna")).client("Bearer k", "127.0.0.1", host) == "anna"
+
+
 def test_with_keys_this_machine_needs_one_too_and_openness_does_not_count() -> None:
     access = Access(keys=Keys(sha256("k") + " anna"), is_open=True)
     assert access.client(None, "127.0.0.1") is None and access.client("Bearer k", "10.0.0.1") == "anna"

@@ -120,7 +120,7 @@ def test_stalled_uploads_take_no_slot(address: str, photo: np.ndarray, to_file: 
     stalled = [socket.create_connection((host, int(port))) for _ in range(40)]
     try:
         for connection in stalled:
-            connection.sendall(b"POST /v1/enhance HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nbegin")
+            connection.sendall(b"POST /v1/enhance HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\nbegin")
         assert post(address, to_file(photo))[0] == 200
     finally:
         for connection in stalled:

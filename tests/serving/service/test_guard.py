@@ -30,7 +30,7 @@ QUICK = Limits(
     deadline_seconds=1.5,
     linger_seconds=0.3,
 )
-HEAD = b"POST /v1/enhance HTTP/1.1\r\nHost: x\r\n"
+HEAD = b"POST /v1/enhance HTTP/1.1\r\nHost: localhost\r\n"
 Events = list[dict[str, Any]]
 
 
@@ -166,7 +166,7 @@ def test_a_client_sees_that_an_answer_was_cut(
     service_log: Callable[[], list[dict[str, Any]]],
 ) -> None:
     with serving(Guard(breaks_midway)) as server, server.connect() as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         received = b""
         while piece := connection.recv(1000):
             received += piece

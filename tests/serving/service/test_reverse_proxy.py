@@ -19,7 +19,7 @@ import pytest
 
 from naturaltone.infra import local
 from naturaltone.serving.service.service import Service
-from tests.serving.service.conftest import LONGEST, guarded, wait_until
+from tests.serving.service.conftest import KEY, LONGEST, access, guarded, wait_until
 from tests.serving.service.test_serving_docs import blocks
 
 HOST = "photos.example.org"
@@ -32,7 +32,9 @@ class Proxy:
     trusted: ssl.SSLContext
 
     def ask(self, path: str, data: bytes | None = None) -> tuple[int, bytes]:
-        request = urllib.request.Request(f"https://127.0.0.1:{self.port}{path}", data, {"Host": HOST})
+        request = urllib.request.Request(
+            f"https://127.0.0.1:{self.port}{path}", data, {"Host": HOST, "Authorization": f"Bearer {KEY}"}
+        )
         try:
             with urllib.request.urlopen(request, timeout=LONGEST, context=self.trusted) as answer:
                 return answer.status, answer.read()
@@ -147,7 +149,8 @@ def test_the_example_of_a_reverse_proxy_serves_below_its_prefix_and_ends_slow_he
     if not shutil.which(start.__name__, path=_PATH):
         pytest.skip(f"{start.__name__} is not installed")
     data = to_file(photo)
-    with guarded(service) as server, start(server.address, tmp_path, certificate) as proxy:
+    with guarded(service, access=access(KEY)) as server, start(server.address, tmp_path, certificate) as proxy:
+        server.headers = {"authorization": f"Bearer {KEY}"}
         assert proxy.ask("/tone/v1/enhance", data) == (200, server.enhance(data).body)
         assert proxy.ask("/tone/") == (200, server.ask("/").body)
         without_slash = proxy.raw(f"GET /tone HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
