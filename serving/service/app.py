@@ -30,9 +30,8 @@ APP_NAME = "naturaltone"
 # Photos that wait in a replica, so that its thread never waits for the next one. More would only make everybody wait longer:
 # who is refused is told to come back in a second.
 _WAITING = 1
-_QUEUED = (
-    2  # in a proxy, for each slot: all that the guard lets in, so that a burst is not refused while places are free
-)
+# In a proxy, for each slot: all that the guard lets in, so that a burst is not refused while places are free.
+_QUEUED = 2
 _START_SECONDS = 120.0  # the longest that a new replica waits for its first model
 _REQUEST_SECONDS = 120.0  # of queue and work; the upload is over before
 _NETWORK_SECONDS = 60.0

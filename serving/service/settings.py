@@ -7,9 +7,7 @@ RATE_LIMIT = "NATURALTONE_RATE_LIMIT"  # requests that a key may send in a minut
 NO_AUTH = "NATURALTONE_NO_AUTH"  # 1: everybody may use the service
 METRICS = "NATURALTONE_METRICS"  # HOST:PORT at which each machine answers Prometheus; unset: nowhere
 LOOK_SECONDS = "NATURALTONE_LOOK_SECONDS"  # between two looks for a new version of the model, on average (10)
-MOST_INSIDE = (
-    "NATURALTONE_MOST_INSIDE"  # photos that a proxy lets in at the same time; unset: Ray Serve's own limits decide
-)
+MOST_INSIDE = "NATURALTONE_MOST_INSIDE"  # photos that a proxy lets in at the same time; unset: Ray Serve decides
 LOG = "NATURALTONE_SERVICE_LOG"  # a file; if unset, the log goes to stderr, which Ray keeps in its own files
 
 # Ray Serve's proxies call the function that this variable names, and put the middlewares that it returns before the service.

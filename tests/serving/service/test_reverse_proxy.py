@@ -85,12 +85,10 @@ def _started(command: list[str], folder: Path, port: int, certificate: Path) -> 
     try:
         wait_until(lambda: process.poll() is not None or _listens(port))
         yield Proxy(port, trusted)
-    except BaseException:
-        print((folder / "printed").read_text())
-        raise
     finally:
         process.terminate()
         process.wait(LONGEST)
+        print((folder / "printed").read_text())  # pytest shows it if the test fails
 
 
 def _replaced(text: str, changes: dict[str, str]) -> str:
