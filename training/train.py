@@ -160,7 +160,7 @@ def _trainer(job: dict[str, Any], *, workers: int | tuple[int, int], use_gpu: bo
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
-            worker_runtime_env={"env_vars": allocator.ENVIRONMENT},
+            worker_runtime_env={"env_vars": allocator.KEEP_ENVIRONMENT},
         ),
     )
 

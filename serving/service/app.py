@@ -93,7 +93,7 @@ class Network:
         return network.answer(self._models.serving, questions)
 
 
-@serve.deployment(ray_actor_options={"num_cpus": 1, "runtime_env": {"env_vars": allocator.ENVIRONMENT}})
+@serve.deployment(ray_actor_options={"num_cpus": 1, "runtime_env": {"env_vars": allocator.KEEP_ENVIRONMENT}})
 @serve.ingress()
 class EnhanceService:
     """A replica. Serve calls `reconfigure` with the `user_config`, before the first request and after each change of it."""
@@ -159,6 +159,9 @@ def environment(args: AppArgs) -> dict[str, str]:
     values = {
         settings.MOST_INSIDE: str(args.replicas * (args.slots + _WAITING)),
         "RAY_worker_niceness": "0",  # Ray makes its workers yield to other programs; people wait for these
+        **allocator.SERVE_ENVIRONMENT,  # for proxy, controller and Ray's own processes; replicas have theirs
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1",  # by default 0.1, which costs 3% of a core all the time
+        "RAY_enable_metrics_collection": "0",  # Ray's own figures, which nobody reads without its dashboard
     }
     return {name: os.environ.get(name, value) for name, value in values.items()}
 

@@ -146,25 +146,39 @@ def test_the_configuration_serves_scales_and_changes_its_model_in_place(
     [replica] = cluster.replicas()
 
     # Four clients are more than one replica's target: Serve starts the second after 30 s.
-    statuses: list[int] = []
-    deadline = time.monotonic() + _SECONDS
-    with concurrent.futures.ThreadPoolExecutor(4) as clients:
-
-        def client() -> None:
-            while len(cluster.replicas()) < 2 and time.monotonic() < deadline:
-                statuses.append(cluster.enhance(photo)[0])
-
-        for each in [clients.submit(client) for _ in range(4)]:
-            each.result()
-    assert len(cluster.replicas()) == 2 and set(statuses) <= {200, 503}
+    answers = _under_load(cluster, photo, lambda: len(cluster.replicas()) == 2)
+    assert {what for status, what in answers if status != 200} <= {"overloaded"}
 
     before = cluster.replicas()
     deployment["user_config"]["model"] = str(second)
     cluster.deploy(document)
-    answers: list[tuple[int, str]] = []
+    answers = []
     wait_until(lambda: answers.append(cluster.enhance(photo)) or answers[-1][1] not in (version, "overloaded"), 60)
     assert {status for status, _ in answers} == {200}, "no request fails during the change"
     assert replica in cluster.replicas() and cluster.replicas() == before, "no replica was restarted"
+
+    application["args"]["replicas"] = 1
+    cluster.deploy(document)
+    answers = _under_load(cluster, photo, lambda: len(cluster.replicas()) == 1)
+    assert cluster.replicas() < before
+    refused = {what for status, what in answers if status != 200}
+    assert refused <= {"overloaded"}, "the replica that is taken away ends the photos that it has"
+
+
+def _under_load(cluster: Cluster, photo: bytes, is_so: Callable[[], bool]) -> list[tuple[int, str]]:
+    """What four clients, which send a photo again and again, are answered until `is_so`."""
+    answers: list[tuple[int, str]] = []
+    deadline = time.monotonic() + _SECONDS
+
+    def client() -> None:
+        while not is_so():
+            assert time.monotonic() < deadline
+            answers.append(cluster.enhance(photo))
+
+    with concurrent.futures.ThreadPoolExecutor(4) as clients:
+        for each in [clients.submit(client) for _ in range(4)]:
+            each.result()
+    return answers
 
 
 def _enhances(cluster: Cluster, photo: bytes) -> bool:
