@@ -37,7 +37,7 @@ from naturaltone.serving.evaluation.evaluate import Evaluation, evaluate
 from naturaltone.serving.evaluation.photos import folder_photos
 from naturaltone.serving.evaluation.report import evaluation_page, to_metrics
 from naturaltone.serving.service import app
-from naturaltone.training import tracking, train
+from naturaltone.training import model_registry, tracking, train
 from naturaltone.training.config import make_config
 
 RECIPE, STEPS, WORKERS = "small", 1300, 2
@@ -86,7 +86,7 @@ def run_demo(*, inputs: str | None, natural: str | None, out: Path, steps: int) 
             )
         with clock.stage("register", "MLflow registry"):
             version = registry.register(trained.bundle, run_id=trained.run_id)
-            enhancer = Enhancer.load(tracking.CHAMPION_URI)
+            enhancer = Enhancer.load(model_registry.CHAMPION_URI)
         with clock.stage("evaluate", "held-out photos, or training photos if there are too few to hold any out"):
             evaluation = _evaluate(enhancer, photos, store, trained.run_id)
         with clock.stage("enhance", f"all input photos, as an archive, into {out / 'enhanced'}"):
@@ -191,7 +191,9 @@ def _serve_and_ask(enhancer: Enhancer, photos: Photos, enhanced: Path) -> Answer
     name, photo, expected = _photo_to_send(enhancer, photos, enhanced)
     if photo is None:
         return None
-    with app.running(app.AppArgs(model=tracking.CHAMPION_URI), host="127.0.0.1", port=local.free_port()) as address:
+    with app.running(
+        app.AppArgs(model=model_registry.CHAMPION_URI), host="127.0.0.1", port=local.free_port()
+    ) as address:
         request = urllib.request.Request(
             f"{address}/v1/enhance", data=photo, headers={"Content-Type": "application/octet-stream"}
         )

@@ -15,7 +15,7 @@ from naturaltone.serving.evaluation.report import make_view, to_json
 from naturaltone.serving.sheet.parts import make_table
 from naturaltone.serving.sheet.render import render
 from naturaltone.training.config import TrainConfig
-from naturaltone.training.tracking import CHAMPION_URI
+from naturaltone.training.model_registry import CHAMPION_URI
 from naturaltone.training.train import TrainResult
 
 

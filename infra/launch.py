@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +18,14 @@ Workers = int | tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """A run to train. bundle: the folder for its model bundle. intermediates, beside: see `training.train.train`."""
+    """A run to train. bundle: the folder for its model bundle. The last three: see `training.train.train`."""
 
     name: str
     config: TrainConfig
     bundle: Path
     intermediates: str | None = None
     beside: str | None = None
+    lineage: Mapping[str, str] | None = None
 
 
 def train(store: str, runs: Sequence[TrainingRun], *, workers: Workers) -> list[TrainResult]:
@@ -49,6 +50,7 @@ def train(store: str, runs: Sequence[TrainingRun], *, workers: Workers) -> list[
                 bundle=run.bundle,
                 intermediates=run.intermediates,
                 beside=run.beside,
+                lineage=run.lineage,
             )
             for run in runs
         ]

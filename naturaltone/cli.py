@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from naturaltone import __version__
-from naturaltone.infra.commands import ablation, bench, demo, enhance, evaluate, ingest, serve, store, train
+from naturaltone.infra.commands import ablation, bench, demo, enhance, evaluate, ingest, models, serve, store, train
 
 _COMMANDS = {
     "demo": demo,
@@ -18,6 +18,7 @@ _COMMANDS = {
     "store": store,
     "train": train,
     "evaluate": evaluate,
+    "models": models,
     "ablation": ablation,
     "enhance": enhance,
     "bench": bench,

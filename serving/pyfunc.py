@@ -11,7 +11,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.training.checkpoint import load_bundle
-from naturaltone.training.tracking import BUNDLE_ARTIFACT
+from naturaltone.training.model_registry import BUNDLE_ARTIFACT
 
 
 class RegisteredEnhancer(PythonModel):

@@ -3,35 +3,72 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from naturaltone.pipeline import storage
+from naturaltone.pipeline.errors import RunFailed
 from naturaltone.pipeline.listing import list_files
-from naturaltone.training import tracking
+from naturaltone.serving import promotions
+from naturaltone.training import model_registry, tracking
 from naturaltone.training.checkpoint import BUNDLE_JSON, BUNDLE_TENSORS, Bundle, load_bundle
 
 PRETRAINED = "pretrained"  # the model that ships with this package; see its card
 _REGISTERED = "models:/"
+_ANNOUNCED = "announced"  # a tag of a version
 _FILES = (BUNDLE_JSON, BUNDLE_TENSORS)
 
 
-def register(bundle: Path, *, run_id: str) -> tracking.ModelVersion:
-    """Register the bundle of a finished run, with the script that loads it. Repeated calls register it only once.
+def register(bundle: Path, *, run_id: str) -> model_registry.ModelVersion:
+    """Register the bundle of a finished run as the challenger, with its lineage. The very first model also becomes champion.
 
-    `RunFailed` if the tracking server refuses it.
+    To register the same run and weights again changes nothing. `RunFailed` if the tracking server refuses it.
     """
     script = importlib.util.find_spec("naturaltone.serving.pyfunc")  # found, not imported, since MLflow runs it
     assert script is not None and script.origin is not None  # a part of this package
-    return tracking.register(bundle, run_id=run_id, digest=load_bundle(bundle).digest, code=Path(script.origin))
+    loaded = load_bundle(bundle)
+    try:
+        version = model_registry.create_version(
+            bundle, run_id=run_id, digest=loaded.digest, code=Path(script.origin), tags=lineage_tags(loaded)
+        )
+        # This tag is set last. If a known version lacks it, its registration was killed halfway and is finished now.
+        if _ANNOUNCED not in version.tags:
+            model_registry.set_alias(model_registry.CHALLENGER, version.version)
+            if model_registry.CHAMPION not in model_registry.aliases() and not any(
+                each.is_done for each in promotions.history()
+            ):
+                promotions.promote(version.version, why="the first model")
+            model_registry.set_tag(version.version, _ANNOUNCED, "true")
+    except tracking.TrackingError as error:
+        raise RunFailed(
+            f"the model in '{bundle}' could not be registered: {error}; then run the same command again"
+        ) from error
+    return version
+
+
+def lineage_tags(bundle: Bundle) -> dict[str, str]:
+    """Where a model comes from and how it was trained, as tags `lineage.FIELD` and `training.FIELD`."""
+    natural = bundle.natural_model
+    reference = natural and hashlib.sha256(natural.mean.tobytes() + natural.covariance.tobytes()).hexdigest()[:8]
+    return {"lineage.niqe_reference": reference or "none"} | {
+        f"{part}.{name}": value if isinstance(value, str) else json.dumps(value)
+        for part in ("lineage", "training")
+        for name, value in bundle.description.get(part, {}).items()
+    }
 
 
 def default_model() -> str:
-    """The model of a command that names none: the registry's champion if it has one, else the pretrained model."""
-    return tracking.CHAMPION_URI if tracking.has_champion() else PRETRAINED
+    """The model of a command that names none: the registry's champion if it has one, else the pretrained model.
+
+    `TrackingError` if there was a champion and it is gone.
+    """
+    is_there = tracking.database_exists(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    return model_registry.CHAMPION_URI if is_there and promotions.champion() else PRETRAINED
 
 
 def resolve(uri: str) -> str:
@@ -39,7 +76,7 @@ def resolve(uri: str) -> str:
 
     Other URIs are returned unchanged. `TrackingError` if the registry does not know the alias.
     """
-    return tracking.resolve(uri) if uri.startswith(_REGISTERED) else uri
+    return model_registry.resolve(uri) if uri.startswith(_REGISTERED) else uri
 
 
 def load_model(uri: str) -> tuple[Bundle, str]:
@@ -60,9 +97,9 @@ def fetched(uri: str) -> Iterator[tuple[Path, str]]:
     if uri == PRETRAINED:
         yield Path(__file__).parent / PRETRAINED, PRETRAINED
     elif uri.startswith(_REGISTERED):
-        resolved = tracking.resolve(uri)
+        resolved = model_registry.resolve(uri)
         with tempfile.TemporaryDirectory(prefix="naturaltone-model-") as folder:
-            yield tracking.download_model(resolved, Path(folder)), resolved.removeprefix(_REGISTERED)
+            yield model_registry.download_model(resolved, Path(folder)), resolved.removeprefix(_REGISTERED)
     else:
         name = uri.rstrip("/").rpartition("/")[2]
         if storage.is_s3(uri):
@@ -82,7 +119,7 @@ def state(uri: str) -> str:
     if uri == PRETRAINED:
         return uri
     if uri.startswith(_REGISTERED):
-        return tracking.resolve(uri)
+        return model_registry.resolve(uri)
     if not storage.is_s3(uri):
         found = [os.stat(Path(storage.resolve(uri)[1], name)) for name in _FILES]
         return " ".join(f"{each.st_mtime_ns}-{each.st_ino}-{each.st_size}" for each in found)

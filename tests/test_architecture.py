@@ -81,7 +81,7 @@ def test_our_code_has_one_name(path: Path) -> None:
 @pytest.mark.parametrize(
     ("framework", "files"),
     [
-        ("mlflow", {"training/tracking.py", "training/recorder.py", "serving/pyfunc.py"}),
+        ("mlflow", {"training/tracking.py", "training/model_registry.py", "training/recorder.py", "serving/pyfunc.py"}),
         ("ray.train", {"training/train.py"}),
         ("ray.serve", {"serving/service/app.py"}),
         ("ray.data._internal", {"pipeline/handover.py"}),

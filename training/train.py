@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,13 +87,14 @@ def train(
     bundle: Path,
     intermediates: str | None = None,
     beside: str | None = None,
+    lineage: Mapping[str, str] | None = None,
 ) -> TrainResult:
     """Train on the store with `workers` DDP workers and write the model bundle to the folder `bundle`.
 
     The same `run_name` resumes the run, on the store as it was when the run began. workers: a number, or the fewest and the
     most that Ray may use. intermediates: `cached` or `stream`, see `naturaltone.pipeline.stream.plan.make_plan`; both give
-    the same pixels. beside: see `runs.begin`. `UserError` before any work for a wrong store, name or configuration,
-    `TrainingFailed` if the run itself fails.
+    the same pixels. beside: see `runs.begin`. lineage: what else the bundle tells of its origin. `UserError` before any work
+    for a wrong store, name or configuration, `TrainingFailed` if the run itself fails.
     """
     store_uri = storage.absolute(store_uri)
     check(store_uri, config, workers=workers, intermediates=intermediates)
@@ -132,7 +134,15 @@ def train(
                 raise TrainingFailed(f"run '{run_name}' stopped: {outcome['stopped']}; resume it with --run {run_name}")
         lease.check()
         snapshot = runs.read_checkpoint(run.uri, config.steps)
-        write_bundle(bundle, snapshot, run.store, run=run_name, mlflow_run_id=run_id)
+        manifest = storage.read_bytes(storage.join(run.uri, shards.MANIFEST))
+        origin = {
+            "run": run_name,
+            "mlflow_run_id": run_id,
+            "manifest": hashlib.sha256(manifest).hexdigest(),
+            **tracking.revision(),
+            **(lineage or {}),
+        }
+        write_bundle(bundle, snapshot, run.store, **origin)
     return TrainResult(
         bundle=bundle,
         run_id=run_id,

@@ -65,7 +65,13 @@ def run(options: argparse.Namespace) -> int:
         )
     storage.check_writable(bundle)
     workers = launch.parse_workers(options.workers) if options.workers else launch.default_workers()
-    run = launch.TrainingRun(name=options.run, config=config, bundle=Path(bundle), intermediates=options.intermediates)
+    run = launch.TrainingRun(
+        name=options.run,
+        config=config,
+        bundle=Path(bundle),
+        intermediates=options.intermediates,
+        lineage={"recipe": options.recipe},
+    )
     [result] = launch.train(options.store, [run], workers=workers)
     version = registry.register(result.bundle, run_id=result.run_id)
     print(f"run {options.run}: {result.report.steps} steps, {result.images_per_second:.1f} photos/s")

@@ -18,7 +18,7 @@ from naturaltone.serving.evaluation.photos import EvaluationPhoto
 from naturaltone.serving.evaluation.report import make_view
 from naturaltone.serving.sheet.parts import make_table
 from naturaltone.serving.sheet.render import render
-from naturaltone.training import tracking
+from naturaltone.training import model_registry, tracking
 from naturaltone.training.checkpoint import BUNDLE_JSON, BundleError, load_bundle
 from naturaltone.training.config import TrainConfig
 
@@ -78,7 +78,7 @@ def plan_ablation(run: str, *, models: Path) -> AblationPlan:
         whole = str(models / run)
     else:
         try:
-            whole = tracking.model_of_run(run)
+            whole = model_registry.model_of_run(run)
         except tracking.TrackingError as error:
             raise UserError(
                 f"'{models / run}' is not a model, and {error}; give --models M1 M2 M3, or train it with "

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import mlflow
 import pytest
 
-from naturaltone.pipeline.errors import RunFailed
-from naturaltone.serving import pyfunc
 from naturaltone.training import tracking
 from tests.training.test_recorder import client_of
 
@@ -37,14 +33,3 @@ def test_a_server_that_fails_while_a_run_is_opened_is_one_line(
     monkeypatch.setattr(mlflow.tracking.MlflowClient, "update_run", away)
     with pytest.raises(tracking.TrackingError, match="cannot be used"), tracking.running(run_id):
         pass
-
-
-def test_a_registry_that_fails_after_the_training_is_a_failed_run_and_no_mistake_of_the_user(
-    registered: str, bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def away(*_: object) -> None:
-        raise tracking.TrackingError("the model registry cannot be read")
-
-    monkeypatch.setattr(tracking, "aliases", away)
-    with pytest.raises(RunFailed, match="the same command again"):
-        tracking.register(bundle_folder, run_id=registered, digest="other", code=Path(pyfunc.__file__))

@@ -17,7 +17,7 @@ from naturaltone.serving import registry
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.service import kept, metrics
 from naturaltone.serving.service.follower import Follower
-from naturaltone.training import checkpoint, tracking
+from naturaltone.training import checkpoint, model_registry
 from naturaltone.training.checkpoint import BUNDLE_JSON, BUNDLE_TENSORS
 from tests.serving.service.conftest import LONGEST, replace, save_model, wait_until
 
@@ -184,32 +184,32 @@ def test_a_self_test_that_breaks_off_is_shown_and_tried_again(
 def test_a_refusal_is_forgotten_when_the_good_version_is_put_back(
     follow: Callable[..., Follower], registered: str, tmp_path: Path
 ) -> None:
-    follower = follow(tracking.CHAMPION_URI)
+    follower = follow(model_registry.CHAMPION_URI)
     assert follower.current is not None
     old = follower.current
     bad = save_model(tmp_path / "bad", seed=4)
     poison(bad)
     version = registry.register(bad, run_id=registered).version
     try:
-        tracking.set_alias(tracking.CHAMPION, version)
+        model_registry.set_alias(model_registry.CHAMPION, version)
         wait_until(lambda: follower.refused is not None)
         assert follower.refused.version == f"naturaltone/{version}-{digest(bad)}"  # type: ignore[union-attr]
     finally:
-        tracking.set_alias(tracking.CHAMPION, "1")
+        model_registry.set_alias(model_registry.CHAMPION, "1")
     wait_until(lambda: follower.refused is None)
     assert follower.current is old
 
 
 def test_a_moved_alias_is_followed(follow: Callable[..., Follower], registered: str, better: Path) -> None:
-    follower = follow(tracking.CHAMPION_URI)
+    follower = follow(model_registry.CHAMPION_URI)
     assert follower.current is not None and follower.current.version.startswith("naturaltone/1-")
     version = registry.register(better, run_id=registered).version
     try:
-        tracking.set_alias(tracking.CHAMPION, version)
+        model_registry.set_alias(model_registry.CHAMPION, version)
         wait_until(lambda: serves(follower, better))
         assert follower.current.version == f"naturaltone/{version}-{digest(better)}"
     finally:
-        tracking.set_alias(tracking.CHAMPION, "1")
+        model_registry.set_alias(model_registry.CHAMPION, "1")
     wait_until(lambda: follower.current.version.startswith("naturaltone/1-"))  # type: ignore[union-attr]
 
 
