@@ -55,14 +55,17 @@ class Served:
         children = psutil.Process(self.process.pid).children(recursive=True)
         return {each.pid: each for each in children if _title(each).startswith("ray::ServeReplica")}
 
-    def mebibytes(self) -> float:
-        """Private memory of the command, of Ray and of the replicas: what the machine gets back when they end."""
+    def mebibytes(self) -> collections.Counter[str]:
+        """Private memory of the command, of Ray and of the replicas: what the machine gets back when they end.
+
+        By process id and start.
+        """
         processes = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
-        total = 0
+        found: collections.Counter[str] = collections.Counter()
         for each in processes:
             with contextlib.suppress(psutil.Error):
-                total += each.memory_full_info().uss
-        return total / 2**20
+                found[f"{each.pid} {each.create_time()}"] = each.memory_full_info().uss / 2**20
+        return found
 
     def model(self) -> dict[str, object]:
         with urllib.request.urlopen(f"{self.address}/v1/model", timeout=30) as answer:
@@ -85,6 +88,19 @@ def _title(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error, IndexError):
         return process.cmdline()[0]
     return ""
+
+
+def _floor(samples: list[collections.Counter[str]]) -> float:
+    """The least of each process, summed: photos in work come and go, and so do processes that start others."""
+    most = len(samples) / 2
+    mebibytes = {name: [found[name] for found in samples if name in found] for name in set().union(*samples)}
+    return sum(min(values) for values in mebibytes.values() if len(values) > most)
+
+
+def _grown(before: collections.Counter[str], after: collections.Counter[str]) -> list[str]:
+    """The processes that grew, and by how many MiB."""
+    grown = {name: after[name] - before[name] for name in before.keys() & after.keys()}
+    return [f"{_title(psutil.Process(int(name.split()[0])))} {mib:+.1f}" for name, mib in grown.items() if mib > 0.5]
 
 
 @contextlib.contextmanager
@@ -179,7 +195,7 @@ def test_memory_stays_flat_and_fifty_swaps_fail_no_request(
         before = set(served.replicas())
         time.sleep(_WARM_SECONDS)
         begun = time.monotonic()
-        samples: list[tuple[float, float]] = []
+        samples: list[tuple[float, collections.Counter[str]]] = []
         while (now := time.monotonic() - begun) < _MEMORY_SECONDS:
             samples.append((now / 60, served.mebibytes()))
             time.sleep(_MEMORY_SECONDS / 100)
@@ -189,14 +205,16 @@ def test_memory_stays_flat_and_fifty_swaps_fail_no_request(
             replace(model, two_models[(swap + 1) % 2])
             time.sleep(_SWAP_SECONDS)
         swapping = answers.p99(begun_swaps, time.monotonic())
-        swapped = min(served.mebibytes() for _ in range(10))
-        # The least of each tenth: photos in work come and go.
-        tenths = [chunk for chunk in np.array_split(np.array(samples), 10) if len(chunk)]
-        floors = [(chunk[:, 0].mean(), chunk[:, 1].min()) for chunk in tenths]
+        swapped = min(served.mebibytes().total() for _ in range(10))
+        tenths = [samples[at : at + 10] for at in range(0, len(samples), 10)]
+        floors = [
+            (statistics.mean(minute for minute, _ in tenth), _floor([found for _, found in tenth])) for tenth in tenths
+        ]
         slope = float(np.polyfit(*zip(*floors, strict=True), 1)[0])
         print(
             f"{len(answers.times)} photos; p99 {quiet:.3f} s without and {swapping:.3f} s with {_SWAPS} swaps; "
-            f"MiB {[round(least) for _, least in floors]}, slope {slope:.2f} MiB a minute; after the swaps {swapped:.0f}"
+            f"MiB {[round(least) for _, least in floors]}, slope {slope:.2f} MiB a minute; after the swaps {swapped:.0f}; "
+            f"grown: {_grown(samples[0][1], samples[-1][1])}"
         )
         assert not answers.failed
         assert len(answers.versions) == 2
