@@ -10,7 +10,7 @@ import numpy as np
 from naturaltone.pipeline.photo.pixels import shrink
 from naturaltone.serving.evaluation.photos import EvaluationPhoto
 from naturaltone.training.checkpoint import Bundle
-from naturaltone.training.measures import metrics, niqe, tmqi
+from naturaltone.training.measures import metrics, niqe, skin, tmqi
 
 Scores = dict[str, dict[str, float]]  # stage -> measure -> value; NaN if the photo has nothing to measure
 
@@ -56,7 +56,7 @@ def measure_picture(picture: np.ndarray, photo: EvaluationPhoto, judge: Bundle) 
         "banding": metrics.banding(picture),
         "noise_gain": metrics.noise_gain(picture, source),
         "halo_overshoot": metrics.halo_overshoot(picture, source),
-        "skin_hue_shift": metrics.skin_hue_shift(picture, source),
+        "skin_hue_shift": skin.skin_hue_shift(picture, source),
         "neutral_shift": metrics.neutral_shift(picture, source),
     }
     if judge.natural_model:

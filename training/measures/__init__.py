@@ -1,4 +1,4 @@
 """Numbers that say how good a picture is, alone or compared with the photo that it came from.
 
-May import: pipeline, cv2, numpy.
+May import: pipeline, pipeline.photo, cv2, numpy, skimage.
 """

@@ -145,25 +145,6 @@ def colourfulness(pixels: np.ndarray) -> float:
     return float(np.linalg.norm(deviation) + 0.3 * np.linalg.norm(mean))
 
 
-def skin_hue_shift(result: np.ndarray, input: np.ndarray) -> float:
-    """Mean change of hue, 0 to 180 degrees of L*a*b*, over the input's skin-coloured pixels; NaN if they are under 0.5%.
-
-    Skin is Cb in 77–127 and Cr in 133–173 (Chai & Ngan 1999), L* above 20 and C* above 8. Each pixel has the weight
-    √(C₁*·C₂*), as in a hue difference ΔH*: a colour that fades to grey has no hue left that could be wrong.
-    """
-    _, cr, cb = np.moveaxis(cv2.cvtColor(input, cv2.COLOR_RGB2YCrCb), -1, 0)
-    before = to_lab(input)
-    skin = (cb >= 77) & (cb <= 127) & (cr >= 133) & (cr <= 173) & (before[..., 0] > 20)
-    skin &= np.hypot(before[..., 1], before[..., 2]) > 8
-    if skin.mean() < _FEW:
-        return float("nan")
-    before, after = before[skin][:, 1:], to_lab(result)[skin][:, 1:]
-    cross = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
-    angle = np.degrees(np.abs(np.arctan2(cross, (before * after).sum(axis=1))))
-    weight = np.sqrt(np.hypot(before[:, 0], before[:, 1]) * np.hypot(after[:, 0], after[:, 1]))
-    return float((angle * weight).sum() / max(weight.sum(), 1e-6))
-
-
 def neutral_shift(result: np.ndarray, input: np.ndarray) -> float:
     """Colour cast: mean distance in a*b* that the input's near-neutral pixels moved; NaN if they are under 0.5%.
 

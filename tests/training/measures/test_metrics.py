@@ -94,7 +94,6 @@ def test_clipped_pixels_are_white_in_one_channel_or_black_in_all() -> None:
         metrics.psnr,
         metrics.ssim,
         metrics.delta_e2000,
-        metrics.skin_hue_shift,
         metrics.neutral_shift,
         metrics.halo_overshoot,
         metrics.noise_gain,
@@ -162,24 +161,6 @@ def test_colourfulness_of_two_colours_worked_out_by_hand() -> None:
     halves[8:, :, 2] = 100
     # red half (200, 100), blue half (0, −100)
     assert metrics.colourfulness(halves) == pytest.approx(math.hypot(100, 100) + 0.3 * math.hypot(100, 0), rel=1e-5)
-
-
-def test_a_turn_of_skin_hue_is_measured_in_degrees() -> None:
-    skin = np.full((40, 40, 3), (200, 150, 130), np.uint8)
-    redder = np.full((40, 40, 3), (200, 140, 140), np.uint8)
-    hue = [math.atan2(*rgb2lab(pixels)[0, 0, :0:-1]) for pixels in (skin, redder)]
-    assert metrics.skin_hue_shift(redder, skin) == pytest.approx(math.degrees(abs(hue[0] - hue[1])), abs=0.1)
-    assert metrics.skin_hue_shift(skin, skin) == pytest.approx(0, abs=1e-3)
-    half = np.where(np.arange(40)[:, None, None] < 20, skin, redder)
-    assert 0.2 < metrics.skin_hue_shift(half, skin) / metrics.skin_hue_shift(redder, skin) < 0.8
-
-
-def test_skin_that_loses_its_colour_has_not_turned_and_grey_photos_have_no_skin() -> None:
-    skin = np.full((40, 40, 3), (200, 150, 130), np.uint8)
-    half_faded = skin.copy()
-    half_faded[:20] = 155
-    assert metrics.skin_hue_shift(half_faded, skin) < 0.5
-    assert math.isnan(metrics.skin_hue_shift(skin, np.full((40, 40, 3), 150, np.uint8)))
 
 
 def test_a_cast_on_greys_is_its_distance_in_lab() -> None:
