@@ -169,7 +169,7 @@ def _evaluate(enhancer: Enhancer, photos: Photos, store: str, run_id: str) -> Ev
     uris, held_out = _unseen(photos, store)
     evaluation = evaluate(enhancer, folder_photos(uris, []), held_out=held_out)
     page = evaluation_page("naturaltone evaluation", evaluation)
-    tracking.log_evaluation(run_id, to_metrics(evaluation), page)
+    tracking.log_evaluation(run_id, to_metrics(evaluation), {"evaluation.html": page})
     return evaluation
 
 

@@ -13,13 +13,16 @@ import getpass
 import json
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from naturaltone.pipeline.errors import UserError
 from naturaltone.training import model_registry
 from naturaltone.training.tracking import TrackingError
+
+GATE_TAG = "gate"  # of a version: what the gate said of it last, as JSON
+BETTER = "better"  # than the champion that the tag names
 
 _PREFIX = "promotion."
 _MOST_CHARACTERS = 5000  # of a tag
@@ -77,16 +80,31 @@ def promote(
     *,
     why: str,
     by: str = "",
-    numbers: Mapping[str, float] | None = None,
-    instead_of: str | None = None,
+    force: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> Promotion:
     """Make a version the champion. If it is the champion already, nothing changes.
 
-    by: default is this user. instead_of: the champion that the version was compared with; `PromotionRefused` if another one
-    is the champion by now. `TrackingError` if there is no such version, or the registry cannot be used.
+    by: default is this user. force: also if the gate has not found it better than the present champion; the history says so.
+    check: called just before the promotion is written, and before the alias moves; what it raises stops the promotion.
+    `PromotionRefused` without the gate's consent, `TrackingError` if there is no such version or the registry cannot be used.
     """
+    found, now = model_registry.find_version(version), model_registry.aliases().get(model_registry.CHAMPION)
+    gate = json.loads(found.tags.get(GATE_TAG, "{}"))
+    consents = now is None or (gate.get("outcome"), gate.get("champion")) == (BETTER, now)
+    if now not in (None, found.version) and not consents and not force:
+        said = f"'{gate['why']}', against {gate['champion']}" if gate else "nothing yet"
+        raise PromotionRefused(
+            f"version {found.version}: the gate has not found it better than champion {now} (it said {said}); "
+            f"`naturaltone models compare champion {found.version} --store STORE` asks it, --force promotes without it"
+        )
     return _move(
-        model_registry.find_version(version).version, why=why, by=by, numbers=numbers or {}, instead_of=instead_of
+        found.version,
+        why=why if consents else f"forced: {why}",
+        by=by,
+        numbers=gate.get("numbers", {}) if consents else {},
+        instead_of=now if now != found.version else None,
+        check=check,
     )
 
 
@@ -132,6 +150,7 @@ def _move(
     numbers: Mapping[str, float],
     instead_of: str | None,
     is_rollback: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> Promotion:
     previous = model_registry.aliases().get(model_registry.CHAMPION)
     if previous == version:
@@ -151,7 +170,9 @@ def _move(
         is_rollback=is_rollback,
     )
     key = _next_key()
+    check()
     _write(key, promotion)
+    check()
     model_registry.set_alias(model_registry.CHAMPION, version)
     now = model_registry.aliases().get(model_registry.CHAMPION)  # aliases know no compare-and-set: the last writer wins
     if now != version:

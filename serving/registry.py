@@ -39,10 +39,7 @@ def register(bundle: Path, *, run_id: str) -> model_registry.ModelVersion:
         # This tag is set last. If a known version lacks it, its registration was killed halfway and is finished now.
         if _ANNOUNCED not in version.tags:
             model_registry.set_alias(model_registry.CHALLENGER, version.version)
-            if model_registry.CHAMPION not in model_registry.aliases() and not any(
-                each.is_done for each in promotions.history()
-            ):
-                promotions.promote(version.version, why="the first model")
+            promotions.promote_first(version.version)
             model_registry.set_tag(version.version, _ANNOUNCED, "true")
     except tracking.TrackingError as error:
         raise RunFailed(

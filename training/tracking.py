@@ -9,7 +9,7 @@ import re
 import subprocess
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +140,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return asked.stdout.strip() if asked.returncode == 0 else None
 
 
-def log_evaluation(run_id: str, metrics: dict[str, float], page: str) -> None:
-    """Add measures and an HTML page to a run in any state. `TrackingError` if the server does not have the run."""
+def log_evaluation(run_id: str, metrics: Mapping[str, float], files: Mapping[str, str]) -> None:
+    """Add measures and text files, by name, to a run in any state. `TrackingError` if the server does not have the run."""
     import mlflow
     from mlflow.entities import Metric as Entry
     from mlflow.tracking import MlflowClient
@@ -152,7 +152,8 @@ def log_evaluation(run_id: str, metrics: dict[str, float], page: str) -> None:
         client = MlflowClient()
         client.get_run(run_id)
         client.log_batch(run_id, metrics=[Entry(name, value, now, 0) for name, value in metrics.items()])
-        client.log_text(run_id, page, "evaluation.html")
+        for name, text in files.items():
+            client.log_text(run_id, text, name)
     except (mlflow.MlflowException, OSError) as error:
         raise TrackingError(f"tracking at '{mlflow.get_tracking_uri()}': {reason(error)}") from None
 

@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"... and {len(missing) - LISTED} more; --json lists all", file=sys.stderr)
     # Last, because a tracking server that does not answer takes long to give up.
     try:
-        tracking.log_evaluation(run_of(enhancer.bundle), to_metrics(evaluation), page)
+        tracking.log_evaluation(run_of(enhancer.bundle), to_metrics(evaluation), {"evaluation.html": page})
     except UserError as error:
         print(f"not logged to MLflow: {error}", file=sys.stderr)
     return SOME_FAILED if rejects or missing else OK

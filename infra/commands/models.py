@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from naturaltone.infra.exit_codes import OK
+from naturaltone.pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from naturaltone.serving.promotions import Promotion
@@ -37,12 +38,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shown.add_argument(
         "version", metavar="VERSION", nargs="?", default="champion", help=f"{_VERSION} (default: champion)"
     )
-    compared = add("compare", _compare, "show in what two versions differ")
+    compared = add("compare", _compare, "show in what two versions differ, and with --store whether B is better than A")
     compared.add_argument("first", metavar="A", help=_VERSION)
     compared.add_argument("second", metavar="B", help=_VERSION)
+    compared.add_argument(
+        "--store",
+        metavar="STORE",
+        help="judge both on the gate set of this store: its held-out photos of when the gate was first asked; the verdict "
+        "is kept with B, and lets `promote` promote it",
+    )
+    compared.add_argument(
+        "--sheet", metavar="FILE", help="with --store, also write an HTML page with the verdict and photos"
+    )
     promoted = add("promote", _promote, "make a version the champion; running services follow within seconds")
     promoted.add_argument("version", metavar="VERSION", help=_VERSION)
     promoted.add_argument("--why", metavar="TEXT", required=True, help="the reason, for `models history`")
+    promoted.add_argument(
+        "--force", action="store_true", help="promote it even if the gate has not found it better than the champion"
+    )
     rolled = add("rollback", _rollback, "make the version the champion that was it before; again, the one before that")
     rolled.add_argument("--why", metavar="TEXT", default="rolled back", help="the reason, for `models history`")
     for each in (promoted, rolled):
@@ -99,6 +112,10 @@ def _show(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from naturaltone.training import model_registry
 
+    if options.store:
+        return _judge(options)
+    if options.sheet:
+        raise UserError("--sheet needs --store: the page shows how both models do on the photos of a store")
     both = [model_registry.find_version(name) for name in (options.first, options.second)]
     facts = [_facts(each) | model_registry.measures_of(each) for each in both]
     names = [name for name in dict.fromkeys([*facts[0], *facts[1]]) if facts[0].get(name) != facts[1].get(name)]
@@ -110,10 +127,33 @@ def _compare(options: argparse.Namespace) -> int:
     return OK
 
 
+def _judge(options: argparse.Namespace) -> int:
+    from naturaltone.infra.local import cores
+    from naturaltone.pipeline import storage
+    from naturaltone.pipeline.dataset import shards
+    from naturaltone.serving.evaluation.challenge import challenge
+    from naturaltone.serving.evaluation.gate_page import format_verdict
+    from naturaltone.training import model_registry
+
+    storage.check_file_writable(options.sheet)
+    champion, version = (model_registry.find_version(name).version for name in (options.first, options.second))
+    if champion == version:
+        raise UserError(f"'{options.first}' and '{options.second}' are both version {version}; give two versions")
+    told = challenge(version, champion=champion, store=shards.open_store(options.store), processes=cores())
+    if options.sheet:
+        storage.write_bytes(options.sheet, told.page.encode())
+    if options.json:
+        print(json.dumps({"version": version, "champion": champion, **told.verdict.to_json()}, indent=1))
+    else:
+        print(format_verdict(told.verdict))
+        print(f"version {version} against {champion}: {told.verdict.why}")
+    return OK
+
+
 def _promote(options: argparse.Namespace) -> int:
     from naturaltone.serving import promotions
 
-    return _tell(promotions.promote(options.version, why=options.why, by=options.by))
+    return _tell(promotions.promote(options.version, why=options.why, by=options.by, force=options.force))
 
 
 def _rollback(options: argparse.Namespace) -> int:

@@ -20,6 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="choice of random photos; another number shows others (default: 0)"
     )
+    parser.add_argument(
+        "--grow-gate",
+        action="store_true",
+        help="add held-out photos to the gate set, on which new models are compared with the champion; without this command, "
+        "it stays as it was when it was first used",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -32,6 +38,12 @@ def run(options: argparse.Namespace) -> int:
         from naturaltone.serving.sheet.store import store_page
 
         storage.write_bytes(options.sheet, store_page(store, pairs=options.pairs, seed=options.seed).encode())
+    if options.grow_gate:
+        from naturaltone.serving.evaluation import gate_set
+
+        gate = gate_set.grow(store)
+        print(f"gate set {gate.digest}: {', '.join(f'{len(ids)} {role}' for role, ids in gate.ids.items())} photos")
+        return OK
     numbers = summary.summarize(store)
     print(json.dumps(numbers) if options.json else summary.format_summary(numbers))
     return OK

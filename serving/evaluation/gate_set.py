@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.dataset import shards
-from naturaltone.pipeline.photo.stored import decode_rgb
-from naturaltone.serving.evaluation.photos import EvaluationPhoto
 
 GATE = "gate.json"
 MOST = {"input": 200, "natural": 100}  # photos of each role
@@ -29,6 +27,16 @@ class GateSet:
     ids: Mapping[str, tuple[str, ...]]
     digest: str
     since: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatePhoto:
+    """A photo of the gate set. image: as the shard holds it, a JPEG."""
+
+    photo_id: str
+    name: str
+    role: str
+    image: bytes
 
 
 def open_gate_set(store: shards.Store, most: Mapping[str, int] = MOST) -> GateSet:
@@ -48,12 +56,16 @@ def grow(store: shards.Store, most: Mapping[str, int] = MOST) -> GateSet:
     return _change(store, open_gate_set(store, most).ids, most)
 
 
-def read_gate_photos(store: shards.Store, gate: GateSet, role: str) -> Iterator[EvaluationPhoto]:
-    """The photos of one role that are still in the store, with one row group in memory at a time."""
-    wanted = set(gate.ids[role])
-    for row in store.photos(role, "test"):
-        if row["photo_id"] in wanted:
-            yield EvaluationPhoto(name=row["source"].rpartition("/")[2], input=decode_rgb(row["image"]))
+def read_gate_photos(store: shards.Store, gate: GateSet) -> Iterator[GatePhoto]:
+    """The photos that are still in the store, with one row group in memory at a time."""
+    for role, ids in gate.ids.items():
+        wanted = set(ids)
+        for group in store.select(role, "test").to_pylist():
+            columns = ["photo_id", "source", "image"]
+            for row in shards.read_row_group(store.uri, group["file"], group["row_group"], columns).to_pylist():
+                if row["photo_id"] in wanted:
+                    name = row["source"].rpartition("/")[2]
+                    yield GatePhoto(photo_id=row["photo_id"], name=name, role=role, image=row["image"])
 
 
 def missing(store: shards.Store, gate: GateSet) -> list[str]:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from naturaltone.pipeline.errors import UserError, first_line
 from naturaltone.serving import registry
 from naturaltone.serving.enhancer import Enhancer
+from naturaltone.serving.selftest import ModelRefused, self_test
 from naturaltone.serving.service import kept, metrics
-from naturaltone.serving.service.selftest import ModelRefused, self_test
 from naturaltone.training.checkpoint import Bundle, BundleError, load_bundle
 
 LOOK_SECONDS = 10.0  # between two looks for a new version, on average

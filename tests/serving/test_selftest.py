@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from naturaltone.serving.enhancer import Enhancer
-from naturaltone.serving.service.selftest import ModelRefused, self_test
+from naturaltone.serving.selftest import ModelRefused, self_test
 from naturaltone.training.checkpoint import Bundle
 
 

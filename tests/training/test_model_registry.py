@@ -23,7 +23,7 @@ def test_a_version_is_found_by_its_number_and_by_its_alias(registered: str) -> N
 def test_a_version_tells_its_lineage_and_what_was_measured(registered: str) -> None:
     found = model_registry.find_version("1")
     assert found.tags["lineage.algorithm"] == "test" and found.tags["training.lambda_color"] == "1.0"
-    tracking.log_evaluation(registered, {"eval/result/niqe": 4.5}, "<html></html>")
+    tracking.log_evaluation(registered, {"eval/result/niqe": 4.5}, {"evaluation.html": "<html></html>"})
     assert model_registry.measures_of(found) == {"eval/result/niqe": 4.5}
 
 

@@ -6,12 +6,20 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from mlflow.tracking import MlflowClient
 
 from naturaltone import cli
 from naturaltone.infra import exit_codes
+from naturaltone.pipeline import tone
+from naturaltone.pipeline.dataset import shards
+from naturaltone.serving import registry
+from naturaltone.training.checkpoint import load_bundle, save_bundle
+from naturaltone.training.config import TrainConfig
 from naturaltone.training.model_registry import MODEL_NAME
+from tests.stores import LONG_SIDE, add
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +65,7 @@ def test_compare_shows_only_what_differs(said: Callable[..., str], second_versio
 def test_promote_and_rollback_are_one_command_each_and_history_tells_of_them(
     said: Callable[..., str], second_version: str
 ) -> None:
-    promoted = said("promote", second_version, "--why", "better at night", "--by", "Ada")
+    promoted = said("promote", second_version, "--why", "better at night", "--by", "Ada", "--force")
     assert promoted == (
         f"version {second_version} is the champion, instead of 1; services that follow it take it within seconds\n"
     )
@@ -68,7 +76,42 @@ def test_promote_and_rollback_are_one_command_each_and_history_tells_of_them(
     assert [each["version"] for each in json.loads(said("history", "--json"))] == ["1", second_version, "1"]
 
 
+def test_without_the_gate_promote_is_refused_with_the_way_to_ask_it(
+    second_version: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["models", "promote", second_version, "--why", "I like it"]) == exit_codes.WRONG_USAGE
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"`naturaltone models compare champion {second_version} --store STORE` asks it" in line
+
+
+def test_compare_with_a_store_judges_both_on_its_gate_set(
+    said: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+    registered: str,
+    bundle_folder: Path,
+    tmp_path: Path,
+    astronaut: np.ndarray,
+) -> None:
+    other = load_bundle(bundle_folder)
+    config = TrainConfig(**other.description["training"])
+    with torch.no_grad():
+        other.generator.decoder[-1].bias += 0.3
+    save_bundle(tmp_path / "other", other.generator, config, working_resolution=96, lineage={"algorithm": "other"})
+    version = registry.register(tmp_path / "other", run_id=registered).version
+    store = shards.empty_store(str(tmp_path / "store"), algorithm=tone.algorithm_id(), long_side=LONG_SIDE)
+    add(store, astronaut, "input", 0, 4)
+    arguments = ("compare", "champion", version, "--store", store.uri)
+    *_, told = said(*arguments, "--sheet", str(tmp_path / "sheet.html")).splitlines()
+    assert told.startswith(f"version {version} against 1: cannot tell by so few photos: naturalness N")
+    assert told.split(": ", 1)[1] in (tmp_path / "sheet.html").read_text()
+    told_again = json.loads(said(*arguments, "--json"))
+    assert (told_again["champion"], told_again["outcome"]) == ("1", "too few photos")
+    assert cli.main(["models", "compare", "1", "champion", "--store", store.uri]) == exit_codes.WRONG_USAGE
+    assert cli.main(["models", "compare", "1", version, "--sheet", "sheet.html"]) == exit_codes.WRONG_USAGE
+    assert "--sheet needs --store" in capsys.readouterr().err
+
+
 def test_a_reason_that_is_too_long_is_one_clear_line(second_version: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["models", "promote", second_version, "--why", "x" * 5000]) == exit_codes.WRONG_USAGE
+    assert cli.main(["models", "promote", second_version, "--force", "--why", "x" * 5000]) == exit_codes.WRONG_USAGE
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("naturaltone: --why and --by have 5,0") and line.endswith("write at most 4,000")

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from naturaltone import cli
-from tests.stores import make_store
+from naturaltone.infra import exit_codes
+from naturaltone.pipeline import tone
+from naturaltone.pipeline.dataset import shards
+from tests.stores import LONG_SIDE, add, make_store
 
 
 def test_a_store_is_described_for_people_and_for_scripts(
@@ -25,3 +28,15 @@ def test_a_store_is_described_for_people_and_for_scripts(
 
 def test_a_folder_that_is_not_a_store_is_refused(refused, no_photos: str) -> None:  # type: ignore[no-untyped-def]
     assert "no store here" in refused("store", no_photos)
+
+
+def test_the_gate_set_grows_by_this_command(
+    tmp_path: Path, astronaut: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = shards.empty_store(str(tmp_path / "store"), algorithm=tone.algorithm_id(), long_side=LONG_SIDE)
+    add(store, astronaut, "input", 0, 1)
+    for photos in (1, 2):
+        assert cli.main(["store", store.uri, "--grow-gate"]) == exit_codes.OK
+        assert f"{photos} input, 0 natural photos" in capsys.readouterr().out
+        if photos == 1:
+            add(store, astronaut, "input", 1, 1)

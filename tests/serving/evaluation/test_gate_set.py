@@ -5,36 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
 
-from naturaltone.pipeline import storage, tone
-from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline import storage
 from naturaltone.serving.evaluation import gate_set
 from naturaltone.serving.evaluation.gate_set import GATE, grow, missing, open_gate_set, read_gate_photos
-from tests.stores import LONG_SIDE, windows
-
-Add = Callable[..., shards.Store]
-
-
-@pytest.fixture
-def add(tmp_path: Path, astronaut: np.ndarray) -> Add:
-    """`add("input", 0, 5)`: adds five held-out photos to the store, from number 0 on; returns the store."""
-    empty = shards.empty_store(str(tmp_path / "store"), algorithm=tone.algorithm_id(), long_side=LONG_SIDE)
-
-    def run(role: str, first: int, count: int) -> shards.Store:
-        photos = windows(astronaut, role, first, count).to_pandas().assign(split="test")
-        rows = shards.write_shard(
-            empty.uri, pa.Table.from_pandas(photos, schema=shards.PHOTOS), role=role, algorithm=empty.algorithm
-        )
-        return shards.update_manifest(
-            empty, lambda old: dataclasses.replace(old, row_groups=pa.concat_tables([old.row_groups, rows]))
-        )
-
-    return run
+from tests.serving.evaluation.conftest import Add
 
 
 def test_what_is_ingested_later_is_never_in_the_gate(add: Add) -> None:
@@ -44,7 +21,7 @@ def test_what_is_ingested_later_is_never_in_the_gate(add: Add) -> None:
     assert {role: len(ids) for role, ids in frozen.ids.items()} == {"input": 4, "natural": 3}
     later = add("input", 10, 3)
     assert open_gate_set(later) == frozen
-    assert [photo.name for photo in read_gate_photos(later, frozen, "input")] == [
+    assert [photo.name for photo in read_gate_photos(later, frozen) if photo.role == "input"] == [
         f"{number}.jpg" for number in range(4)
     ]
 

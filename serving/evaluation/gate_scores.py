@@ -1,0 +1,121 @@
+"""Scores what the champion and a challenger make of the gate's photos, in several processes."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import math
+import multiprocessing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from naturaltone.pipeline.errors import RunFailed
+from naturaltone.pipeline.photo.stored import decode_rgb
+from naturaltone.pipeline.progress import Progress
+from naturaltone.serving.enhancer import Enhancer
+from naturaltone.serving.evaluation.gate_set import GatePhoto
+from naturaltone.serving.evaluation.measures import measure_picture
+from naturaltone.serving.evaluation.photos import EvaluationPhoto
+from naturaltone.training.checkpoint import load_bundle
+from naturaltone.training.measures import metrics, tmqi
+from naturaltone.training.measures.skin import face_skin, skin_lightness_shift, skin_tone
+
+PEOPLE = ("light skin", "medium skin", "dark skin")
+SLICES = ("night", "high key", "already good", "people", *PEOPLE)
+_NIGHT, _HIGH_KEY = 30, 65  # mean L*
+_ALREADY_GOOD = 0.8  # naturalness N; a fifth of people's photos are above
+# Typology angles. The photo decides, not the person: a face in the shade counts as darker.
+_DARK_SKIN, _LIGHT_SKIN = 10, 38
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoScores:
+    """The measures of one photo of the gate, for each model; NaN if there is nothing to measure.
+
+    slices: those of `SLICES` that the photo belongs to. Natural photos are in none, and only `identity_psnr` is measured.
+    """
+
+    photo_id: str
+    name: str
+    role: str
+    slices: tuple[str, ...]
+    champion: dict[str, float]
+    challenger: dict[str, float]
+
+    def gain(self, measure: str) -> float:
+        """The challenger's value less the champion's."""
+        return self.challenger.get(measure, math.nan) - self.champion.get(measure, math.nan)
+
+
+def score_gate(
+    photos: Iterable[GatePhoto], *, champion: Path, challenger: Path, processes: int, total: int
+) -> list[PhotoScores]:
+    """Enhance every photo with both models and measure the pictures. NIQE is by the champion's model of natural photos.
+
+    champion, challenger: folders of bundles. Each process takes 500 MB. `RunFailed` if a process dies.
+    """
+    found = []
+    # Spawned, not forked: this process may have started threads, which a fork would leave with locked locks.
+    with (
+        concurrent.futures.ProcessPoolExecutor(
+            processes, multiprocessing.get_context("spawn"), _load, (champion, challenger)
+        ) as pool,
+        Progress("gate", total=total, unit="photo") as progress,
+    ):
+        try:
+            for scores in pool.map(_score, photos):
+                found.append(scores)
+                progress.advance()
+        except concurrent.futures.process.BrokenProcessPool:
+            raise RunFailed(
+                "a process of the gate died; it may have run out of memory (each takes 500 MB): run the same command again"
+            ) from None
+    return found
+
+
+_models: list[Enhancer] = []  # of a process of the pool: the champion, the challenger
+
+
+def _load(champion: Path, challenger: Path) -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    _models[:] = (Enhancer(load_bundle(folder), version=folder.name) for folder in (champion, challenger))
+
+
+def _score(photo: GatePhoto) -> PhotoScores:
+    pixels = decode_rgb(photo.image)
+    made = [model.enhance(pixels) for model in _models]
+    if photo.role == "natural":
+        slices: tuple[str, ...] = ()
+        champion, challenger = ({"identity_psnr": metrics.psnr(picture, pixels)} for picture in made)
+    else:
+        skin = face_skin(pixels)
+        slices = slices_of(pixels, skin)
+        judge, source = _models[0].bundle, EvaluationPhoto(name=photo.name, input=pixels)
+        champion, challenger = (
+            measure_picture(picture, source, judge)
+            | {"skin_lightness_shift": skin_lightness_shift(picture, pixels, skin)}
+            for picture in made
+        )
+    known = {field.name: getattr(photo, field.name) for field in dataclasses.fields(photo) if field.name != "image"}
+    return PhotoScores(**known, slices=slices, champion=champion, challenger=challenger)
+
+
+def slices_of(pixels: np.ndarray, skin: np.ndarray) -> tuple[str, ...]:
+    """The slices of a photo, H×W×3 uint8 sRGB. skin: of its faces, see `face_skin`."""
+    lightness = float(metrics.to_lab(pixels)[..., 0].mean())
+    belongs = {
+        "night": lightness < _NIGHT,
+        "high key": lightness > _HIGH_KEY,  # snow, fog, a white background
+        "already good": tmqi.naturalness(pixels) >= _ALREADY_GOOD,
+        "people": bool(skin.any()),
+    }
+    slices = [name for name, does in belongs.items() if does]
+    if skin.any():
+        slices.append(PEOPLE[2 - int(np.digitize(skin_tone(pixels, skin), (_DARK_SKIN, _LIGHT_SKIN)))])
+    return tuple(slices)
