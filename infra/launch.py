@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from naturaltone.infra import local
 from naturaltone.pipeline.errors import UserError
+from naturaltone.training.checkpoint import Snapshot
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.train import TrainResult, check
 from naturaltone.training.train import train as run_training
@@ -18,13 +19,14 @@ Workers = int | tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """A run to train. bundle: the folder for its model bundle. The last three: see `training.train.train`."""
+    """A run to train. bundle: the folder for its model bundle. The last four: see `training.train.train`."""
 
     name: str
     config: TrainConfig
     bundle: Path
     intermediates: str | None = None
     beside: str | None = None
+    start: Callable[[], Snapshot] | None = None
     lineage: Mapping[str, str] | None = None
 
 
@@ -50,6 +52,7 @@ def train(store: str, runs: Sequence[TrainingRun], *, workers: Workers) -> list[
                 bundle=run.bundle,
                 intermediates=run.intermediates,
                 beside=run.beside,
+                start=run.start,
                 lineage=run.lineage,
             )
             for run in runs

@@ -10,7 +10,19 @@ import sys
 from pathlib import Path
 
 from naturaltone import __version__
-from naturaltone.infra.commands import ablation, bench, demo, enhance, evaluate, ingest, models, serve, store, train
+from naturaltone.infra.commands import (
+    ablation,
+    bench,
+    demo,
+    enhance,
+    evaluate,
+    ingest,
+    models,
+    retrain,
+    serve,
+    store,
+    train,
+)
 
 _COMMANDS = {
     "demo": demo,
@@ -19,6 +31,7 @@ _COMMANDS = {
     "train": train,
     "evaluate": evaluate,
     "models": models,
+    "retrain": retrain,
     "ablation": ablation,
     "enhance": enhance,
     "bench": bench,

@@ -46,6 +46,10 @@ class LeaseLost(RunFailed):
     """Another process has the lock. Continuing would mix what the two processes write."""
 
 
+class LeaseHeld(storage.StorageError):
+    """Another living process has the lock. The message names it."""
+
+
 class Lease:
     """A lock that this process holds. Call `check()` before every write that others build on."""
 
@@ -60,10 +64,25 @@ class Lease:
 def hold(uri: str, *, what: str) -> Iterator[Lease]:
     """Hold the lock `uri` until the context or the process ends.
 
-    what: the thing that is locked, for messages. `StorageError` if another process holds the lock; it names that process.
+    what: the thing that is locked, for messages. `LeaseHeld` if another process holds the lock.
     """
     with _hold_object(uri, what) if storage.is_s3(uri) else _hold_file(uri, what) as lease:
         yield lease
+
+
+def is_safe(uri: str) -> bool:
+    """Whether the lock `uri` keeps two machines apart. An S3 server without conditional writes gives it to both."""
+    if not storage.is_s3(uri):
+        return True
+    probe = f"{uri}.{uuid.uuid4().hex[:8]}"
+    s3.write(probe, b"")
+    try:
+        s3.write_if(probe, b"other", etag=None)  # the same content would look like a write whose answer was lost
+    except s3.Changed:
+        return True
+    finally:
+        s3.delete(probe)
+    return False
 
 
 @contextlib.contextmanager
@@ -279,8 +298,8 @@ def _name(owner: dict[str, Any]) -> str:
         return "another process"
 
 
-def _refusal(what: str, owner: dict[str, Any]) -> storage.StorageError:
-    return storage.StorageError(f"{what}: {_name(owner)} is writing there; wait until it ends, or write somewhere else")
+def _refusal(what: str, owner: dict[str, Any]) -> LeaseHeld:
+    return LeaseHeld(f"{what}: {_name(owner)} is writing there; wait until it ends, or write somewhere else")
 
 
 def _now() -> float:

@@ -36,9 +36,10 @@ def train_alone(store_uri: str, config: TrainConfig, *, run_name: str, device: t
         run = runs.begin(store_uri, run_name, config)
         plan = make_plan(run.store, batch=config.batch, crop=config.crop, seed=config.seed)
         gan = GanStep(config, device=device)
-        first_step = max(runs.list_checkpoints(run.uri), default=0)
-        if first_step:
-            checkpoint.restore(runs.read_checkpoint(run.uri, first_step), gan)
+        newest = runs.newest_checkpoint(run.uri)
+        if newest is not None:
+            checkpoint.restore(runs.read_checkpoint(run.uri, newest), gan)
+        first_step = newest or 0
         validation = ValidationPhotos.of(run.store)
         writer = runs.CheckpointWriter(
             run.uri,

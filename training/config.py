@@ -87,6 +87,8 @@ class TrainConfig:
     """MS-SSIM's share of ms_ssim_l1, Zhao's α. The rest is L1. MS-SSIM sees structure, L1 sees brightness."""
     ema_half_life: int = _at_least(4000, 0)
     """Half-life, in photos, of the moving average of G that the model bundle holds; 0 for no averaging."""
+    discriminator_warmup: int = _at_least(0, 0)
+    """Steps at the start in which G stays as it is while D and C learn. For a G that was trained before, when they were not."""
     gradient_clip: float = _positive(10.0, or_0=True)
     """Largest norm of each network's gradient; a longer one is shortened to it. 0 for no limit."""
     precision: str = _one_of("auto", "fp32", "bf16")

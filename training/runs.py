@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import re
 import threading
 import time
@@ -53,26 +54,36 @@ def hold(store_uri: str, name: str) -> contextlib.AbstractContextManager[lease.L
 
     `StorageError` if another process holds the lock.
     """
-    return lease.hold(storage.join(_run_uri(store_uri, name), "running.json"), what=f"run '{name}' of '{store_uri}'")
+    return lease.hold(storage.join(run_uri(store_uri, name), "running.json"), what=f"run '{name}' of '{store_uri}'")
 
 
-def begin(store_uri: str, name: str, config: TrainConfig, *, beside: str | None = None) -> Run:
+def begin(
+    store_uri: str,
+    name: str,
+    config: TrainConfig,
+    *,
+    beside: str | None = None,
+    start: Callable[[], Snapshot] | None = None,
+) -> Run:
     """Begin the run `name` on a store, or open it again if it has begun.
 
     beside: another run of the same store; a new run takes the photos of that run, even if the store has grown since.
+    start: makes the state that a new run starts from, which becomes its checkpoint of step 0; None for new networks.
     `UserError` if the run began with other settings or has done more steps, `BundleError` if its last checkpoint is damaged.
     """
-    uri = _run_uri(store_uri, name)
+    uri = run_uri(store_uri, name)
     store = shards.open_store(store_uri)
     settings = {"config": dataclasses.asdict(config), "algorithm": store.algorithm}
     try:
         begun = json.loads(storage.read_bytes(storage.join(uri, RUN_JSON)))
     except FileNotFoundError:
-        _freeze_manifest(store_uri if beside is None else _run_uri(store_uri, beside), uri)
+        _freeze_manifest(store_uri if beside is None else run_uri(store_uri, beside), uri)
+        if start is not None:
+            _write_checkpoint(uri, dataclasses.replace(start(), step=0, config=config, score=math.nan))
         storage.write_bytes(storage.join(uri, RUN_JSON), json.dumps(settings, indent=1).encode())
         return open_run(store_uri, name)
     _refuse_other_settings(name, begun, settings)
-    steps_done = max(list_checkpoints(uri), default=0)
+    steps_done = newest_checkpoint(uri) or 0
     if steps_done:
         read_checkpoint(uri, steps_done)  # refuses a damaged checkpoint here and not in every worker
     if steps_done > config.steps:
@@ -84,11 +95,12 @@ def begin(store_uri: str, name: str, config: TrainConfig, *, beside: str | None 
 
 def open_run(store_uri: str, name: str) -> Run:
     """Open a run that has begun, with the store as it was when the run began."""
-    uri = _run_uri(store_uri, name)
+    uri = run_uri(store_uri, name)
     return Run(uri=uri, store=shards.open_store(store_uri, manifest=storage.join(uri, shards.MANIFEST)))
 
 
-def _run_uri(store_uri: str, name: str) -> str:
+def run_uri(store_uri: str, name: str) -> str:
+    """The folder of a run. `UserError` for a name that no folder should have."""
     if not _RUN_NAME.fullmatch(name):
         raise UserError(f"run name '{name}': use letters, digits, '.', '_' and '-'")
     return storage.join(store_uri, shards.RUNS, name)
@@ -117,6 +129,11 @@ def list_checkpoints(uri: str) -> list[int]:
         found = (_STEP_FOLDER.fullmatch(file.relative) for file in list_files(folder))
         return sorted(int(match[1]) for match in found if match)
     return []
+
+
+def newest_checkpoint(uri: str) -> int | None:
+    """The steps after which a run has its last whole checkpoint; None if it has none. A run that goes on from another has 0."""
+    return max(list_checkpoints(uri), default=None)
 
 
 def read_checkpoint(uri: str, step: int) -> Snapshot:
@@ -182,11 +199,9 @@ class CheckpointWriter:
                 return
 
     def _write(self, snapshot: Snapshot) -> None:
-        folder, files = _folder(self._uri, snapshot.step), checkpoint.pack(snapshot)
-        for name in (CHECKPOINT_TENSORS, CHECKPOINT_JSON):  # the JSON last: a checkpoint without it does not count
-            _patiently(self._check_lock, storage.write_bytes, storage.join(folder, name), files[name])
+        _write_checkpoint(self._uri, snapshot, self._check_lock)
         self._scores[snapshot.step] = snapshot.score
-        best = max(self._scores, key=lambda step: (self._scores[step], step))
+        best = max(self._scores, key=lambda step: (_rank(self._scores[step]), step))
         for step in sorted(set(self._scores) - {best})[:-KEPT_NEWEST]:
             for name in (CHECKPOINT_JSON, CHECKPOINT_TENSORS):
                 _patiently(self._check_lock, storage.delete, storage.join(_folder(self._uri, step), name))
@@ -194,8 +209,23 @@ class CheckpointWriter:
             del self._scores[step]
 
 
+def _rank(score: float) -> float:
+    """A score for comparisons. What nobody has judged (NaN) comes last."""
+    return -math.inf if math.isnan(score) else score
+
+
+def _write_checkpoint(uri: str, snapshot: Snapshot, check_lock: Callable[[], None] = lambda: None) -> None:
+    folder, files = _folder(uri, snapshot.step), checkpoint.pack(snapshot)
+    for name in (CHECKPOINT_TENSORS, CHECKPOINT_JSON):  # the JSON last: a checkpoint without it does not count
+        _patiently(check_lock, storage.write_bytes, storage.join(folder, name), files[name])
+
+
 def _refuse_other_settings(name: str, begun: dict, settings: dict) -> None:
-    before, now = ({**run["config"], "algorithm": run["algorithm"]} for run in (begun, settings))
+    # A run that an older version began lacks the settings that are new; it ran with their defaults.
+    before, now = (
+        {**dataclasses.asdict(TrainConfig()), **run["config"], "algorithm": run["algorithm"]}
+        for run in (begun, settings)
+    )
     other = [
         f"{field} {before.get(field)}, now {value}"
         for field, value in now.items()

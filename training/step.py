@@ -86,7 +86,9 @@ class GanStep:
         seen: dict[str, Tensor] = {}
 
         # S510: G makes the first corrected image.
-        enhanced = self._run("generator", x)
+        learns = number >= config.discriminator_warmup
+        with torch.set_grad_enabled(learns):
+            enhanced = self._run("generator", x)
         detached = enhanced.detach()
 
         # S520: L_color pulls G towards the intermediate image.
@@ -114,12 +116,15 @@ class GanStep:
 
         # Not in the patent, and off by default: G learns to leave natural photos alone.
         if config.lambda_identity:
-            terms["identity"] = losses.identity_loss(self._run("generator", y), y)
+            with torch.set_grad_enabled(learns):
+                terms["identity"] = losses.identity_loss(self._run("generator", y), y)
 
         # Equation 1: G's step on all terms.
         generator = losses.generator_loss(terms, {name: getattr(config, f"lambda_{name}") for name in terms})
-        seen["gradient_generator"] = self._update("generator", generator, share, number)
-        self._average(number)
+        seen["gradient_generator"] = torch.zeros(())
+        if learns:
+            seen["gradient_generator"] = self._update("generator", generator, share, number)
+            self._average(number)
         seen |= {"loss_generator": generator, **{f"loss_{name}": term for name, term in terms.items()}}
         return {name: value.detach() for name, value in seen.items()} | {
             "learning_rate": torch.tensor(self.optimizers["generator"].param_groups[0]["lr"])

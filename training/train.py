@@ -87,19 +87,20 @@ def train(
     bundle: Path,
     intermediates: str | None = None,
     beside: str | None = None,
+    start: Callable[[], Snapshot] | None = None,
     lineage: Mapping[str, str] | None = None,
 ) -> TrainResult:
     """Train on the store with `workers` DDP workers and write the model bundle to the folder `bundle`.
 
     The same `run_name` resumes the run, on the store as it was when the run began. workers: a number, or the fewest and the
     most that Ray may use. intermediates: `cached` or `stream`, see `naturaltone.pipeline.stream.plan.make_plan`; both give
-    the same pixels. beside: see `runs.begin`. lineage: what else the bundle tells of its origin. `UserError` before any work
-    for a wrong store, name or configuration, `TrainingFailed` if the run itself fails.
+    the same pixels. beside, start: see `runs.begin`. lineage: what else the bundle tells of its origin. `UserError` before any
+    work for a wrong store, name or configuration, `TrainingFailed` if the run itself fails.
     """
     store_uri = storage.absolute(store_uri)
     check(store_uri, config, workers=workers, intermediates=intermediates)
     with runs.hold(store_uri, run_name) as lease:
-        run = runs.begin(store_uri, run_name, config, beside=beside)
+        run = runs.begin(store_uri, run_name, config, beside=beside, start=start)
         run_id = tracking.start_run(
             run_name=run_name,
             params=dataclasses.asdict(config),
@@ -292,9 +293,10 @@ def _train_worker(job: dict[str, Any]) -> dict[str, Any]:
     )
     # Rank 0 looks for all ranks. If each looked, the last checkpoint of a killed worker could become whole between two looks,
     # and the ranks would start from different steps.
-    first_step = _from_rank_0(lambda: max(runs.list_checkpoints(run.uri), default=0))
-    if first_step:
-        checkpoint.restore(runs.read_checkpoint(run.uri, first_step), gan)
+    newest = _from_rank_0(lambda: runs.newest_checkpoint(run.uri))
+    if newest is not None:
+        checkpoint.restore(runs.read_checkpoint(run.uri, newest), gan)
+    first_step = newest or 0
     recorder = Recorder(job["run_id"], tracking_uri=job["tracking_uri"]) if rank == 0 else None
     writer = _writer(run, recorder) if recorder else None
     history = History(

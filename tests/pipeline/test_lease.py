@@ -21,6 +21,7 @@ import pytest
 
 from naturaltone.infra import local
 from naturaltone.pipeline import lease, s3, storage
+from naturaltone.pipeline.listing import list_files
 from tests.fault_proxy import Faults, fault_proxy
 
 _HOLDER = """
@@ -243,6 +244,7 @@ def test_a_server_without_conditional_writes_is_named_once(
                 pass
     assert caplog.text.count("does not support conditional writes") == 1
     assert not storage.exists(uri)
+    assert not lease.is_safe(uri)
 
 
 def test_a_server_with_conditional_writes_needs_no_warning(
@@ -252,3 +254,5 @@ def test_a_server_with_conditional_writes_needs_no_warning(
     with caplog.at_level(logging.WARNING), lease.hold(storage.join(conditional_s3, "lock.json"), what="it"):
         pass
     assert not caplog.text
+    assert lease.is_safe(storage.join(conditional_s3, "lock.json")) and lease.is_safe("lock.json")
+    assert not [file for file in list_files(conditional_s3) if "lock.json" in file.relative]

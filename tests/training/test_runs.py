@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -161,6 +162,7 @@ def test_a_checkpoint_without_its_json_does_not_count(tmp_path: Path, snapshot: 
         ([0.1, 0.2, 0.3, 0.4, 0.9], [3, 4, 5]),
         ([0.9, 0.1, 0.1], [1, 2, 3]),
         ([0.5, 0.5, 0.5, 0.5], [2, 3, 4]),
+        ([math.nan, 0.2, 0.1, 0.1, 0.1], [2, 4, 5]),  # nobody judged the first
     ],
 )
 @pytest.mark.parametrize("resumed", [False, True])

@@ -28,6 +28,18 @@ def test_a_step_trains_all_three_networks(config: TrainConfig, batch: Batch) -> 
     assert all(not torch.equal(before[name], weights(gan, name)) for name in NETWORKS)
 
 
+def test_while_d_warms_up_g_stays_as_it_is(config: TrainConfig, batch: Batch) -> None:
+    warming = dataclasses.replace(config, discriminator_warmup=2, lambda_identity=0.1)
+    gan = GanStep(warming, device=CPU)
+    before = {name: weights(gan, name) for name in NETWORKS}
+    seen = [gan.step(batch, number=number) for number in range(2)]
+    assert torch.equal(before["generator"], weights(gan, "generator"))
+    assert not torch.equal(before["discriminator"], weights(gan, "discriminator"))
+    assert not torch.equal(before["inverse"], weights(gan, "inverse"))
+    assert seen[0].keys() == gan.step(batch, number=2).keys() and seen[0]["gradient_generator"] == 0
+    assert not torch.equal(before["generator"], weights(gan, "generator"))
+
+
 def test_gs_losses_leave_no_gradient_in_d_and_c(config: TrainConfig, batch: Batch) -> None:
     """If D and C were not frozen, L_natural's gradient in D would be all-reduced for nothing or even used for a step."""
     gan = GanStep(config, device=CPU)
