@@ -348,12 +348,13 @@ def test_the_registry_may_go_away_and_the_service_starts_without_it(
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path, port: int, environment: dict[str, str]) -> Iterator[None]:
+def mlflow_server(folder: Path, port: int, environment: dict[str, str], database: str = "") -> Iterator[None]:
+    """An MLflow server. database: its URI; by default an SQLite file."""
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *(
             "--backend-store-uri",
-            f"sqlite:///{folder}/registry.db",
+            database or f"sqlite:///{folder}/registry.db",
             "--artifacts-destination",
             str(folder / "artifacts"),
         ),
@@ -371,7 +372,8 @@ def mlflow_server(folder: Path, port: int, environment: dict[str, str]) -> Itera
             time.sleep(0.5)
         yield
     finally:
-        for each in psutil.Process(process.pid).children(recursive=True):
-            each.kill()
+        if process.poll() is None:
+            for each in psutil.Process(process.pid).children(recursive=True):
+                each.kill()
         process.kill()
         process.wait()

@@ -1,0 +1,216 @@
+"""Retraining as a team runs it: MLflow on PostgreSQL, a service that follows the champion, and slots that are killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from naturaltone.infra import exit_codes, local
+from naturaltone.pipeline.dataset import shards
+from naturaltone.serving import promotions, registry
+from naturaltone.serving.promotions import GATE_TAG
+from naturaltone.training import model_registry, tracking
+from naturaltone.training.checkpoint import load_bundle, save_bundle
+from naturaltone.training.config import TrainConfig
+from tests.soak.test_service import Served, mlflow_server, serving
+from tests.stores import add, make_store
+
+pytestmark = pytest.mark.timeout(1200)
+
+
+@pytest.fixture
+def postgresql(tmp_path: Path) -> Iterator[str]:
+    """The URI of a new PostgreSQL database; the server is Debian's."""
+    programs = [Path(found) for found in [shutil.which("initdb")] if found]
+    programs += sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not programs:
+        pytest.skip("MLflow's database on PostgreSQL takes PostgreSQL")
+    folder, port = tmp_path / "postgresql", local.free_port()
+    folder.mkdir()
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # PostgreSQL refuses root
+        shutil.chown(folder, "postgres", "postgres")
+        for parent in tmp_path.parents[:3]:
+            if parent.stat().st_uid == 0 and parent != Path("/tmp"):
+                parent.chmod(0o755)
+        tmp_path.chmod(0o755)
+        as_user = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--init-groups"]
+    data = folder / "data"
+    subprocess.run(
+        [*as_user, programs[0], "-D", data, "-U", "mlflow", "--auth", "trust"], check=True, capture_output=True
+    )
+    command = [
+        *as_user,
+        programs[0].with_name("postgres"),
+        "-D",
+        data,
+        "-p",
+        str(port),
+        "-k",
+        folder,
+        "-h",
+        "127.0.0.1",
+    ]
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.PIPE)
+    try:
+        local.wait_for_port(port, process)
+        yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+
+
+@pytest.fixture
+def environment(clean_environment: dict[str, str], tmp_path: Path, postgresql: str) -> Iterator[dict[str, str]]:
+    """The environment of the commands, with an MLflow server on PostgreSQL; this process has its address too."""
+    port = local.free_port()
+    own = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", "NATURALTONE_CACHE": str(tmp_path / "cache")}
+    (tmp_path / "mlflow").mkdir()
+    with mlflow_server(tmp_path / "mlflow", port, clean_environment, postgresql), local.environment(own):
+        yield clean_environment | own
+
+
+def naturaltone(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "naturaltone", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def seconds_until(served: Served, version: str) -> float:
+    """Until the service answers with the version with this number."""
+    begun = time.monotonic()
+    while not str(served.model()["version"]).startswith(f"naturaltone/{version}-"):
+        assert time.monotonic() < begun + 60
+        time.sleep(0.1)
+    return time.monotonic() - begun
+
+
+def test_a_service_follows_a_slots_promotion_and_its_rollback(
+    environment: dict[str, str],
+    tmp_path: Path,
+    bundle_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    astronaut: np.ndarray,
+) -> None:
+    """Training is not the point here: the run gives another bundle at once, and the gate agrees."""
+    from types import SimpleNamespace
+
+    from naturaltone.infra import launch, retrain
+    from naturaltone.infra.retrain_config import RetrainConfig, Train
+
+    store = make_store(tmp_path, astronaut, 6)
+    network = load_bundle(bundle_folder)
+
+    def train(_: object, runs: list[launch.TrainingRun], **__: object) -> list[SimpleNamespace]:
+        run_id = tracking.start_run(run_name=runs[0].name, params={}, tags={"store": store}, dataset=store)
+        with torch.no_grad():
+            network.generator.decoder[-1].bias += 0.05
+        counts = {role: shards.open_store(store).count(role, "train") for role in shards.ROLES}
+        lineage = {"store": store, "run": runs[0].name, "algorithm": "test", "photos": counts}
+        save_bundle(runs[0].bundle, network.generator, runs[0].config, working_resolution=96, lineage=lineage)
+        return [SimpleNamespace(bundle=runs[0].bundle, run_id=run_id)]
+
+    def agrees(version: str, *, champion: str, **_: object) -> SimpleNamespace:
+        said = {"outcome": "better", "champion": champion, "why": "the test's word", "numbers": {}}
+        model_registry.set_tag(version, GATE_TAG, json.dumps(said))
+        return SimpleNamespace(verdict=SimpleNamespace(outcome=SimpleNamespace(value="better"), why=said["why"]))
+
+    monkeypatch.setattr(launch, "train", train)
+    monkeypatch.setattr(retrain, "challenge", agrees)
+    config = RetrainConfig(store=store, train=Train(recipe="smoke"))
+    assert retrain.run_slot(config, "1").version == "1"
+    with serving(tmp_path, environment, "--model", "models:/naturaltone@champion", "--replicas", "1") as served:
+        seconds_until(served, "1")
+        for role in shards.ROLES:
+            add(shards.open_store(store), astronaut, role, 20, 6)
+        assert retrain.run_slot(config, "2").outcome == "promoted"
+        promoted = seconds_until(served, "2")
+        begun = time.monotonic()
+        done = naturaltone(environment, "models", "rollback", "--why", "the test's word")
+        assert done.returncode == exit_codes.OK, done.stderr
+        command = time.monotonic() - begun
+        rolled_back = command + seconds_until(served, "1")
+    print(
+        f"followed the promotion in {promoted:.1f} s, and the rollback in {rolled_back:.1f} s ({command:.1f} s of the command)"
+    )
+    assert [each.version for each in promotions.history()] == ["1", "2", "1"]
+
+
+def test_slots_that_are_killed_at_any_moment_go_on(
+    environment: dict[str, str],
+    tmp_path: Path,
+    astronaut: np.ndarray,
+    to_file: Callable[..., bytes],
+    config: TrainConfig,
+) -> None:
+    """The real commands with the smoke recipe: the second slot is killed three times."""
+
+    def photos(folder: str, first: int, count: int) -> None:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for number in range(first, first + count):
+            top, left = 13 * number % 390, 11 * number % 360
+            pixels = np.ascontiguousarray(astronaut[top : top + 120, left : left + 150])
+            (tmp_path / folder / f"{number}.jpg").write_bytes(to_file(pixels, quality=92))
+
+    for folder in ("inputs", "natural"):
+        photos(folder, 0, 60)
+    (tmp_path / "retrain.toml").write_text(
+        'store = "store"\n[ingest]\ninputs = ["inputs"]\nnatural = ["natural"]\nlong_side = 128\n[train]\nrecipe = "smoke"\n'
+        "workers = 2\nset = { steps = 40, checkpoint_every = 10 }\n"
+    )
+    slot = [sys.executable, "-m", "naturaltone", "retrain", str(tmp_path / "retrain.toml"), "--slot"]
+    first = subprocess.run([*slot, "1"], env=environment, capture_output=True, text=True, check=False)
+    assert first.returncode == exit_codes.OK and "promoted version 1" in first.stdout, first.stderr
+    again = subprocess.run([*slot, "1"], env=environment, capture_output=True, text=True, check=False)
+    assert again.stdout == first.stdout, "a finished slot does nothing"
+    for folder in ("inputs", "natural"):
+        photos(folder, 60, 20)
+
+    state = tmp_path / "store/slots/nightly/2.json"
+    for stage, seconds in (("ingest", 3.0), ("plan", 15.0), ("train", 4.0)):  # while it begins, trains and judges
+        killed(slot, environment, state, after=stage, seconds=seconds)
+    done = subprocess.run([*slot, "2"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == exit_codes.OK, done.stderr
+    assert tuple(json.loads(state.read_text())["seconds"]) == ("ingest", "plan", "train", "gate", "promote", "report")
+    print(done.stdout)
+    assert [each.version for each in model_registry.versions()] == ["2", "1"]
+    champion = model_registry.aliases()["champion"]
+    assert [each.version for each in promotions.history() if each.is_done][-1] == champion
+    assert registry.load_model("models:/naturaltone@champion")[0].description["lineage"]["store"] == str(
+        tmp_path / "store"
+    )
+    assert shards.open_store(str(tmp_path / "store")).count("input") == 80
+
+
+def killed(slot: list[str], environment: dict[str, str], state: Path, *, after: str, seconds: float) -> None:
+    """Run the slot and SIGKILL it some time after a stage has ended."""
+    process = subprocess.Popen([*slot, "2"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while after not in _stages(state):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(seconds)
+    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.kill()
+    process.wait()
+    psutil.wait_procs(children, timeout=30)  # Ray's processes end when they find their driver gone
+
+
+def _stages(state: Path) -> list[str]:
+    with contextlib.suppress(OSError, ValueError):
+        return list(json.loads(state.read_text())["seconds"])
+    return []
