@@ -189,8 +189,9 @@ def start_of(config: RetrainConfig, champion: str | None) -> str:
     if champion is None:
         return "nothing"
     tags = model_registry.find_version(champion).tags
-    is_here = tags.get("lineage.store") == storage.absolute(config.store)
-    found = is_here and start.last_checkpoint(config.store, tags["lineage.run"], config.train.config())
+    if tags.get("lineage.store") != config.store or "lineage.run" not in tags:
+        return "bundle"
+    found = start.last_checkpoint(config.store, tags["lineage.run"], config.train.config())
     return "checkpoint" if found else "bundle"
 
 
@@ -200,7 +201,8 @@ def _train(config: RetrainConfig, state: SlotState) -> dict[str, Any]:
     if "seed" not in config.train.set:  # each slot sees the photos in an order of its own
         train_config = dataclasses.replace(train_config, seed=zlib.crc32(state.name.encode()))
     if state.start == "bundle":
-        train_config = dataclasses.replace(train_config, discriminator_warmup=config.train.discriminator_warmup)
+        warmup = min(config.train.discriminator_warmup, train_config.steps // 4)  # G must learn too
+        train_config = dataclasses.replace(train_config, discriminator_warmup=warmup)
     went_on_from = {"champion": state.champion, "start": state.start}
     with tempfile.TemporaryDirectory(prefix="naturaltone-slot-") as folder:
         run = launch.TrainingRun(

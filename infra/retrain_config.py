@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from naturaltone.infra import launch
-from naturaltone.pipeline import tone
+from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import shards
 from naturaltone.pipeline.errors import UserError
 from naturaltone.training.config import RECIPES, TrainConfig, make_config
@@ -60,7 +60,7 @@ def _place(value: str, info: ValidationInfo) -> str:
     if not value:
         raise ValueError("write a folder or an s3:// prefix")
     folder: str = (info.context or {}).get("folder", "")
-    return value if "://" in value else os.path.join(folder, os.path.expanduser(value))
+    return storage.absolute(value if "://" in value else os.path.join(folder, os.path.expanduser(value)))
 
 
 def _workers(value: object) -> object:

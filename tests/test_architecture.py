@@ -126,6 +126,7 @@ def test_every_test_file_of_a_room_has_its_module() -> None:
     }
     assert orphans == {
         "tests/infra/test_monitoring.py",
+        "tests/infra/test_systemd.py",
         "tests/serving/service/test_reverse_proxy.py",
         "tests/serving/service/test_schema.py",
         "tests/serving/service/test_serving_docs.py",

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,7 +17,7 @@ from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation import gate_set
 from naturaltone.serving.evaluation.gate import SLOTS_PER_YEAR, Verdict, judge
 from naturaltone.serving.evaluation.gate_page import gate_page
-from naturaltone.serving.evaluation.gate_scores import score_gate
+from naturaltone.serving.evaluation.gate_scores import PhotoScores, score_gate
 from naturaltone.serving.evaluation.smoke_test import smoke_test
 from naturaltone.serving.promotions import GATE_TAG
 from naturaltone.training import model_registry, tracking
@@ -63,20 +67,23 @@ def challenge(
         models = [Enhancer(load_bundle(folder), version=name) for folder, name in ((old, old_name), (new, new_name))]
     title = f"Version {version} against champion {champion}"
     page = gate_page(title, verdict, scores, gate_set.read_gate_photos(store, gate), models)
-    _keep(version, champion, gate.digest, verdict, page)
+    _keep(version, champion, gate.digest, verdict, scores, page)
     return Challenge(version=version, champion=champion, verdict=verdict, page=page)
 
 
-def _keep(version: str, champion: str, gate_digest: str, verdict: Verdict, page: str) -> None:
+def _keep(
+    version: str, champion: str, gate_digest: str, verdict: Verdict, scores: Sequence[PhotoScores], page: str
+) -> None:
     """Write the evidence. The tag comes last: with it, the version may be promoted."""
     evidence = {"champion": champion, "gate_set": gate_digest, **verdict.to_json()}
-    measured = {f"gate/{check.slice.replace(' ', '_')}/{check.measure}": check.mean for check in verdict.checks}
+    measured = {f"eval/result/{name}": value for name, value in _means(scores).items()}
+    measured |= {f"gate/{check.slice.replace(' ', '_')}/{check.measure}": check.mean for check in verdict.checks}
     tracking.log_evaluation(
         model_registry.find_version(version).run_id,
         {name: value for name, value in measured.items() if value == value},  # NaN is left out
         {"gate.html": page, "gate.json": json.dumps(evidence, indent=1)},
     )
-    tag = {
+    tag: dict[str, object] = {
         "outcome": verdict.outcome.value,
         "champion": champion,
         "gate_set": gate_digest,
@@ -85,3 +92,13 @@ def _keep(version: str, champion: str, gate_digest: str, verdict: Verdict, page:
         "numbers": verdict.numbers,
     }
     model_registry.set_tag(version, GATE_TAG, json.dumps(tag))
+
+
+def _means(scores: Sequence[PhotoScores]) -> dict[str, float]:
+    """The challenger's measures over the photos that have a value, as `naturaltone evaluate` logs them."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for each in scores:
+        for name, value in each.challenger.items():
+            if not math.isnan(value):
+                values[name].append(value)
+    return {name: statistics.fmean(found) for name, found in values.items()}

@@ -28,11 +28,12 @@ from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import shards
 from naturaltone.pipeline.errors import RunFailed, UserError
 from naturaltone.pipeline.lease import Lease, LeaseLost
-from naturaltone.serving import promotions
+from naturaltone.serving import promotions, registry
 from naturaltone.serving.evaluation.smoke_test import SmokeTestFailed
 from naturaltone.serving.promotions import GATE_TAG
 from naturaltone.training import model_registry, tracking
-from naturaltone.training.checkpoint import load_bundle, save_bundle
+from naturaltone.training.alone import train_alone
+from naturaltone.training.checkpoint import Snapshot, load_bundle, save_bundle
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.model_registry import CHALLENGER, CHAMPION, MODEL_NAME
 from naturaltone.training.tracking import TrackingError
@@ -43,13 +44,17 @@ STAGES = ("ingest", "plan", "train", "gate", "promote", "report")
 
 @dataclasses.dataclass
 class World:
-    """A store, a registry, and what the test decides. trained: the runs that were trained. says: the gate's outcomes."""
+    """A store, a registry, and what the test decides. trained: the runs that were trained. says: the gate's outcomes.
+
+    starts: of the runs, the steps in which D warms up, and the state that they start from.
+    """
 
     config: RetrainConfig
     store: shards.Store
     photo: np.ndarray
     trained: list[str]
     says: list[str]
+    starts: list[tuple[int, Snapshot | None]] = dataclasses.field(default_factory=list)
     photos: int = 0
 
     def more_photos(self, count: int = 4) -> None:
@@ -92,6 +97,7 @@ def world(
     def train(store_uri: str, planned: list[launch.TrainingRun], *, workers: object) -> list[SimpleNamespace]:
         [run] = planned
         here.trained.append(run.name)
+        here.starts.append((run.config.discriminator_warmup, run.start and run.start()))
         run_id = tracking.start_run(run_name=run.name, params={}, tags={"store": store_uri}, dataset=store_uri)
         now = shards.open_store(store_uri)
         with torch.no_grad():
@@ -154,10 +160,29 @@ def test_slots_of_a_week(world: World) -> None:
     assert model_registry.aliases()[CHALLENGER] == "3"
     assert world.slot("5").outcome == NOTHING_NEW, "the same photos would only give the same model"
 
+    assert world.starts[0] == (0, None)
+    warmup, snapshot = world.starts[1]
+    assert warmup == 2 and snapshot is not None, "a quarter of the steps at most, for G must learn too"
+    first_bundle = registry.load_model("models:/naturaltone/1")[0].generator.state_dict()
+    for name, weight in snapshot.generator().state_dict().items():
+        assert torch.equal(weight, first_bundle[name])
+
     tags = model_registry.find_version("2").tags
     assert json.loads(tags["lineage.went_on_from"]) == {"champion": "1", "start": "bundle"}
     assert json.loads(tags["slot"]) == {"name": "nightly-3", "outcome": PROMOTED}
     assert "training.seed" in tags and tags["training.seed"] != model_registry.find_version("1").tags["training.seed"]
+
+
+def test_a_slot_goes_on_from_the_champions_checkpoint_while_it_is_there(world: World, config: TrainConfig) -> None:
+    world.slot("1")
+    assert retrain.start_of(world.config, "1") == "bundle", "the test's training leaves no checkpoint"
+    train_alone(world.store.uri, config, run_name="nightly-1", device=torch.device("cpu"))
+    assert retrain.start_of(world.config, "1") == "checkpoint" and retrain.start_of(world.config, None) == "nothing"
+    world.more_photos()
+    world.says = ["not better"]
+    world.slot("2")
+    warmup, snapshot = world.starts[-1]
+    assert warmup == 0 and snapshot is not None and any(name.startswith("inverse/") for name in snapshot.tensors)
 
 
 def test_a_finished_slot_does_nothing_when_it_is_given_again(world: World) -> None:

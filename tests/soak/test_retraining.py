@@ -186,6 +186,7 @@ def test_slots_that_are_killed_at_any_moment_go_on(
     done = subprocess.run([*slot, "2"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == exit_codes.OK, done.stderr
     assert tuple(json.loads(state.read_text())["seconds"]) == ("ingest", "plan", "train", "gate", "promote", "report")
+    assert json.loads(state.read_text())["start"] == "checkpoint"
     print(done.stdout)
     assert [each.version for each in model_registry.versions()] == ["2", "1"]
     champion = model_registry.aliases()["champion"]

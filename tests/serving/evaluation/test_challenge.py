@@ -65,6 +65,7 @@ def test_a_challenge_leaves_its_evidence_and_decides_who_may_be_promoted(
     assert MlflowClient().get_run(registered).data.metrics["gate/all/naturalness"] == pytest.approx(
         told.verdict.checks[0].mean
     )
+    assert 0 < model_registry.measures_of(model_registry.find_version(new))["eval/result/local_contrast_gain"] < 9
     table = format_verdict(told.verdict)
     assert (
         re.search(r"naturalness N +all +20 +[+-]", table) and "Not judged, because they have under 20 photos" in table
