@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 
 from naturaltone.infra import dull, local
+from naturaltone.infra.imagemagick import imagemagick
 from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import ingest
 from naturaltone.pipeline.photo.decode import decode
@@ -114,7 +114,7 @@ def measure(bundle: Path, work: Path) -> dict[str, Evaluation]:
         "intermediate": Stage("fixed algorithm", tone.intermediate),
         "result": Stage("naturaltone", enhancer.enhance),
     }
-    if shutil.which("convert"):
+    if imagemagick():
         stages["imagemagick"] = Stage("ImageMagick auto", imagemagick_auto)
     evaluations = {}
     for kind in ("inputs", "dulled"):
@@ -158,7 +158,7 @@ def imagemagick_auto(pixels: np.ndarray) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "before.png", Path(folder) / "after.png"
         cv2.imwrite(str(before), pixels[..., ::-1])
-        subprocess.run(["convert", str(before), "-auto-level", "-auto-gamma", f"PNG24:{after}"], check=True)
+        subprocess.run([str(imagemagick()), str(before), "-auto-level", "-auto-gamma", f"PNG24:{after}"], check=True)
         return cv2.cvtColor(cv2.imread(str(after), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 

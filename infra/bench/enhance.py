@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 
+from naturaltone.infra.imagemagick import imagemagick
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.encode import recode
@@ -61,9 +61,9 @@ def bench_enhance(photos: str, *, model: str) -> dict[str, Any]:
             "ours": enhance,
             "codec": lambda: recode(str(photo), str(target)),
         }
-        imagemagick = shutil.which("magick") or shutil.which("/usr/bin/convert") or shutil.which("convert")
-        if imagemagick:
-            command = [imagemagick, str(photo), "-auto-level", "-auto-gamma", str(target)]
+        peer = imagemagick()
+        if peer:
+            command = [peer, str(photo), "-auto-level", "-auto-gamma", str(target)]
             ways["imagemagick"] = lambda: subprocess.run(command, check=True)
         seconds = _time(ways)
         figures: dict[str, Any] = {
@@ -73,7 +73,7 @@ def bench_enhance(photos: str, *, model: str) -> dict[str, Any]:
             "codec_seconds": seconds["codec"],
             "imagemagick_seconds": seconds.get("imagemagick"),
             "codec_ratio": seconds["ours"] / seconds["codec"],
-            "imagemagick_ratio": seconds["ours"] / seconds["imagemagick"] if imagemagick else None,
+            "imagemagick_ratio": seconds["ours"] / seconds["imagemagick"] if peer else None,
             "peak_mib": _peak_mib(model, photo),
             "peak_mib_100_megapixels": _peak_mib(model, large),
         }

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from naturaltone.infra import default_model
+from naturaltone.infra.imagemagick import imagemagick
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.training.checkpoint import BUNDLE_JSON, load_bundle
 
@@ -61,7 +62,7 @@ def test_the_released_bundle_has_the_weights_and_no_folder_of_its_maker(bundle_f
 
 
 def test_imagemagick_stretches_a_flat_photo(photo: np.ndarray) -> None:
-    if not shutil.which("convert"):
+    if not imagemagick():
         pytest.skip("ImageMagick is not installed")
     flat = (photo // 4 + 96).astype(np.uint8)
     stretched = default_model.imagemagick_auto(flat)

@@ -101,11 +101,9 @@ def test_compare_with_a_store_judges_both_on_its_gate_set(
     store = shards.empty_store(str(tmp_path / "store"), algorithm=tone.algorithm_id(), long_side=LONG_SIDE)
     add(store, astronaut, "input", 0, 4)
     arguments = ("compare", "champion", version, "--store", store.uri)
-    *_, told = said(*arguments, "--sheet", str(tmp_path / "sheet.html")).splitlines()
-    assert told.startswith(f"version {version} against 1: cannot tell by so few photos: naturalness N")
-    assert told.split(": ", 1)[1] in (tmp_path / "sheet.html").read_text()
-    told_again = json.loads(said(*arguments, "--json"))
-    assert (told_again["champion"], told_again["outcome"]) == ("1", "too few photos")
+    told = json.loads(said(*arguments, "--json", "--sheet", str(tmp_path / "sheet.html")))
+    assert (told["champion"], told["version"], told["outcome"]) == ("1", version, "too few photos")
+    assert told["why"] in (tmp_path / "sheet.html").read_text()
     assert cli.main(["models", "compare", "1", "champion", "--store", store.uri]) == exit_codes.WRONG_USAGE
     assert cli.main(["models", "compare", "1", version, "--sheet", "sheet.html"]) == exit_codes.WRONG_USAGE
     assert "--sheet needs --store" in capsys.readouterr().err

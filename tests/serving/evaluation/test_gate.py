@@ -108,7 +108,7 @@ def test_too_few_photos_keep_a_challenger_and_say_how_many_would_tell() -> None:
     verdict = judge(scores(inputs=19, natural=19, naturalness=0.1, slice=("night", 0)))
     assert verdict.outcome is Outcome.TOO_FEW and "would tell" in verdict.why
     assert verdict.checks[0].finding is Finding.TOO_FEW and verdict.checks[0].needed == 20
-    unsure = judge(scores(inputs=21, natural=100, naturalness=0.012, slice=("night", 0)))
+    unsure = judge(scores(inputs=21, natural=100, naturalness=0.016, slice=("night", 0)))
     assert unsure.outcome is Outcome.TOO_FEW
     needed = max(check.needed or 0 for check in unsure.checks)
     assert f"about {needed} would tell" in unsure.why and needed > 21
