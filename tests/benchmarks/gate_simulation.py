@@ -10,6 +10,7 @@ heavy tails (t with 3 degrees of freedom), and skewed (a gamma distribution).
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -35,13 +36,16 @@ def drawn(random: np.random.Generator, shape: str, count: int) -> np.ndarray:
     return (random.gamma(2.0, size=count) - 2) / np.sqrt(2)
 
 
-def night(random: np.random.Generator, shape: str, gain: float) -> Outcome:
-    """What the gate says of a challenger with this true gain in naturalness, and none in anything else."""
+def night(random: np.random.Generator, shape: str, gain: float, apart: float = 1.0) -> Outcome:
+    """What the gate says of a challenger with this true gain in naturalness, and none in anything else.
+
+    apart: how many times farther apart in naturalness the two models are than models that were trained alike.
+    """
     differences = {
         name: spread * drawn(random, shape, NATURAL if name == "identity_psnr" else INPUTS)
         for name, spread in SPREAD.items()
     }
-    differences[PRIMARY] += gain
+    differences[PRIMARY] = gain + apart * differences[PRIMARY]
     scores = []
     for role, count in (("input", INPUTS), ("natural", NATURAL)):
         names = [name for name in SPREAD if (name == "identity_psnr") == (role == "natural")]
@@ -64,11 +68,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nights", type=int, default=2000, help="for each shape of equal models (default: 2000)")
     options = parser.parse_args()
-    for shape in SHAPES:
+    for apart, shape in itertools.product((1.0, 3.0), SHAPES):
         random = np.random.default_rng(1)
-        found = Counter(night(random, shape, 0.0) for _ in range(options.nights))
-        promoted = found[Outcome.BETTER] / options.nights
-        print(f"equal models, {shape}: {promoted * 3650:.2f} promotions in ten years; {dict(found)}", flush=True)
+        found = Counter(night(random, shape, 0.0, apart) for _ in range(options.nights))
+        ten_years = found[Outcome.BETTER] / options.nights * 3650
+        print(
+            f"equal models, {apart:g} times apart, {shape}: {ten_years:.1f} promotions in ten years; {dict(found)}",
+            flush=True,
+        )
     for gain in (0.005, 0.01, 0.0125, 0.015, 0.02, 0.03):
         random = np.random.default_rng(2)
         nights = options.nights // 20
