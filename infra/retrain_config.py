@@ -169,7 +169,7 @@ def _said(path: str, mistake: dict[str, Any]) -> str:
     *tables, field = map(str, mistake["loc"])
     where = f"'{path}': {f'[{tables[0]}] ' if tables else ''}{'.'.join([*tables[1:], field])}"
     if mistake["type"] == "missing":
-        return f"{where} is missing; add it (infra/retrain.example.toml shows every field)"
+        return f"{where} is missing; add it (`naturaltone retrain --example` shows every field)"
     if mistake["type"] == "extra_forbidden":
         known = ", ".join(_fields(tables))
         return f"{where} is unknown; use {known}"

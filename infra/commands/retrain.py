@@ -6,12 +6,14 @@ import argparse
 import re
 import sys
 from datetime import UTC, datetime
+from importlib.resources import files
 
 from naturaltone.infra.exit_codes import OK, WRONG_USAGE
 from naturaltone.pipeline.errors import RunFailed, UserError
 
 HELP = "retrain on a schedule: ingest, train on, compare with the champion, promote only what is better"
-EXAMPLE = """example: naturaltone retrain retrain.toml --dry-run
+EXAMPLE = """example: naturaltone retrain --example > retrain.toml
+         naturaltone retrain retrain.toml --dry-run
 
 Give the same command every night, by a systemd timer or cron (docs/retraining.md). It exits with 0 also if there was nothing
 new, if the new model was not better, or if another process is at work; with 3 if the same command can go on later."""
@@ -19,7 +21,10 @@ _SLOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,40}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG.toml", help="what to ingest, train and report")
+    parser.add_argument("config", metavar="CONFIG.toml", nargs="?", help="what to ingest, train and report")
+    parser.add_argument(
+        "--example", action="store_true", help="print a CONFIG.toml that explains every field, and stop"
+    )
     parser.add_argument(
         "--slot",
         metavar="NAME",
@@ -35,6 +40,11 @@ def run(options: argparse.Namespace) -> int:
     from naturaltone.pipeline.storage import StorageError
     from naturaltone.training.tracking import TrackingError
 
+    if options.example:
+        print(files("naturaltone.infra").joinpath("retrain.example.toml").read_text(), end="")
+        return OK
+    if options.config is None:
+        raise UserError("CONFIG.toml is missing; `naturaltone retrain --example > retrain.toml` writes one to change")
     try:
         config = read_config(options.config)
     except WrongConfig as error:

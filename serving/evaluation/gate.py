@@ -116,7 +116,7 @@ def judge(
         ]
         if slice in PEOPLE:
             checks.append(_guard("skin_lightness_shift", SKIN_LIGHTNESS, members, slice=slice))
-    return _decide(checks, not_judged)
+    return _decide(checks, not_judged, least_gain)
 
 
 def _guard(
@@ -126,14 +126,14 @@ def _guard(
     return is_not_worse(measure, gains, margin=guard.margin * times, slice=slice)
 
 
-def _decide(checks: list[Check], not_judged: dict[str, int]) -> Verdict:
+def _decide(checks: list[Check], not_judged: dict[str, int], least_gain: float) -> Verdict:
     primary, *guards = checks
     failed = [check for check in guards if check.finding is Finding.FAILS]
     open_ones = [check for check in checks if check.finding is Finding.TOO_FEW]
     if failed:
         outcome, why = Outcome.WORSE, f"worse in {_listed(failed)}"
     elif primary.finding is Finding.FAILS:
-        outcome, why = Outcome.NOT_BETTER, f"not better: {_said(primary)}"
+        outcome, why = Outcome.NOT_BETTER, f"not better: {_said(primary)}; it takes {least_gain:+g}, beyond noise"
     elif open_ones:
         needed = max(check.needed or MIN_PHOTOS for check in open_ones)
         outcome = Outcome.TOO_FEW

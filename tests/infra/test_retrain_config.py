@@ -44,7 +44,7 @@ def test_defaults_need_only_a_store_and_relative_folders_are_below_the_file(tmp_
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "store is missing; add it (infra/retrain.example.toml shows every field)"),
+        ("", "store is missing; add it (`naturaltone retrain --example` shows every field)"),
         ('store = ""', "store = '': write a folder or an s3:// prefix"),
         ('store = "gs://b/s"', "store = 'gs://b/s': 'gs://b/s': only paths, file:// and s3:// are supported"),
         ('store = "s"\nstroe = 1', "stroe is unknown; use name, store, ingest, train, gate, limits, report"),

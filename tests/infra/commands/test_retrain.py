@@ -9,6 +9,7 @@ import pytest
 from naturaltone import cli
 from naturaltone.infra import exit_codes, retrain
 from naturaltone.infra.retrain import AtWork, SlotState
+from naturaltone.infra.retrain_config import read_config
 from naturaltone.pipeline.lease import LeaseLost
 from naturaltone.pipeline.storage import StorageError
 from naturaltone.training.tracking import TrackingError
@@ -25,6 +26,14 @@ def test_all_mistakes_of_the_file_are_printed_one_a_line(tmp_path: Path, capsys:
     assert cli.main(["retrain", str(tmp_path / "wrong.toml")]) == exit_codes.WRONG_USAGE
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3 and all(line.startswith(f"naturaltone: '{tmp_path}/wrong.toml': ") for line in lines)
+
+
+def test_the_example_can_be_printed_changed_and_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["retrain", "--example"]) == exit_codes.OK
+    (tmp_path / "retrain.toml").write_text(capsys.readouterr().out)
+    assert read_config(str(tmp_path / "retrain.toml")).store == "s3://photos/store"
+    assert cli.main(["retrain"]) == exit_codes.WRONG_USAGE
+    assert "CONFIG.toml is missing; `naturaltone retrain --example" in capsys.readouterr().err
 
 
 def test_a_slot_that_is_no_file_name_is_refused(file: str, capsys: pytest.CaptureFixture[str]) -> None:
