@@ -94,6 +94,7 @@ def run_slot(config: RetrainConfig, slot: str) -> SlotState:
         state = _read(uri) or SlotState(name=name)
         if state.is_finished:
             return state
+        tracking.create_database()  # the first slot of all
         promotions.champion()  # says at once if the registry is away, or lost the champion
 
         def stage(stage: str, seconds: float, work: Callable[[SlotState], dict[str, Any]]) -> None:
@@ -301,7 +302,11 @@ def describe(config: RetrainConfig, slot: str) -> list[str]:
     for role, sources in (("input", config.ingest.inputs), ("natural", config.ingest.natural)):
         for source in sources:
             lines.append(f"ingest: {sum(1 for _ in list_photos(source)):,} files of {source} as {role} photos")
-    if storage.exists(storage.join(config.store, shards.MANIFEST)):
+    if not tracking.database_exists(tracking.tracking_uri()):
+        lines.append(
+            f"registry: '{tracking.tracking_uri()}' is new; train: {config.train.config().steps:,} steps from new networks"
+        )
+    elif storage.exists(storage.join(config.store, shards.MANIFEST)):
         now = shards.open_store(config.store)
         counts = ", ".join(f"{now.count(role):,} {role}" for role in shards.ROLES)
         lines.append(

@@ -167,6 +167,16 @@ def refuse_absent_database() -> None:
         raise TrackingError(f"there is no tracking at '{mlflow.get_tracking_uri()}'; check MLFLOW_TRACKING_URI")
 
 
+def create_database() -> None:
+    """Make the SQLite file of the tracking URI if it is new. Servers have a database already."""
+    import mlflow
+    from mlflow.tracking import MlflowClient
+
+    if not database_exists(mlflow.get_tracking_uri()):
+        with _reachable():
+            MlflowClient().search_experiments(max_results=1)
+
+
 def database_exists(tracking_uri: str) -> bool:
     scheme, _, path = tracking_uri.partition(":///")
     return scheme != "sqlite" or Path(path).exists()

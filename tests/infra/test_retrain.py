@@ -400,6 +400,16 @@ def test_a_dry_run_changes_nothing_and_says_what_would_be_done(world: World, pho
     assert describe(world.config, "1")[0].endswith("it would do nothing more")
 
 
+def test_the_first_slot_makes_the_database_and_a_dry_run_does_not(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "new.db"
+    with local.environment({"MLFLOW_TRACKING_URI": f"sqlite:///{file}"}):
+        assert any(line.startswith(f"registry: 'sqlite:///{file}' is new") for line in describe(world.config, "1"))
+        assert not file.exists()
+        tracking.create_database()
+        tracking.create_experiment(artifacts=tmp_path / "artifacts")  # else they would go into the working folder
+        assert world.slot("1").outcome == PROMOTED
+
+
 def test_a_damaged_state_is_one_line(world: World) -> None:
     world.slot("1")
     Path(retrain.state_uri(world.config, "1")).write_text("{")
