@@ -165,7 +165,7 @@ class _ObjectLease(Lease):
             if found.get("token") != self._owner["token"]:
                 raise _refusal(self._what, found)
             self._renewed = asked
-            _say_once_what_the_server_cannot_do(self)
+            _say_once_what_the_server_cannot_do(self._uri)
             return
 
     def renew(self) -> None:
@@ -212,24 +212,16 @@ class _ObjectLease(Lease):
             if _read(s3.read(self._uri).decode(errors="replace")).get("token") == self._owner["token"]:
                 s3.delete(self._uri)
 
-    def has_conditions(self) -> bool:
-        """Whether the server supports conditional writes: it refuses to create an object that exists."""
-        try:
-            s3.write_if(self._uri, self._content(), etag=None)
-        except s3.Changed:
-            return True
-        return False
-
     def _content(self) -> bytes:
         return json.dumps({**self._owner, "renewal": uuid.uuid4().hex}).encode()  # new content gives a new ETag
 
 
-def _say_once_what_the_server_cannot_do(lease: _ObjectLease) -> None:
+def _say_once_what_the_server_cannot_do(uri: str) -> None:
     endpoint = os.environ.get(s3.ENDPOINT_VARIABLE, "AWS")
     if endpoint in _looked_at or os.environ.get(PRIVATE_SERVER_VARIABLE):
         return
     _looked_at.add(endpoint)
-    if not lease.has_conditions():
+    if not is_safe(uri):
         log.warning(
             "the S3 server at %s does not support conditional writes: if two runs on one folder start in the same second, "
             "both may continue; start them one after the other",
