@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import multiprocessing
 from collections.abc import Iterable
 from itertools import islice
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import cv2
@@ -33,24 +33,28 @@ def smoke_test(bundle: Path, photos: Iterable[bytes]) -> int:
     photos: JPEG files. `SmokeTestFailed` if the bundle is damaged, its process dies or hangs, or a result is no photo.
     """
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(1, context)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_report, args=(sender, bundle, list(islice(photos, _PHOTOS))))
+    process.start()
+    sender.close()  # then the pipe ends with the process
     try:
-        future = pool.submit(_try, bundle, list(islice(photos, _PHOTOS)))
-        if problem := future.result(timeout=_SECONDS):
-            raise SmokeTestFailed(f"the model in '{bundle}' failed its smoke test: {problem}")
-    except concurrent.futures.process.BrokenProcessPool:
-        raise SmokeTestFailed(f"the model in '{bundle}' failed its smoke test: the process died") from None
-    except TimeoutError:
-        for process in pool._processes.values():  # shutdown() would wait for it
-            process.kill()
-        raise SmokeTestFailed(f"the model in '{bundle}' failed its smoke test: no end after {_SECONDS:.0f} s") from None
+        problem = receiver.recv() if receiver.poll(_SECONDS) else f"no end after {_SECONDS:.0f} s"
+    except EOFError:
+        problem = "the process died"
     finally:
-        pool.shutdown(cancel_futures=True)
+        process.kill()
+        process.join()
+    if problem:
+        raise SmokeTestFailed(f"the model in '{bundle}' failed its smoke test: {problem}")
     return _PHOTOS * len(FORMATS)
 
 
+def _report(sender: Connection, bundle: Path, photos: list[bytes]) -> None:
+    sender.send(_try(bundle, photos))
+
+
 def _try(bundle: Path, photos: list[bytes]) -> str:
-    """What failed; "" if nothing did. Runs in the fresh process, and sends text because not every exception can be sent."""
+    """What failed; "" if nothing did. It is text, because not every exception can be sent to another process."""
     what = "it cannot be loaded"
     try:
         enhancer = Enhancer(load_bundle(bundle), version=bundle.name)
