@@ -62,7 +62,7 @@ class Outcome(StrEnum):
 class Verdict:
     """The gate's decision. why: one line. checks: the primary measure first, then the guards, overall and by slice.
 
-    not_judged: slices with too few photos for any check, and how many they have.
+    not_judged: slices, or measures on a slice, with too few photos for a check, and how many they have.
     """
 
     outcome: Outcome
@@ -108,14 +108,15 @@ def judge(
         if len(members) < MIN_PHOTOS:
             not_judged[slice] = len(members)
             continue
-        guards = {PRIMARY: Guard(sign=+1, margin=least_gain), **GUARDS} if slice not in PEOPLE else {}
-        checks += [
-            check
-            for name, guard in guards.items()
-            if (check := _guard(name, guard, members, slice=slice, times=_SLICE_MARGIN)).photos >= MIN_PHOTOS
-        ]
         if slice in PEOPLE:
             checks.append(_guard("skin_lightness_shift", SKIN_LIGHTNESS, members, slice=slice))
+            continue
+        for name, guard in {PRIMARY: Guard(sign=+1, margin=least_gain), **GUARDS}.items():
+            check = _guard(name, guard, members, slice=slice, times=_SLICE_MARGIN)
+            if check.photos < MIN_PHOTOS:
+                not_judged[f"{label(name)} of {slice}"] = check.photos
+            else:
+                checks.append(check)
     return _decide(checks, not_judged, least_gain)
 
 
@@ -151,17 +152,19 @@ def _listed(checks: list[Check]) -> str:
 def _said(check: Check) -> str:
     where = "" if check.slice == "all" else f" of {check.slice}"
     if not check.photos:
-        return f"{MEASURES[check.measure].label}{where} has no value"
-    gain = check.mean if check.measure == PRIMARY else _signed(check)
-    bound = "" if math.isnan(check.bound) else f", at least {check.bound:+.3g}" if check.measure == PRIMARY else ""
-    return f"{_label(check.measure)}{where} {gain:+.3g}{bound} ({check.photos} photos)"
+        return f"{label(check.measure)}{where} has no value"
+    # A check counts every gain as above 0. Here a measure moves in its own direction.
+    numbers = f"{_signs()[check.measure] * check.mean:+.3g}"
+    if check.measure == PRIMARY and not math.isnan(check.bound):
+        numbers += f", at least {check.bound:+.3g}"
+    return f"{label(check.measure)}{where} {numbers} ({check.photos} photos)"
 
 
-def _signed(check: Check) -> float:
-    """The mean change in the measure's own direction: `Check` counts every gain as above 0."""
-    guard = {**GUARDS, "skin_lightness_shift": SKIN_LIGHTNESS, "identity_psnr": IDENTITY}[check.measure]
-    return guard.sign * check.mean
+def _signs() -> dict[str, int]:
+    guards = {**GUARDS, "skin_lightness_shift": SKIN_LIGHTNESS, "identity_psnr": IDENTITY}
+    return {PRIMARY: +1} | {name: guard.sign for name, guard in guards.items()}
 
 
-def _label(measure: str) -> str:
+def label(measure: str) -> str:
+    """A measure's name for people."""
     return MEASURES[measure].label if measure in MEASURES else measure.replace("_", " ")

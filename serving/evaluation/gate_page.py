@@ -8,10 +8,9 @@ from collections.abc import Iterable, Sequence
 from naturaltone.pipeline.photo.pixels import shrink
 from naturaltone.pipeline.photo.stored import decode_rgb
 from naturaltone.serving.enhancer import Enhancer
-from naturaltone.serving.evaluation.gate import GUARDS, PRIMARY, Verdict
+from naturaltone.serving.evaluation.gate import GUARDS, PRIMARY, Verdict, label
 from naturaltone.serving.evaluation.gate_scores import PhotoScores
 from naturaltone.serving.evaluation.gate_set import GatePhoto
-from naturaltone.serving.evaluation.measures import MEASURES
 from naturaltone.serving.evaluation.verdict import MIN_PHOTOS, Check
 from naturaltone.serving.sheet.parts import Comparison, compare, make_table
 from naturaltone.serving.sheet.pictures import COMPARED_LONG_SIDE, Inside
@@ -71,7 +70,7 @@ def _telling(scores: Sequence[PhotoScores]) -> dict[str, str]:
         losses = {each.photo_id: -guard.sign * each.gain(measure) for each in inputs}
         worst = max(losses, key=lambda name: -math.inf if math.isnan(losses[name]) else losses[name], default=None)
         if worst is not None and losses[worst] > 0:
-            chosen.setdefault(worst, []).append(f"{MEASURES[measure].label} {-guard.sign * losses[worst]:+.3g}")
+            chosen.setdefault(worst, []).append(f"{label(measure)} {-guard.sign * losses[worst]:+.3g}")
     gains = {each.photo_id: each.gain(PRIMARY) for each in inputs}
     return {
         name: "; ".join([f"naturalness {gains[name]:+.3f}", *(f"lost most in {note}" for note in notes)])
@@ -80,10 +79,9 @@ def _telling(scores: Sequence[PhotoScores]) -> dict[str, str]:
 
 
 def _row(check: Check) -> tuple[str, ...]:
-    label = MEASURES[check.measure].label if check.measure in MEASURES else check.measure.replace("_", " ")
     needed = f", about {check.needed} needed" if check.needed else ""
     numbers = (_number(value) for value in (check.mean, check.bound, check.limit))
-    return label, check.slice, str(check.photos), *numbers, f"{check.finding.value}{needed}"
+    return label(check.measure), check.slice, str(check.photos), *numbers, f"{check.finding.value}{needed}"
 
 
 def _number(value: float) -> str:
