@@ -13,8 +13,8 @@ from naturaltone.training.config import TrainConfig
 from naturaltone.training.step import GanStep
 
 # What gives the weights their shapes. The discriminator's last layer depends on the crop.
-_SHAPES = ("width", "residual_blocks", "discriminator_width", "inverse_width", "inverse_layers", "crop")
-_SHAPES_OF_G = _SHAPES[:2]
+_SHAPES_OF_G = ("width", "residual_blocks")
+_SHAPES = (*_SHAPES_OF_G, "discriminator_width", "inverse_width", "inverse_layers", "crop")
 
 
 def last_checkpoint(store_uri: str, run: str, config: TrainConfig) -> Snapshot | None:

@@ -121,7 +121,7 @@ class GanStep:
 
         # Equation 1: G's step on all terms.
         generator = losses.generator_loss(terms, {name: getattr(config, f"lambda_{name}") for name in terms})
-        seen["gradient_generator"] = torch.zeros(())
+        seen["gradient_generator"] = torch.zeros((), device=self.device)
         if learns:
             seen["gradient_generator"] = self._update("generator", generator, share, number)
             self._average(number)
