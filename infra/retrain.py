@@ -53,9 +53,9 @@ class AtWork(UserError):
 class SlotState:
     """How far a slot is.
 
-    changed: photos that have come or gone since the last training. champion: when the training began; None if there was
-    none. start: `checkpoint`, `bundle` or `nothing`, see `_start`. version: what was trained. outcome: `PROMOTED`, `KEPT`
-    or `NOTHING_NEW`; None until it is clear. seconds: of each finished stage.
+    changed: photos more or fewer than at the last training. champion: when the training began; None if there was none.
+    start: `checkpoint`, `bundle` or `nothing`, see `start_of`. version: what was trained. outcome: `PROMOTED`, `KEPT` or
+    `NOTHING_NEW`; None until it is clear. seconds: of each finished stage.
     """
 
     name: str
@@ -97,29 +97,33 @@ def run_slot(config: RetrainConfig, slot: str) -> SlotState:
         tracking.create_database()  # the first slot of all
         promotions.champion()  # says at once if the registry is away, or lost the champion
 
-        def stage(stage: str, seconds: float, work: Callable[[SlotState], dict[str, Any]]) -> None:
-            nonlocal state
-            if stage in state.seconds or (state.outcome and stage != "report"):
-                return  # done by an earlier try, or there is nothing to do
-            begun = time.monotonic()
-            try:
-                with time_limit(seconds, f"slot {name}: {stage}"):
-                    changes = work(state)
-            except LeaseHeld as error:  # somebody else ingests, or trains this run
-                raise RunFailed(f"slot {name}: {error}") from error
-            took = {**state.seconds, stage: round(time.monotonic() - begun, 1)}
-            held.check()
-            state = dataclasses.replace(state, **changes, seconds=took)
-            storage.write_bytes(uri, json.dumps(dataclasses.asdict(state), indent=1).encode())
-
         limits = config.limits
-        stage("ingest", limits.ingest, lambda _: _ingest(config))
-        stage("plan", limits.promote, lambda now: _plan(config, now))
-        stage("train", limits.train, lambda now: _train(config, now))
-        stage("gate", limits.gate, lambda now: _gate(config, now))
-        stage("promote", limits.promote, lambda now: _promote(now, held))
-        stage("report", limits.promote, lambda now: _report(config, now))
+        stages: dict[str, tuple[float, Callable[[SlotState], dict[str, Any]]]] = {
+            "ingest": (limits.ingest, lambda _: _ingest(config)),
+            "plan": (limits.promote, lambda _: _plan(config)),
+            "train": (limits.train, lambda now: _train(config, now)),
+            "gate": (limits.gate, lambda now: _gate(config, now)),
+            "promote": (limits.promote, lambda now: _promote(now, held)),
+            "report": (limits.promote, lambda now: _report(config, now)),
+        }
+        for stage, (seconds, work) in stages.items():
+            if stage in state.seconds or (state.outcome and stage != "report"):
+                continue  # done by an earlier try, or there is nothing to do
+            state = _after(state, stage, seconds, work)
+            held.check()
+            storage.write_bytes(uri, json.dumps(dataclasses.asdict(state), indent=1).encode())
     return state
+
+
+def _after(state: SlotState, stage: str, most_seconds: float, work: Callable[[SlotState], dict[str, Any]]) -> SlotState:
+    """Do a stage's work, which returns what it changes in the state."""
+    begun = time.monotonic()
+    try:
+        with time_limit(most_seconds, f"slot {state.name}: {stage}"):
+            changes = work(state)
+    except LeaseHeld as error:  # somebody else ingests, or trains this run
+        raise RunFailed(f"slot {state.name}: {error}") from error
+    return dataclasses.replace(state, **changes, seconds={**state.seconds, stage: round(time.monotonic() - begun, 1)})
 
 
 def state_uri(config: RetrainConfig, slot: str) -> str:
@@ -147,12 +151,12 @@ def _only_one(store: str) -> Iterator[Lease]:
 
 
 def _ingest(config: RetrainConfig) -> dict[str, Any]:
-    """Add what is new to the store, and count what has changed since the last training."""
+    """Add what is new to the store, and compare its size with that of the last training."""
     chosen = config.ingest
     made_with: dict[str, Any] = {
         "long_side": chosen.long_side, "algorithm": chosen.algorithm, "intermediates": chosen.intermediates
     }  # fmt: skip
-    sources = [("input", each) for each in chosen.inputs] + [("natural", each) for each in chosen.natural]
+    sources = _sources(config)
     if sources:
         for role, _ in sources:
             ingest.open_or_new(config.store, role=role, **made_with)
@@ -163,13 +167,18 @@ def _ingest(config: RetrainConfig) -> dict[str, Any]:
                     log.warning("%d photos of '%s' are rejected; %s/rejects.parquet", rejected, source, config.store)
     changed = changed_photos(config.store)
     if changed < chosen.at_least:
-        why = f"{changed} photos have come or gone since the last training; fewer than {chosen.at_least}"
+        why = f"{changed} photos more or fewer than at the last training; it takes {chosen.at_least}"
         return {"changed": changed, "outcome": NOTHING_NEW, "why": why}
     return {"changed": changed}
 
 
+def _sources(config: RetrainConfig) -> list[tuple[str, str]]:
+    """The folders to ingest, each with the role of its photos."""
+    return [("input", each) for each in config.ingest.inputs] + [("natural", each) for each in config.ingest.natural]
+
+
 def changed_photos(store: str) -> int:
-    """How many photos have come or gone since the last training on the store whose model is registered."""
+    """How many photos more or fewer of each role the store has than at its last training, summed over the roles."""
     now = shards.open_store(store)
     before = {role: 0 for role in shards.ROLES}
     for version in model_registry.versions():
@@ -179,7 +188,7 @@ def changed_photos(store: str) -> int:
     return sum(abs(now.count(role, "train") - before[role]) for role in shards.ROLES)
 
 
-def _plan(config: RetrainConfig, state: SlotState) -> dict[str, Any]:
+def _plan(config: RetrainConfig) -> dict[str, Any]:
     """Decide once what to start from, because the champion may change while a slot is stopped."""
     champion = promotions.champion()
     return {"champion": champion, "start": start_of(config, champion)}
@@ -299,24 +308,22 @@ def describe(config: RetrainConfig, slot: str) -> list[str]:
         return [f"{state.line}; it would do nothing more"]
     done = f"goes on after {', '.join(state.seconds)}" if state and state.seconds else "is new"
     lines = [f"slot {name} {done}"]
-    for role, sources in (("input", config.ingest.inputs), ("natural", config.ingest.natural)):
-        for source in sources:
-            lines.append(f"ingest: {sum(1 for _ in list_photos(source)):,} files of {source} as {role} photos")
+    for role, source in _sources(config):
+        lines.append(f"ingest: {sum(1 for _ in list_photos(source)):,} files of {source} as {role} photos")
     if not tracking.database_exists(tracking.tracking_uri()):
-        lines.append(
-            f"registry: '{tracking.tracking_uri()}' is new; train: {config.train.config().steps:,} steps from new networks"
-        )
+        lines.append(f"registry: '{tracking.tracking_uri()}' is new")
+        lines.append(f"train: {config.train.config().steps:,} steps from new networks")
     elif storage.exists(storage.join(config.store, shards.MANIFEST)):
         now = shards.open_store(config.store)
         counts = ", ".join(f"{now.count(role):,} {role}" for role in shards.ROLES)
         lines.append(
-            f"store: {counts} photos; {changed_photos(config.store):,} have come or gone since the last training"
+            f"store: {counts} photos; {changed_photos(config.store):,} more or fewer than at the last training"
         )
         champion = promotions.champion()
         begins = start_of(config, champion)
         named = f"champion {champion}'s {begins}" if champion else "new networks"
         lines.append(
-            f"train: {config.train.config().steps:,} steps from {named}, if {config.ingest.at_least} photos changed"
+            f"train: {config.train.config().steps:,} steps from {named}, if that is {config.ingest.at_least} or more"
         )
     else:
         lines.append(f"store: '{config.store}' is new")

@@ -84,7 +84,7 @@ class Ingest(_Part):
     algorithm: Annotated[str, _one_of(*tone.ALGORITHMS)] = tone.LOCAL_LAPLACIAN.name
     intermediates: Annotated[str, _one_of(*shards.INTERMEDIATES)] = "cached"
     at_least: int = Field(default=1, ge=0)
-    """Photos that must have come or gone since the last training; with fewer, the slot ends. 0 trains in every slot."""
+    """Photos that the store must have more or fewer than at the last training; else the slot ends. 0 trains in every slot."""
 
 
 class Train(_Part):

@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,16 +26,16 @@ from naturaltone.infra.time_limit import TookTooLong
 from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import shards
 from naturaltone.pipeline.errors import RunFailed, UserError
-from naturaltone.pipeline.lease import Lease, LeaseLost
+from naturaltone.pipeline.lease import Lease, LeaseHeld, LeaseLost
 from naturaltone.serving import promotions, registry
 from naturaltone.serving.evaluation.smoke_test import SmokeTestFailed
-from naturaltone.serving.promotions import GATE_TAG
 from naturaltone.training import model_registry, tracking
 from naturaltone.training.alone import train_alone
-from naturaltone.training.checkpoint import Snapshot, load_bundle, save_bundle
+from naturaltone.training.checkpoint import Bundle, Snapshot
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.model_registry import CHALLENGER, CHAMPION, MODEL_NAME
 from naturaltone.training.tracking import TrackingError
+from tests import slots
 from tests.stores import LONG_SIDE, add
 
 STAGES = ("ingest", "plan", "train", "gate", "promote", "report")
@@ -83,8 +82,7 @@ def world(
     database: MlflowClient,
     tmp_path: Path,
     astronaut: np.ndarray,
-    bundle_folder: Path,
-    config: TrainConfig,
+    bundle: Bundle,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[World]:
     """A world of the first day: photos, no model."""
@@ -92,36 +90,14 @@ def world(
     chosen = RetrainConfig(store=store.uri, train=Train(recipe="smoke", workers=1))
     here = World(config=chosen, store=store, photo=astronaut, trained=[], says=[])
     here.more_photos()
-    network = load_bundle(bundle_folder)
 
-    def train(store_uri: str, planned: list[launch.TrainingRun], *, workers: object) -> list[SimpleNamespace]:
-        [run] = planned
+    def seen(run: launch.TrainingRun) -> None:
         here.trained.append(run.name)
         here.starts.append((run.config.discriminator_warmup, run.start and run.start()))
-        run_id = tracking.start_run(run_name=run.name, params={}, tags={"store": store_uri}, dataset=store_uri)
-        now = shards.open_store(store_uri)
-        with torch.no_grad():
-            network.generator.decoder[-1].bias.fill_(0.001 * (run.config.seed % 1000))  # a run's result is its own
-        lineage = {
-            **{"run": run.name, "store": store_uri, "algorithm": now.algorithm, **(run.lineage or {})},
-            "photos": {role: now.count(role, "train") for role in shards.ROLES},
-        }
-        save_bundle(run.bundle, network.generator, run.config, working_resolution=96, lineage=lineage)
-        return [SimpleNamespace(bundle=run.bundle, run_id=run_id)]
 
-    def challenge(version: str, *, champion: str, **_: object) -> SimpleNamespace:
-        outcome = here.says.pop(0)
-        said = {
-            "outcome": outcome,
-            "champion": champion,
-            "why": "what the test wants",
-            "numbers": {"naturalness": 0.02},
-        }
-        model_registry.set_tag(version, GATE_TAG, json.dumps(said))
-        return SimpleNamespace(verdict=SimpleNamespace(outcome=SimpleNamespace(value=outcome), why=said["why"]))
-
-    monkeypatch.setattr(launch, "train", train)
-    monkeypatch.setattr(retrain, "challenge", challenge)
+    monkeypatch.setattr(launch, "train", slots.training(bundle, seen))
+    # The list may be replaced by the test.
+    monkeypatch.setattr(retrain, "challenge", lambda *given, **named: slots.gate(here.says)(*given, **named))
     yield here
     if database.search_registered_models():
         database.delete_registered_model(MODEL_NAME)
@@ -377,8 +353,6 @@ def test_a_server_without_conditional_writes_allows_one_machine_only(
 
 
 def test_somebody_elses_ingest_stops_the_slot_for_now(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from naturaltone.pipeline.lease import LeaseHeld
-
     def held(*_: object) -> dict[str, Any]:
         raise LeaseHeld("ingest: process 7 on host is writing there")
 
@@ -395,7 +369,7 @@ def test_a_dry_run_changes_nothing_and_says_what_would_be_done(world: World, pho
     before = {path: path.stat().st_mtime_ns for path in Path(world.store.uri).rglob("*")}
     lines = describe(world.config.model_copy(update=source), "2")
     assert lines[0] == "slot nightly-2 is new" and lines[1].startswith("ingest: 24 files of ")
-    assert "8 have come or gone" in lines[2] and "from champion 1's bundle" in lines[3]
+    assert "8 more or fewer than at the last training" in lines[2] and "from champion 1's bundle" in lines[3]
     assert {path: path.stat().st_mtime_ns for path in Path(world.store.uri).rglob("*")} == before
     assert describe(world.config, "1")[0].endswith("it would do nothing more")
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,15 +17,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import torch
 
-from naturaltone.infra import exit_codes, local
+from naturaltone.infra import exit_codes, launch, local, retrain
+from naturaltone.infra.retrain_config import RetrainConfig, Train
 from naturaltone.pipeline.dataset import shards
 from naturaltone.serving import promotions, registry
-from naturaltone.serving.promotions import GATE_TAG
-from naturaltone.training import model_registry, tracking
-from naturaltone.training.checkpoint import load_bundle, save_bundle
-from naturaltone.training.config import TrainConfig
+from naturaltone.training import model_registry
+from naturaltone.training.checkpoint import Bundle
+from tests import slots
 from tests.soak.test_service import Served, mlflow_server, serving
 from tests.stores import add, make_store
 
@@ -32,38 +32,22 @@ pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture
-def postgresql(tmp_path: Path) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """The URI of a new PostgreSQL database; the server is Debian's."""
     programs = [Path(found) for found in [shutil.which("initdb")] if found]
     programs += sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not programs:
         pytest.skip("MLflow's database on PostgreSQL takes PostgreSQL")
-    folder, port = tmp_path / "postgresql", local.free_port()
-    folder.mkdir()
+    port, folder = local.free_port(), Path(tempfile.mkdtemp(prefix="naturaltone-postgresql-"))
     as_user: list[str] = []
     if os.geteuid() == 0:  # PostgreSQL refuses root
         shutil.chown(folder, "postgres", "postgres")
-        for parent in tmp_path.parents[:3]:
-            if parent.stat().st_uid == 0 and parent != Path("/tmp"):
-                parent.chmod(0o755)
-        tmp_path.chmod(0o755)
         as_user = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--init-groups"]
     data = folder / "data"
-    subprocess.run(
-        [*as_user, programs[0], "-D", data, "-U", "mlflow", "--auth", "trust"], check=True, capture_output=True
-    )
-    command = [
-        *as_user,
-        programs[0].with_name("postgres"),
-        "-D",
-        data,
-        "-p",
-        str(port),
-        "-k",
-        folder,
-        "-h",
-        "127.0.0.1",
-    ]
+    create = [*as_user, programs[0], "-D", data, "-U", "mlflow", "--auth", "trust"]
+    subprocess.run(create, check=True, capture_output=True)
+    server = programs[0].with_name("postgres")
+    command = [*as_user, server, "-D", data, "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.PIPE)
     try:
@@ -72,6 +56,7 @@ def postgresql(tmp_path: Path) -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=30)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -102,35 +87,14 @@ def seconds_until(served: Served, version: str) -> float:
 def test_a_service_follows_a_slots_promotion_and_its_rollback(
     environment: dict[str, str],
     tmp_path: Path,
-    bundle_folder: Path,
+    bundle: Bundle,
     monkeypatch: pytest.MonkeyPatch,
     astronaut: np.ndarray,
 ) -> None:
     """Training is not the point here: the run gives another bundle at once, and the gate agrees."""
-    from types import SimpleNamespace
-
-    from naturaltone.infra import launch, retrain
-    from naturaltone.infra.retrain_config import RetrainConfig, Train
-
     store = make_store(tmp_path, astronaut, 6)
-    network = load_bundle(bundle_folder)
-
-    def train(_: object, runs: list[launch.TrainingRun], **__: object) -> list[SimpleNamespace]:
-        run_id = tracking.start_run(run_name=runs[0].name, params={}, tags={"store": store}, dataset=store)
-        with torch.no_grad():
-            network.generator.decoder[-1].bias += 0.05
-        counts = {role: shards.open_store(store).count(role, "train") for role in shards.ROLES}
-        lineage = {"store": store, "run": runs[0].name, "algorithm": "test", "photos": counts}
-        save_bundle(runs[0].bundle, network.generator, runs[0].config, working_resolution=96, lineage=lineage)
-        return [SimpleNamespace(bundle=runs[0].bundle, run_id=run_id)]
-
-    def agrees(version: str, *, champion: str, **_: object) -> SimpleNamespace:
-        said = {"outcome": "better", "champion": champion, "why": "the test's word", "numbers": {}}
-        model_registry.set_tag(version, GATE_TAG, json.dumps(said))
-        return SimpleNamespace(verdict=SimpleNamespace(outcome=SimpleNamespace(value="better"), why=said["why"]))
-
-    monkeypatch.setattr(launch, "train", train)
-    monkeypatch.setattr(retrain, "challenge", agrees)
+    monkeypatch.setattr(launch, "train", slots.training(bundle))
+    monkeypatch.setattr(retrain, "challenge", slots.gate(["better"]))
     config = RetrainConfig(store=store, train=Train(recipe="smoke"))
     assert retrain.run_slot(config, "1").version == "1"
     with serving(tmp_path, environment, "--model", "models:/naturaltone@champion", "--replicas", "1") as served:
@@ -155,7 +119,6 @@ def test_slots_that_are_killed_at_any_moment_go_on(
     tmp_path: Path,
     astronaut: np.ndarray,
     to_file: Callable[..., bytes],
-    config: TrainConfig,
 ) -> None:
     """The real commands with the smoke recipe: the second slot is killed twice."""
 
