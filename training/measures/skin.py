@@ -27,7 +27,7 @@ _FACE_SKIN = 0.4  # of the box; else it is an owl or a lamp
 def face_skin(pixels: np.ndarray) -> np.ndarray:
     """Which pixels are the skin of a face, H×W bool: skin-coloured, in the box of a frontal face.
 
-    Of 80 portraits of all skin tones it found the face in 73, evenly; of 405 other photos it called 5 a face.
+    It found the face in 74 of 80 portraits (of tan people, 14 of 18), and one in 4 of 405 other photos, of 320 pixels each.
     """
     small = shrink(pixels, _FACE_LONG_SIDE)
     scale = max(pixels.shape) / max(small.shape)
