@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from naturaltone.serving import promotions
 from naturaltone.serving.evaluation.gate_scores import PEOPLE, SLICES, PhotoScores
 from naturaltone.serving.evaluation.measures import MEASURES
 from naturaltone.serving.evaluation.verdict import MIN_PHOTOS, Check, Finding, improves, is_not_worse
@@ -52,7 +53,7 @@ _LISTED = 4  # checks in the one line that says why
 class Outcome(StrEnum):
     """What the gate says of the challenger."""
 
-    BETTER = "better"
+    BETTER = promotions.BETTER
     NOT_BETTER = "not better"
     WORSE = "worse"
     TOO_FEW = "too few photos"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import math
 import multiprocessing
 from collections.abc import Iterable
@@ -25,7 +24,7 @@ from naturaltone.training.checkpoint import load_bundle
 from naturaltone.training.measures import metrics, tmqi
 from naturaltone.training.measures.skin import face_skin, skin_lightness_shift, skin_tone
 
-PEOPLE = ("light skin", "medium skin", "dark skin")
+PEOPLE = ("dark skin", "medium skin", "light skin")
 SLICES = ("night", "high key", "already good", "people", *PEOPLE)
 _NIGHT, _HIGH_KEY = 30, 65  # mean L*
 _ALREADY_GOOD = 0.8  # naturalness N; a fifth of people's photos are above
@@ -102,8 +101,14 @@ def _score(photo: GatePhoto) -> PhotoScores:
             | {"skin_lightness_shift": skin_lightness_shift(picture, pixels, skin)}
             for picture in made
         )
-    known = {field.name: getattr(photo, field.name) for field in dataclasses.fields(photo) if field.name != "image"}
-    return PhotoScores(**known, slices=slices, champion=champion, challenger=challenger)
+    return PhotoScores(
+        photo_id=photo.photo_id,
+        name=photo.name,
+        role=photo.role,
+        slices=slices,
+        champion=champion,
+        challenger=challenger,
+    )
 
 
 def slices_of(pixels: np.ndarray, skin: np.ndarray) -> tuple[str, ...]:
@@ -117,5 +122,5 @@ def slices_of(pixels: np.ndarray, skin: np.ndarray) -> tuple[str, ...]:
     }
     slices = [name for name, does in belongs.items() if does]
     if skin.any():
-        slices.append(PEOPLE[2 - int(np.digitize(skin_tone(pixels, skin), (_DARK_SKIN, _LIGHT_SKIN)))])
+        slices.append(PEOPLE[int(np.digitize(skin_tone(pixels, skin), (_DARK_SKIN, _LIGHT_SKIN)))])
     return tuple(slices)
