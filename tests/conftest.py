@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -35,8 +36,12 @@ settings.load_profile("naturaltone")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each worker of pytest-xdist a TMPDIR of its own: it holds the slots of memory, the logs and the attempts."""
+    """Give each worker of pytest-xdist one core, and a TMPDIR of its own: it holds slots of memory, logs and attempts."""
     if hasattr(config, "workerinput"):
+        # Threads of several workers on the same cores wait for each other in busy loops.
+        torch.set_num_threads(1)
+        cv2.setNumThreads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
         folder = tempfile.TemporaryDirectory(prefix="naturaltone-tests-")
         config.add_cleanup(folder.cleanup)
         os.environ["TMPDIR"] = tempfile.tempdir = folder.name

@@ -9,7 +9,6 @@ from importlib.resources import files
 import numpy as np
 
 from naturaltone.pipeline.photo.decode import decode
-from naturaltone.pipeline.photo.pixels import shrink
 from naturaltone.pipeline.photo.stored import encode_jpeg
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation import gate_scores
@@ -17,7 +16,7 @@ from naturaltone.serving.evaluation.gate_set import GatePhoto
 from naturaltone.serving.registry import load_model
 
 _PHOTOS = ("skimage.data/astronaut.png", "skimage.data/coffee.png", "sklearn.datasets.images/china.jpg")
-_SIDE = 320
+_SIDE = 192  # four patches of NIQE
 
 
 def gate_photos(count: int) -> list[GatePhoto]:
@@ -29,8 +28,8 @@ def gate_photos(count: int) -> list[GatePhoto]:
         pictures.append(decode(files(package).joinpath(name).read_bytes()).pixels)
     for number in range(2 * count):
         picture = pictures[number % len(pictures)]
-        top, left = 9 * number % (picture.shape[0] - 250), 17 * number % (picture.shape[1] - 250)
-        crop = shrink(np.ascontiguousarray(picture[top : top + 250, left : left + 250]), _SIDE)
+        top, left = 9 * number % (picture.shape[0] - _SIDE), 17 * number % (picture.shape[1] - _SIDE)
+        crop = np.ascontiguousarray(picture[top : top + _SIDE, left : left + _SIDE])
         role = "input" if number < count else "natural"
         found.append(GatePhoto(photo_id=str(number), name=f"{number}.jpg", role=role, image=encode_jpeg(crop)))
     return found

@@ -114,13 +114,13 @@ def test_a_service_follows_a_slots_promotion_and_its_rollback(
     assert [each.version for each in promotions.history()] == ["1", "2", "1"]
 
 
-def test_slots_that_are_killed_at_any_moment_go_on(
+def test_a_slot_that_is_killed_while_it_trains_goes_on(
     environment: dict[str, str],
     tmp_path: Path,
     astronaut: np.ndarray,
     to_file: Callable[..., bytes],
 ) -> None:
-    """The real commands with the smoke recipe: the second slot is killed twice."""
+    """The real commands with the smoke recipe: the second slot is killed while it trains."""
 
     def photos(folder: str, first: int, count: int) -> None:
         (tmp_path / folder).mkdir(exist_ok=True)
@@ -144,8 +144,7 @@ def test_slots_that_are_killed_at_any_moment_go_on(
         photos(folder, 60, 20)
 
     state = tmp_path / "store/slots/nightly/2.json"
-    for stage, seconds in (("plan", 15.0), ("train", 4.0)):  # while it trains, and while it judges
-        killed(slot, environment, state, after=stage, seconds=seconds)
+    killed(slot, environment, state, after="plan", seconds=20.0)  # while it trains
     done = subprocess.run([*slot, "2"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == exit_codes.OK, done.stderr
     assert tuple(json.loads(state.read_text())["seconds"]) == ("ingest", "plan", "train", "gate", "promote", "report")

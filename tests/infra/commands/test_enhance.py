@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from naturaltone import cli
-from naturaltone.infra import exit_codes
+from naturaltone.infra import exit_codes, local
 
 
 def test_enhance_refuses_to_write_into_its_source(refused, photo_folder: Path, bundle_folder: Path) -> None:  # type: ignore[no-untyped-def]
@@ -47,16 +46,22 @@ def test_one_photo_is_enhanced_to_a_file(photo_folder: Path, bundle_folder: Path
 
 
 def test_the_command_ends_with_a_summary_a_sheet_and_the_right_code(
-    photo_folder: Path, bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ray_cluster: None,
+    photo_folder: Path,
+    bundle_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(local, "ray_session", contextlib.nullcontext)  # the tests' Ray
     source, target, sheet = tmp_path / "source", tmp_path / "target", tmp_path / "sheet.html"
     shutil.copytree(photo_folder, source)
     (source / "cut.jpg").write_bytes((source / "01.jpg").read_bytes()[:700])
-    command = [sys.executable, "-m", "naturaltone", "enhance", str(source), str(target), "--model", str(bundle_folder)]
-    done = subprocess.run([*command, "--sheet", str(sheet)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == exit_codes.SOME_FAILED, done.stderr
-    assert "24 enhanced, 0 copied, 0 left alone, 1 failed (1 truncated), 0 done before" in done.stdout
-    assert "failed cut.jpg: truncated:" in done.stderr and "Traceback" not in done.stderr
+    command = ["enhance", str(source), str(target), "--model", str(bundle_folder)]
+    assert cli.main([*command, "--sheet", str(sheet)]) == exit_codes.SOME_FAILED
+    done = capsys.readouterr()
+    assert "24 enhanced, 0 copied, 0 left alone, 1 failed (1 truncated), 0 done before" in done.out
+    assert "failed cut.jpg: truncated:" in done.err and "Traceback" not in done.err
     assert sheet.read_text().count('class="photo"') == 24
-    again = subprocess.run([*command, "--exclude", "cut.jpg"], capture_output=True, text=True, timeout=300)
-    assert again.returncode == exit_codes.OK and "24 done before" in again.stdout, again.stderr
+    assert cli.main([*command, "--exclude", "cut.jpg"]) == exit_codes.OK
+    assert "24 done before" in capsys.readouterr().out
