@@ -174,8 +174,9 @@ def test_a_self_test_that_breaks_off_is_shown_and_tried_again(
     follower = follow(str(folder), build=lambda bundle, version: Starved(bundle, version=version))
     new = digest(better)
     replace(folder, better)
-    wait_until(lambda: follower.refused)
-    assert follower.refused and follower.refused.version.endswith(new) and "can't allocate" in follower.refused.detail
+    # A look between the copies of its two files sees a damaged model first.
+    wait_until(lambda: follower.refused and "can't allocate" in follower.refused.detail)
+    assert follower.refused and follower.refused.version.endswith(new)
     assert follower.current and not serves(follower, better)
     has_memory.set()
     wait_until(lambda: serves(follower, better) and follower.refused is None)
