@@ -178,6 +178,13 @@ def test_a_killed_worker_changes_no_bit_of_the_weights(
     assert seen == {step: expected[step] for step in seen}
 
 
+def is_at_work(process: psutil.Process) -> bool:
+    """Whether `process` has not ended. One that ends between two looks at it has ended too."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def driver(store: str, name: str, workers: int, folder: Path, config: TrainConfig) -> subprocess.Popen[str]:
     arguments = [store, name, str(workers), str(folder / "model"), json.dumps(dataclasses.asdict(config))]
     with open(folder / "driver.log", "a") as log:
@@ -202,7 +209,7 @@ def test_a_killed_driver_leaves_nothing_behind_and_its_run_goes_on_to_the_same_b
     assert any("raylet" in child.name() for child in family)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    wait_for(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family))
+    wait_for(lambda: not any(is_at_work(child) for child in family))
     assert max(runs.list_checkpoints(run_uri(store, name))) < tiny.steps, "killed before the last step"
     result = train(store, tiny, run_name=name, workers=2, use_gpu=False, bundle=tmp_path / "model")
     assert 0 < result.report.steps < tiny.steps
