@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from naturaltone.infra import cluster
 from naturaltone.infra.log import quiet_others
 from naturaltone.pipeline import lease
 from naturaltone.pipeline.errors import RunFailed, UserError
@@ -111,22 +112,29 @@ def ray_session() -> Iterator[None]:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     for name, value in settings.RAY_SERVE.items():
         os.environ.setdefault(name, value)
+    address = os.environ.get(cluster.ADDRESS)
+    if address:
+        cluster.enter(address)
     import ray
 
-    address = os.environ.get("RAY_ADDRESS")
     if address:  # the workers of a cluster do not inherit our keys and tracking server
         own = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "MLFLOW_"))}
         where: dict[str, Any] = {"runtime_env": {"env_vars": own}}
     else:
         where = {"address": "local", "num_cpus": local_cpus(), "include_dashboard": False}
         # Ray would write a token for all its clusters into the home, which a container may not have.
-        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        if cluster.TOKEN_FILE not in os.environ:
+            os.environ.setdefault(cluster.TOKEN, secrets.token_hex(32))
     # The logs of workers stay in Ray's files. Results, progress and errors come back anyway.
     with environment(
         {"PROMETHEUS_MULTIPROC_DIR": None}
     ):  # it is for the service's figures, not for those of Ray itself
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
+        except RuntimeError as error:  # such as other versions of Ray or Python than the cluster's
+            if not address:
+                raise
+            raise RunFailed(f"{cluster.ADDRESS} '{address}': {' '.join(str(error).split())}") from error
     try:
         _set_up_ray_data(cpus=None if address else cores())
         quiet_others()
