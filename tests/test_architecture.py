@@ -84,6 +84,7 @@ def test_our_code_has_one_name(path: Path) -> None:
         ("mlflow", {"training/tracking.py", "training/model_registry.py", "training/recorder.py", "serving/pyfunc.py"}),
         ("ray.train", {"training/train.py"}),
         ("ray.serve", {"serving/service/app.py"}),
+        ("ray.util.metrics", {"pipeline/figures.py"}),
         ("ray.data._internal", {"pipeline/handover.py"}),
         ("boto3", {"pipeline/s3.py"}),
         ("duckdb", {"serving/archive/report.py", "serving/archive/plan.py"}),
