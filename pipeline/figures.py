@@ -11,7 +11,7 @@ from typing import Any
 
 
 class _Figure:
-    """name: without the `ray_` that Ray puts before it. labels: the names of its labels. All of it is ASCII, as Ray wants it."""
+    """name: without the `ray_` that Ray puts before it. labels: the names of its labels. Ray takes only ASCII."""
 
     _kind: str
 

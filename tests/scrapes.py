@@ -49,5 +49,5 @@ def scrape_until(names: set[str]) -> Scrape:
     return found
 
 
-def value(found: Scrape, name: str, **labels: str) -> float:
-    return found[name][frozenset(labels.items())]
+def value(found: Scrape, series: str, /, **labels: str) -> float:
+    return found[series][frozenset(labels.items())]
