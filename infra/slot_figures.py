@@ -1,6 +1,7 @@
 """Tells Prometheus what became of a slot: by a file that node_exporter reads, or by a Pushgateway.
 
-A slot ends long before Prometheus would read it, so its figures have to outlive it.
+A slot ends long before Prometheus would read it, so its figures have to outlive it. prometheus_client is imported only when
+there is something to tell: the service must be able to set its variable before the first import.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-
-from prometheus_client import CollectorRegistry, pushadd_to_gateway, write_to_textfile
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
+from typing import TYPE_CHECKING
 
 from naturaltone.infra.retrain import KEPT, NOTHING_NEW, PROMOTED, SLOT_TAG, SlotState
 from naturaltone.infra.retrain_config import RetrainConfig
 from naturaltone.pipeline.errors import UserError, first_line
 from naturaltone.serving import promotions
 from naturaltone.training import model_registry
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import GaugeMetricFamily
+    from prometheus_client.metrics_core import Metric
 
 FAILED, HELD = "failed", "held"
 _WORDS = {PROMOTED: "promoted", KEPT: "refused", NOTHING_NEW: "nothing_new", FAILED: FAILED, HELD: HELD}
@@ -36,6 +37,8 @@ def tell(config: RetrainConfig, outcome: str, state: SlotState | None = None) ->
     metrics = config.metrics
     if not (metrics.textfile or metrics.pushgateway):
         return
+    from prometheus_client import pushadd_to_gateway, write_to_textfile
+
     try:
         figures = list(_figures(config, outcome, state))
         if metrics.textfile:
@@ -57,6 +60,8 @@ def tell(config: RetrainConfig, outcome: str, state: SlotState | None = None) ->
 
 
 def _figures(config: RetrainConfig, outcome: str, state: SlotState | None) -> Iterator[GaugeMetricFamily]:
+    from prometheus_client.core import GaugeMetricFamily
+
     def gauge(name: str, description: str, values: Iterable[tuple[str, float]], label: str = "") -> GaugeMetricFamily:
         family = GaugeMetricFamily(
             f"naturaltone_retrain_{name}", description, labels=["name", *([label] * bool(label))]
@@ -98,6 +103,8 @@ def _refused(config: RetrainConfig, *, since: datetime | None) -> list[datetime]
 
 def _kept(path: str, figures: list[GaugeMetricFamily]) -> list[Metric]:
     """The figures that an earlier slot wrote, and this try does not know."""
+    from prometheus_client.parser import text_string_to_metric_families
+
     try:
         text = Path(path).read_text()
     except FileNotFoundError:
@@ -107,14 +114,13 @@ def _kept(path: str, figures: list[GaugeMetricFamily]) -> list[Metric]:
 
 
 def _registry(figures: Sequence[Metric]) -> CollectorRegistry:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.registry import Collector
+
+    class Figures(Collector):
+        def collect(self) -> Iterable[Metric]:
+            return figures
+
     registry = CollectorRegistry()
-    registry.register(_Figures(figures))
+    registry.register(Figures())
     return registry
-
-
-class _Figures(Collector):
-    def __init__(self, figures: Sequence[Metric]) -> None:
-        self._figures = figures
-
-    def collect(self) -> Iterable[Metric]:
-        return self._figures

@@ -37,6 +37,7 @@ RULES = [
     rule for group in yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"] for rule in group["rules"]
 ]
 ALERTS = {rule["alert"]: rule for rule in RULES}
+TESTS = sorted(MONITORING.glob("*.test.yaml"))
 CONFIGURATION = ROOT / "infra" / "serve" / "serve.yaml"
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 _ENDS = re.compile(r"_(bucket|sum|count|created)$")
@@ -132,8 +133,8 @@ def promtool(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProce
     """Runs promtool on a copy of the rules and their tests."""
     if not shutil.which("promtool"):
         pytest.skip("the tests of the alerts take promtool (`apt-get install prometheus`)")
-    for name in ("alerts.yaml", "alerts.test.yaml", "prometheus.yaml"):
-        shutil.copy(MONITORING / name, tmp_path)
+    for path in MONITORING.glob("*.yaml"):
+        shutil.copy(path, tmp_path)
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["promtool", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -142,7 +143,7 @@ def promtool(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProce
 
 
 def test_each_alert_fires_when_it_should_and_not_else(promtool: Callable[..., Any]) -> None:
-    done = promtool("test", "rules", "alerts.test.yaml")
+    done = promtool("test", "rules", *(path.name for path in TESTS))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -151,9 +152,12 @@ def test_prometheus_takes_the_configuration(promtool: Callable[..., Any]) -> Non
     assert done.returncode == 0 and "11 rules found" in done.stdout, done.stdout + done.stderr
 
 
+def cases_of(path: Path) -> list[dict[str, Any]]:
+    return [case for test in yaml.safe_load(path.read_text())["tests"] for case in test["alert_rule_test"]]
+
+
 def test_each_alert_is_shown_firing_and_not_firing() -> None:
-    tests = yaml.safe_load((MONITORING / "alerts.test.yaml").read_text())["tests"]
-    cases = [case for test in tests for case in test["alert_rule_test"]]
+    cases = [case for path in TESTS for case in cases_of(path)]
     assert {case["alertname"] for case in cases if case.get("exp_alerts")} == set(ALERTS)
     assert {case["alertname"] for case in cases if not case.get("exp_alerts")} == set(ALERTS)
 
@@ -174,7 +178,8 @@ def test_the_tests_of_an_alert_notice_a_rule_that_is_wrong(
                 rule["expr"] = mutate(rule["expr"])
     (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(document))
     assert promtool("check", "rules", "alerts.yaml").returncode == 0
-    done = promtool("test", "rules", "alerts.test.yaml")
+    [tests] = [path.name for path in TESTS if alert in {case["alertname"] for case in cases_of(path)}]
+    done = promtool("test", "rules", tests)
     assert done.returncode == 1 and f"alertname: {alert}" in done.stdout + done.stderr
 
 
