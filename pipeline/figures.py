@@ -1,13 +1,19 @@
 """Figures for Prometheus of work that runs on Ray. Ray's agent on each machine exports those of its processes.
 
 The only file that imports `ray.util.metrics`. Without a running Ray, a figure is counted nowhere and costs nothing. Ray sends
-the figures of a process every ten seconds and when the process ends. It forgets a gauge 20 s after its process has ended.
+the figures of a process every ten seconds and when the process ends. It sends a gauge only once after it was set, and forgets
+it 20 s later. So a thread sets the gauges of this process again and again, and they vanish when the process ends.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
+import threading
+import time
 from typing import Any
+
+_AGAIN_SECONDS = 5.0
 
 
 class _Figure:
@@ -33,9 +39,13 @@ class _Figure:
 
 
 class Gauge(_Figure):
-    """A value that goes up and down."""
+    """A value that goes up and down. It stays until this process ends."""
 
     _kind = "Gauge"
+
+    def __init__(self, name: str, description: str, *labels: str) -> None:
+        super().__init__(name, description, *labels)
+        self._values: dict[tuple[str, ...], float] = {}
 
     @property
     def series(self) -> str:
@@ -45,6 +55,30 @@ class Gauge(_Figure):
     def set(self, value: float, **labels: str) -> None:
         if metric := self._of_ray():
             metric.set(value, labels)
+            self._values[tuple(labels[label] for label in self.labels)] = value
+            _set_again.add(self)
+            _start()
+
+    def set_again(self) -> None:
+        for said, value in list(self._values.items()):
+            if metric := self._of_ray():
+                metric.set(value, dict(zip(self.labels, said, strict=True)))
+
+
+_set_again: set[Gauge] = set()
+
+
+@functools.cache
+def _start() -> None:
+    """Start the thread that sets the gauges again, once in a process."""
+
+    def work() -> None:
+        while True:
+            time.sleep(_AGAIN_SECONDS)
+            for gauge in list(_set_again):
+                gauge.set_again()
+
+    threading.Thread(target=work, name="figures", daemon=True).start()
 
 
 class Counter(_Figure):

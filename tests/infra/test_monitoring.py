@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client.metrics import MetricWrapperBase
 from ray.serve.schema import ServeDeploySchema
 
 from naturaltone.infra import local, slot_figures
@@ -57,7 +56,7 @@ def named(expressions: list[str]) -> set[str]:
 def of_the_service() -> set[str]:
     """What a scrape of the service has once every figure has been counted."""
     for figure in vars(metrics).values():
-        if isinstance(figure, MetricWrapperBase) and figure._labelnames:
+        if isinstance(figure, metrics.Counter | metrics.Gauge | metrics.Histogram) and figure._labelnames:
             figure.labels(*("" for _ in figure._labelnames))
     port = local.free_port()
     metrics.answer_prometheus(f"127.0.0.1:{port}")
