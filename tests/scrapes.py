@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 import urllib.request
+from collections.abc import Callable
 
 import ray
 
@@ -40,11 +41,11 @@ def scrape() -> Scrape:
         return parse(answer.read().decode())
 
 
-def scrape_until(names: set[str]) -> Scrape:
-    """Scrape until all these series are there."""
+def scrape_until(names: set[str], is_so: Callable[[Scrape], bool] = lambda _: True) -> Scrape:
+    """Scrape until all these series are there, and have the values that the test waits for."""
     deadline = time.monotonic() + _SECONDS
-    while missing := names - set(found := scrape()):
-        assert time.monotonic() < deadline, f"Ray does not export {sorted(missing)}; it has {sorted(found)}"
+    while (missing := names - set(found := scrape())) or not is_so(found):
+        assert time.monotonic() < deadline, f"Ray does not export {sorted(missing)}; it has {found}"
         time.sleep(0.5)
     return found
 
