@@ -430,6 +430,17 @@ def test_the_pod_that_makes_rayjobs_may_do_nothing_else() -> None:
     assert "ClusterRole" not in {each["kind"] for each in objects}
 
 
+@pytest.mark.parametrize("name", RENDERED)
+def test_a_disruption_budget_of_rays_pods_is_one_that_kubernetes_can_count(name: str) -> None:
+    """A RayCluster has no scale, so Kubernetes takes no `maxUnavailable` and no percentage for its pods."""
+    budgets = [each["spec"] for each in rendered(name) if each["kind"] == "PodDisruptionBudget"]
+    assert len(budgets) == 2
+    for budget in budgets:
+        assert set(budget) == {"minAvailable", "selector"} and isinstance(budget["minAvailable"], int)
+    heads, workers = budgets
+    assert heads["minAvailable"] > 100 and workers["minAvailable"] == 1
+
+
 # --- settings that other files have too
 
 
