@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from naturaltone.pipeline.errors import UserError
@@ -25,6 +29,33 @@ def private_folder(name: str = "") -> Path:
         return folder
     (folder / name).mkdir(exist_ok=True)
     return folder / name
+
+
+@contextlib.contextmanager
+def scratch_folder(name: str) -> Iterator[Path]:
+    """A new folder below the subfolder `name`, which is removed when the context ends.
+
+    It is locked while the process lives. The folders of killed processes have no lock any more, and are removed here.
+    """
+    parent = private_folder(name)
+    with contextlib.ExitStack() as held:
+        with _locked(parent):  # otherwise another process could remove the new folder before it is locked
+            for leftover in parent.iterdir():
+                with contextlib.suppress(OSError), _locked(leftover, fcntl.LOCK_NB):
+                    shutil.rmtree(leftover)
+            folder = held.enter_context(tempfile.TemporaryDirectory(dir=parent))
+            held.enter_context(_locked(folder))
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: str | Path, flags: int = 0) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _check(folder: Path) -> None:

@@ -47,7 +47,7 @@ def forget(source: str, *, role: str, store: str) -> Forgotten:
         below = pc.starts_with(sources["source"], prefix)
         if not pc.any(below).as_py():
             # An earlier forget of this folder may have died before it wrote the rejects.
-            ledger.save_rejects(opened, role, ledger.Known.load(opened, role))
+            ledger.save_rejects(opened, role, ledger.rejected_files(opened, role))
             raise storage.StorageError(
                 f"'{source}': the store has no {role} photos from this folder; `naturaltone store {store}` lists its folders"
             )
@@ -81,7 +81,7 @@ def forget(source: str, *, role: str, store: str) -> Forgotten:
         lease.check()  # who has the lock now may have made a shard of the same name again
         for file in old - set().union(*frozen.values()):
             storage.delete(storage.join(store, file))
-        ledger.save_rejects(changed, role, ledger.Known.load(changed, role))
+        ledger.save_rejects(changed, role, ledger.rejected_files(changed, role))
         return Forgotten(
             photos=opened.count(role) - changed.count(role),
             kept_for_runs={run: len(named) for run, named in frozen.items() if named},

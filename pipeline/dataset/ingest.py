@@ -3,7 +3,7 @@
 An ingest takes the folder's listing in waves. It reads, hashes, decodes and writes the new files of a wave, in the order of
 a digest of their names, which shuffles them. Then one write of the manifest adds the whole wave to the store. Waves and
 shards depend only on the listing and the store, so a killed ingest that runs again writes the same files. Memory holds the
-names of one wave, and 32 bytes for each file that the store knows.
+names of one wave, the rejected files, and some of what the store knows (`digests.DigestSet`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import ray
 
 from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import ledger, shards
+from naturaltone.pipeline.dataset.digests import DigestSet, Run, among
 from naturaltone.pipeline.dataset.tables import from_ipc, to_ipc, to_tables
 from naturaltone.pipeline.errors import UserError
 from naturaltone.pipeline.figures import Counter
@@ -94,16 +95,16 @@ def ingest(
     with ledger.hold(store, role) as lease, Progress(f"ingest {role}", unit="photo") as progress:
         opened = open_or_new(store, **made_with)
         ledger.remove_orphans(opened, role)
-        known = ledger.Known.load(opened, role)
-        for wave in _waves(source, tally, progress):
-            fresh = wave if full else _leave_out_known(wave, known, tally)
-            progress.advance(len(wave) - len(fresh))
-            if fresh:
-                row_groups, outcomes = _ingest_wave(fresh, known, role=role, store=opened, progress=progress)
-                opened = _commit(opened, role, source, row_groups, known.new_rows(outcomes), lease)
-                tally.count(outcomes, known, role)
-                known.add(outcomes)
-        ledger.save_rejects(opened, role, known)
+        with ledger.Known.load(opened, role) as known:
+            for wave in _waves(source, tally, progress):
+                fresh = wave if full else _leave_out_known(wave, known, tally)
+                progress.advance(len(wave) - len(fresh))
+                if fresh:
+                    row_groups, outcomes = _ingest_wave(fresh, known, role=role, store=opened, progress=progress)
+                    opened = _commit(opened, role, source, row_groups, known.new_rows(outcomes), lease)
+                    tally.count(outcomes, known, role)
+                    known.add(outcomes)
+            ledger.save_rejects(opened, role, known.rejected)
     return IngestReport(
         found=tally.found,
         added=tally.added,
@@ -170,7 +171,7 @@ class _Tally:
 
     def count(self, outcomes: pa.Table, known: ledger.Known, role: str) -> None:
         ids = ledger.id_digests(outcomes.filter(pc.field("reason").is_null())["photo_id"])
-        new = len(np.setdiff1d(ids, known.ids))
+        new = int((~known.ids.has(np.unique(ids))).sum())
         self.added += new
         self.duplicates += len(ids) - new
         rejected = outcomes.filter(pc.field("reason").is_valid())
@@ -236,7 +237,7 @@ def _ingest_wave(
             fn_kwargs={
                 "long_side": store.long_side,
                 "algorithm": store.algorithm if role == "input" and store.intermediates == "cached" else None,
-                "known_ids": ray.put(known.ids),
+                "known_ids": _KnownIds.of(known.ids),
             },
             batch_size=None,
             batch_format="pyarrow",
@@ -316,27 +317,59 @@ def _hash(source: str) -> str | None:
         return None
 
 
-def _prepare_batch(batch: pa.Table, *, long_side: int, algorithm: str | None, known_ids: ray.ObjectRef) -> pa.Table:
+class _OlderIds:
+    """Looks up ids in the driver's files, for tasks on every node. It runs on the driver's node."""
+
+    def __init__(self, runs: tuple[Run, ...]) -> None:
+        self._runs = runs
+
+    def has(self, digests: np.ndarray) -> bool:
+        return any(run.has(digests)[0] for run in self._runs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _KnownIds:
+    """The ids of the photos in the store, as the tasks of a wave see them.
+
+    recent: the sorted digests in memory. older: looks up the others; None if all are in memory.
+    """
+
+    recent: ray.ObjectRef
+    older: ray.actor.ActorHandle | None
+
+    @classmethod
+    def of(cls, ids: DigestSet) -> _KnownIds:
+        beside_driver = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+        actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, label_selector=beside_driver)(_OlderIds)
+        older = actor.remote(ids.runs) if ids.runs else None
+        return cls(recent=ray.put(ids.recent), older=older)
+
+    def has(self, photo_id: str) -> bool:
+        digest = ledger.id_digest(photo_id)
+        is_recent = bool(among(ray.get(self.recent), digest)[0])
+        return is_recent or (self.older is not None and ray.get(self.older.has.remote(digest)))
+
+
+def _prepare_batch(batch: pa.Table, *, long_side: int, algorithm: str | None, known_ids: _KnownIds) -> pa.Table:
     cv2.setNumThreads(1)  # Ray runs one task a core
-    known = ray.get(known_ids)
-    rows = [_prepare(row, long_side=long_side, algorithm=algorithm, known_ids=known) for row in batch.to_pylist()]
+    rows = [_prepare(row, long_side=long_side, algorithm=algorithm, known_ids=known_ids) for row in batch.to_pylist()]
     return pa.Table.from_pylist(rows, schema=_PREPARED)
 
 
-def _prepare(row: dict[str, Any], *, long_side: int, algorithm: str | None, known_ids: np.ndarray) -> dict[str, Any]:
+def _prepare(row: dict[str, Any], *, long_side: int, algorithm: str | None, known_ids: _KnownIds) -> dict[str, Any]:
     """The row of one photo, with its intermediate if `algorithm` is not None; or the reason why it is rejected."""
     prepared = {"source": row["source"], "key": row["key"]}
     try:
         check_bytes(row["size"])
         refuse_raw(row["source"])
         data = storage.read_bytes(row["source"])
-        prepared["photo_id"] = hashlib.sha256(data).hexdigest()
-        if ledger.contains(known_ids, prepared["photo_id"]):
-            return prepared | {"reason": _DUPLICATE}
     except ImageError as error:
         return prepared | {"reason": error.reason, "detail": error.detail}
     except OSError as error:
         return prepared | {"reason": Reason.UNREADABLE, "detail": str(error)}
+    prepared["photo_id"] = hashlib.sha256(data).hexdigest()
+    if known_ids.has(prepared["photo_id"]):
+        return prepared | {"reason": _DUPLICATE}
     try:
         pixels = shrink(training_pixels(decode(data)), long_side)
         stored = {"image": encode_jpeg(pixels)}

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,44 +17,53 @@ import pyarrow.parquet as pq
 
 from naturaltone.pipeline import lease, storage
 from naturaltone.pipeline.dataset import shards
+from naturaltone.pipeline.dataset.digests import DigestSet, among
 from naturaltone.pipeline.dataset.tables import from_parquet, to_parquet
 from naturaltone.pipeline.listing import File, list_files
+from naturaltone.pipeline.private_folder import scratch_folder
 from naturaltone.pipeline.reasons import Reason
 
 _PASSING = [reason for reason in Reason if not reason.lasts]
+_ROWS = 2**16  # of a list, at a time
 _ORPHAN_SECONDS = 86_400  # on S3, where the files of a killed ingest look like those of a running one
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Known:
     """What the store knows about one role.
 
-    keys: sorted digests of the known files (`key_of`). ids: sorted digests of the photos in the store. rejected: the rows of
-    the rejected files (schema `shards.SOURCES`), by source.
+    keys: digests of the known files (`key_of`). ids: digests of the photos in the store. rejected: the rows of the rejected
+    files (schema `shards.SOURCES`), by source. again: the keys of rejected files that are read again, because they may be
+    readable today.
     """
 
-    keys: np.ndarray
-    ids: np.ndarray
+    keys: DigestSet
+    ids: DigestSet
     rejected: dict[str, dict[str, Any]]
+    again: np.ndarray
 
     @classmethod
-    def load(cls, store: shards.Store, role: str) -> Known:
-        known = cls(keys=np.empty(0, "S16"), ids=np.empty(0, "S16"), rejected={})
-        keys, ids = [known.keys], [known.ids]
-        for file in store.sources[role]:
-            ledger = shards.read_columns(store.uri, file, shards.SOURCES.names)
-            keys.append(_digests(ledger["key"]))
-            ids.append(id_digests(ledger.filter(pc.field("reason").is_null())["photo_id"]))
-            known._note_rejects(ledger)
-        # A file that could not be read may be readable today: it stays on the list of rejects, but its key is not known.
-        again = [row["key"] for row in known.rejected.values() if row["reason"] in _PASSING]
-        known.keys = np.setdiff1d(np.concatenate(keys), np.array(again, "S16"))
-        known.ids = np.unique(np.concatenate(ids))
-        return known
+    @contextlib.contextmanager
+    def load(cls, store: shards.Store, role: str) -> Iterator[Known]:
+        """What the store knows now. Only while the context lasts, because most of it may lie in files on this machine."""
+        with scratch_folder("known") as folder:
+            for name in ("keys", "ids"):
+                (folder / name).mkdir()
+            keys, ids = DigestSet(folder / "keys"), DigestSet(folder / "ids")
+            rejected: dict[str, dict[str, Any]] = {}
+            for rows in _listed(store, role):
+                keys.add(_digests(rows["key"]))
+                ids.add(id_digests(_in_store(rows)))
+                _note_rejects(rejected, rows)
+            keys.merge()
+            ids.merge()
+            again = np.sort(np.array([row["key"] for row in rejected.values() if row["reason"] in _PASSING], "S16"))
+            yield cls(keys=keys, ids=ids, rejected=rejected, again=again)
 
     def has(self, keys: list[bytes]) -> np.ndarray:
         """Which of the files need not be read. keys: digests of source, size and version."""
-        return _among(self.keys, np.array(keys, "S16"))
+        wanted = np.array(keys, "S16")
+        return self.keys.has(wanted) & ~among(self.again, wanted)
 
     def reject_of(self, source: str, key: bytes) -> dict[str, Any] | None:
         """The row that says why the store rejected this version of the file; None if it did not."""
@@ -68,24 +78,46 @@ class Known:
         return ledger.filter(pa.array(~is_known | was_rejected | is_rejected))
 
     def add(self, ledger: pa.Table) -> None:
-        ids = np.unique(id_digests(ledger.filter(pc.field("reason").is_null())["photo_id"]))
-        new = ids[~_among(self.ids, ids)]
-        self.ids = np.insert(self.ids, np.searchsorted(self.ids, new), new)  # sorting all of them takes seconds a wave
-        self._note_rejects(ledger)
+        self.ids.add(id_digests(_in_store(ledger)))
+        _note_rejects(self.rejected, ledger)
 
     def _has_content(self, ledger: pa.Table) -> np.ndarray:
         """Whether each row's photo is in the store. Rejected rows have no photo and count as True."""
         has = np.ones(ledger.num_rows, bool)
         good = ledger["reason"].is_null().to_numpy(zero_copy_only=False)
-        has[good] = _among(self.ids, id_digests(ledger.filter(pc.field("reason").is_null())["photo_id"]))
+        has[good] = self.ids.has(id_digests(_in_store(ledger)))
         return has
 
-    def _note_rejects(self, ledger: pa.Table) -> None:
-        if self.rejected:  # a file's later outcome replaces the earlier one
-            later = pc.is_in(ledger["source"], value_set=pa.array(list(self.rejected), pa.string()))
-            for source in ledger.filter(later)["source"].to_pylist():
-                self.rejected.pop(source, None)
-        self.rejected |= {row["source"]: row for row in ledger.filter(pc.field("reason").is_valid()).to_pylist()}
+
+def rejected_files(store: shards.Store, role: str) -> dict[str, dict[str, Any]]:
+    """The rows of the files that the store rejected (schema `shards.SOURCES`), by source."""
+    rejected: dict[str, dict[str, Any]] = {}
+    for rows in _listed(store, role):
+        _note_rejects(rejected, rows)
+    return rejected
+
+
+def _listed(store: shards.Store, role: str) -> Iterator[pa.Table]:
+    """What earlier ingests of this role looked at, oldest first, with one row group of the lists in memory at a time."""
+    for file in store.sources[role]:
+        for number in range(shards.num_row_groups(store.uri, file)):
+            group = shards.read_row_group(store.uri, file, number, shards.SOURCES.names)
+            for start in range(0, group.num_rows, _ROWS):  # their digests are Python objects for a moment
+                yield group.slice(start, _ROWS)
+            pa.default_memory_pool().release_unused()  # decoding takes several times the memory of its result
+
+
+def _in_store(ledger: pa.Table) -> pa.ChunkedArray:
+    """The ids of the rows that are not rejected."""
+    return ledger["photo_id"].filter(pc.is_null(ledger["reason"]))
+
+
+def _note_rejects(rejected: dict[str, dict[str, Any]], ledger: pa.Table) -> None:
+    if rejected:  # a file's later outcome replaces the earlier one
+        later = pc.is_in(ledger["source"], value_set=pa.array(list(rejected), pa.string()))
+        for source in ledger.filter(later)["source"].to_pylist():
+            rejected.pop(source, None)
+    rejected |= {row["source"]: row for row in ledger.filter(pc.field("reason").is_valid()).to_pylist()}
 
 
 def key_of(file: File) -> bytes:
@@ -96,19 +128,6 @@ def key_of(file: File) -> bytes:
 def source_of(file: File) -> str:
     """The file's URI. Parquet holds only UTF-8, so other characters become question marks."""
     return file.uri.encode(errors="replace").decode()
-
-
-def contains(ordered: np.ndarray, photo_id: str) -> bool:
-    """Whether a photo is among the sorted digests `Known.ids`."""
-    return bool(_among(ordered, np.frombuffer(bytes.fromhex(photo_id[:32]), "S16"))[0])
-
-
-def _among(ordered: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Which of the wanted digests are in the sorted array `ordered`."""
-    if not len(ordered):
-        return np.zeros(len(wanted), bool)
-    indices = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
-    return np.asarray(ordered[indices] == wanted)
 
 
 def write_sources(store: str, role: str, ledger: pa.Table) -> str:
@@ -125,10 +144,10 @@ def named_files(store: shards.Store, role: str) -> set[str]:
     return {*shards.names_in(store.row_groups["file"]).to_pylist(), *store.sources[role]}
 
 
-def save_rejects(store: shards.Store, role: str, known: Known) -> None:
-    """Rewrite the role's part of rejects.parquet."""
+def save_rejects(store: shards.Store, role: str, rejected: dict[str, dict[str, Any]]) -> None:
+    """Rewrite the role's part of rejects.parquet. rejected: rows of schema `shards.SOURCES`, by source."""
     ours = pa.Table.from_pylist(
-        [{"role": role, **known.rejected[source]} for source in sorted(known.rejected)], schema=shards.REJECTED
+        [{"role": role, **rejected[source]} for source in sorted(rejected)], schema=shards.REJECTED
     )
 
     def change(content: bytes | None) -> bytes:
@@ -191,3 +210,8 @@ def _digests(keys: pa.ChunkedArray) -> np.ndarray:
 def id_digests(ids: pa.ChunkedArray) -> np.ndarray:
     """The first 16 bytes of each SHA-256."""
     return np.frombuffer(bytes.fromhex("".join(photo_id[:32] for photo_id in ids.to_pylist())), "S16")
+
+
+def id_digest(photo_id: str) -> np.ndarray:
+    """The first 16 bytes of one SHA-256, as an array of one digest."""
+    return np.frombuffer(bytes.fromhex(photo_id[:32]), "S16")

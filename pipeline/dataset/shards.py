@@ -247,6 +247,11 @@ def read_row_group(store_uri: str, file: str, row_group: int, columns: Iterable[
     )
 
 
+def num_row_groups(store_uri: str, file: str) -> int:
+    """The number of row groups of a shard, or of a list of sources."""
+    return storage.read_with(storage.join(store_uri, file), lambda source: int(pq.read_metadata(source).num_row_groups))
+
+
 def read_columns(store_uri: str, file: str, columns: Iterable[str]) -> pa.Table:
     """The named columns of all photos of a shard, or of a list of sources."""
     return storage.read_with(

@@ -11,14 +11,12 @@ disk, sorts and joins them, and writes both files.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import TracebackType
 
 import duckdb
@@ -30,7 +28,7 @@ from naturaltone.pipeline import storage
 from naturaltone.pipeline.dataset.tables import schema_of
 from naturaltone.pipeline.errors import RunFailed
 from naturaltone.pipeline.listing import list_files
-from naturaltone.pipeline.private_folder import private_folder
+from naturaltone.pipeline.private_folder import scratch_folder
 
 FOLDER = "naturaltone-report"
 PARQUET, JSON_LINES, LOCK = "report.parquet", "report.jsonl", "running.json"
@@ -81,7 +79,7 @@ class Report:
     def __init__(self, target: str) -> None:
         self._folder = storage.join(target, FOLDER)
         self._held = contextlib.ExitStack()
-        self._scratch = self._held.enter_context(_scratch_folder())
+        self._scratch = self._held.enter_context(scratch_folder("reports"))
         self.database = duckdb.connect(
             os.path.join(self._scratch, "report.duckdb"),
             config={"memory_limit": _MEMORY, "temp_directory": os.path.join(self._scratch, "spilled")},
@@ -213,30 +211,6 @@ def on_scratch_disk() -> Iterator[None]:
             f"'{tempfile.gettempdir()}': the list of files cannot be kept there ({str(error).splitlines()[0]}); free some "
             "space, or set TMPDIR to a folder on another disk, and run the same command again"
         ) from error
-
-
-@contextlib.contextmanager
-def _scratch_folder() -> Iterator[str]:
-    """A new locked folder for the database. Folders of killed runs have no lock any more, and are removed."""
-    parent = private_folder("reports")
-    with contextlib.ExitStack() as held:
-        with _locked(parent):  # otherwise another run could remove the new folder before it is locked
-            for leftover in parent.iterdir():
-                with contextlib.suppress(OSError), _locked(leftover, fcntl.LOCK_NB):
-                    shutil.rmtree(leftover)
-            folder = held.enter_context(tempfile.TemporaryDirectory(dir=parent))
-            held.enter_context(_locked(folder))
-        yield folder
-
-
-@contextlib.contextmanager
-def _locked(folder: str | Path, flags: int = 0) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def to_table(entries: Iterable[Entry]) -> pa.Table:

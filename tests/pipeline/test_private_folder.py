@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from naturaltone.pipeline.errors import UserError
-from naturaltone.pipeline.private_folder import private_folder
+from naturaltone.pipeline.private_folder import private_folder, scratch_folder
 
 
 @pytest.fixture
@@ -50,3 +50,13 @@ def test_a_folder_of_another_user_is_refused(shared: Path) -> None:
     os.chown(shared, 12345, 12345)
     with pytest.raises(UserError, match="belongs to another user"):
         private_folder()
+
+
+def test_a_scratch_folder_is_removed_with_its_files_and_locked_until_then(shared: Path) -> None:
+    with scratch_folder("known") as first, scratch_folder("known") as second:
+        (first / "file").write_bytes(b"x")
+        assert first != second and set((shared / "known").iterdir()) == {first, second}
+    assert list((shared / "known").iterdir()) == []
+    (shared / "known" / "of a killed process").mkdir()
+    with scratch_folder("known") as folder:
+        assert list((shared / "known").iterdir()) == [folder]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,11 +20,12 @@ from PIL import Image
 
 from naturaltone.infra import local
 from naturaltone.pipeline import lease, storage, tone
-from naturaltone.pipeline.dataset import ingest, ledger, shards
+from naturaltone.pipeline.dataset import digests, ingest, ledger, shards
 from naturaltone.pipeline.listing import File, list_files
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.pixels import shrink
 from naturaltone.pipeline.photo.stored import decode_rgb, encode_jpeg
+from naturaltone.pipeline.private_folder import private_folder
 from naturaltone.pipeline.reasons import Reason
 from naturaltone.pipeline.stream.plan import make_plan
 from naturaltone.pipeline.stream.samples import _row_group, read_samples
@@ -288,12 +290,35 @@ def test_a_thousand_damaged_photos_are_each_in_the_store_or_rejected_with_a_reas
     assert sum(1 for split in ("train", "test") for _ in opened.photos("input", split)) == report.added
 
 
-def test_too_little_memory_does_not_condemn_a_good_photo(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_does_not_condemn_a_good_photo(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_memory(data: bytes) -> None:
         raise MemoryError
 
     monkeypatch.setattr(ingest, "decode", no_memory)
     source = photo_folder / "01.jpg"
     row = {"source": str(source), "key": "1", "size": source.stat().st_size}
-    rejected = ingest._prepare(row, long_side=128, algorithm=None, known_ids=np.empty(0, "S16"))
+    known_ids = ingest._KnownIds.of(digests.DigestSet(tmp_path))
+    rejected = ingest._prepare(row, long_side=128, algorithm=None, known_ids=known_ids)
     assert rejected["reason"] == Reason.UNREADABLE and not Reason.UNREADABLE.lasts
+
+
+def test_known_files_and_photos_are_found_when_they_do_not_fit_into_memory(
+    folder: Path, tmp_path: Path, small_waves: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each wave's tasks look up the photos of earlier waves and folders in files, through an actor."""
+    expected = run(Path(shutil.copytree(folder, tmp_path / "copy")), tmp_path / "in memory")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # other runs on this machine have folders there
+    monkeypatch.setattr(digests, "_RECENT", 5)
+    monkeypatch.setattr(digests, "_MOST_RUNS", 2)
+    store = tmp_path / "store"
+    for name in ("01 again.jpg", "zz.jpg"):
+        shutil.copy(folder / "01.jpg", folder / name)
+    report = run(folder, store)
+    assert (report.found, report.added, report.duplicates) == (26, expected.added, 2)
+    again = run(folder, store)
+    assert (again.unchanged, again.added) == (26, 0)
+    assert run(tmp_path / "copy", store).duplicates == 24
+    assert run(tmp_path / "copy", store, full=True).duplicates == 24
+    assert list(private_folder("known").iterdir()) == [], "the files are removed"
