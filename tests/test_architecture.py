@@ -87,7 +87,7 @@ def test_our_code_has_one_name(path: Path) -> None:
         ("ray.util.metrics", {"pipeline/figures.py"}),
         ("ray.data._internal", {"pipeline/handover.py"}),
         ("boto3", {"pipeline/s3.py"}),
-        ("duckdb", {"serving/archive/report.py", "serving/archive/plan.py"}),
+        ("duckdb", {"serving/archive/report.py", "serving/archive/planner.py"}),
         ("jinja2", {"serving/sheet/render.py"}),
     ],
 )

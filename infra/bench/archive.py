@@ -116,8 +116,11 @@ def _rescan_seconds(folder: Path) -> float:
             )
         known.finish()
     started = time.perf_counter()
-    with archive_report.Report(str(target)) as report:
-        plan = plan_archive(str(source), str(target), report, model="model", options=options)
+    with (
+        archive_report.Report(str(target)) as report,
+        plan_archive(str(source), str(target), report, model="model", options=options, is_held=False) as plan,
+    ):
+        plan.complete()
     seconds = time.perf_counter() - started
     assert plan.num_files == 0 and plan.done == _KNOWN
     return seconds

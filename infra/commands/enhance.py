@@ -152,6 +152,7 @@ def _archive(options: argparse.Namespace, chosen) -> int:  # type: ignore[no-unt
     enhancer = Enhancer.load(options.model or default_model())
     with job.prepared(source, target, enhancer.version, chosen, dry_run=options.dry_run) as run:
         if options.dry_run:
+            run.plan.complete()
             guess = preview.estimate(run.plan, enhancer, cores=cores())
             print(preview.describe(run.plan, guess, cores=cores()))
             if options.sheet:
@@ -159,7 +160,7 @@ def _archive(options: argparse.Namespace, chosen) -> int:  # type: ignore[no-unt
                 print(f"preview of some of the photos: {options.sheet}")
             return OK
         # Starting Ray takes longer than finding nothing to do.
-        with ray_session() if run.plan.num_worked else contextlib.nullcontext():
+        with ray_session() if run.plan.has_work() else contextlib.nullcontext():
             summary = job.run_archive(run, enhancer)
         if options.sheet:
             preview.write_contact_sheet(options.sheet, source, target, run.report)

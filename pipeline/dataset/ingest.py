@@ -3,7 +3,7 @@
 An ingest takes the folder's listing in waves. It reads, hashes, decodes and writes the new files of a wave, in the order of
 a digest of their names, which shuffles them. Then one write of the manifest adds the whole wave to the store. Waves and
 shards depend only on the listing and the store, so a killed ingest that runs again writes the same files. Memory holds the
-names of one wave, the rejected files, and some of what the store knows (`digests.DigestSet`).
+names of two waves, the rejected files, and some of what the store knows (`digests.DigestSet`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -47,6 +48,7 @@ INGESTED = Counter(
     "why one is rejected.",
     *("role", "outcome", "reason"),
 )
+T = TypeVar("T")
 
 _DUPLICATE = "duplicate"
 _PREPARED = pa.schema([*shards.PHOTOS, ("key", pa.binary(16)), ("reason", pa.string()), ("detail", pa.string())])
@@ -96,7 +98,7 @@ def ingest(
         opened = open_or_new(store, **made_with)
         ledger.remove_orphans(opened, role)
         with ledger.Known.load(opened, role) as known:
-            for wave in _waves(source, tally, progress):
+            for wave in _one_ahead(_waves(source, tally, progress)):
                 fresh = wave if full else _leave_out_known(wave, known, tally)
                 progress.advance(len(wave) - len(fresh))
                 if fresh:
@@ -208,6 +210,15 @@ def _waves(source: str, tally: _Tally, progress: Progress) -> Iterator[list[dict
             {"source": ledger.source_of(file), "key": ledger.key_of(file), "size": file.size, "photo_id": None}
             for file in wave
         ]
+
+
+def _one_ahead(waves: Iterator[T]) -> Iterator[T]:
+    """The same waves. A thread already lists the next one while the caller works on this one."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, waves, None)
+        while (wave := coming.result()) is not None:
+            coming = thread.submit(next, waves, None)
+            yield wave
 
 
 def _only_photos(files: Iterable[File], tally: _Tally) -> Iterator[File]:

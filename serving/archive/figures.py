@@ -9,11 +9,13 @@ from naturaltone.pipeline.figures import Counter, Gauge
 from naturaltone.serving.archive.plan import ArchivePlan
 from naturaltone.serving.archive.report import Entry
 
-FILES = Gauge("naturaltone_archive_files", "Files that this run has to do.", "target")
-FILES_LEFT = Gauge("naturaltone_archive_files_left", "Files that this run still has to do.", "target")
+FILES = Gauge("naturaltone_archive_files", "Files that this run has to do, of those listed so far.", "target")
+FILES_LEFT = Gauge(
+    "naturaltone_archive_files_left", "Files that this run still has to do, of those listed so far.", "target"
+)
 SECONDS_LEFT = Gauge(
     "naturaltone_archive_seconds_left",
-    "How long the rest will take, if its bytes take as long as those before.",
+    "How long the rest will take, if its bytes take as long as those before. Known when all files are listed.",
     "target",
 )
 LAST_FILE = Gauge(
@@ -41,10 +43,7 @@ class ArchiveFigures:
         self._first_bytes = 0
         self._done: Tally[tuple[str, str]] = Tally()
         self._megapixels = 0.0
-        self._shown = time.monotonic()
-        FILES.set(plan.num_files, target=plan.target)
-        FILES_LEFT.set(plan.num_files, target=plan.target)
-        LAST_FILE.set(time.time(), target=plan.target)
+        self.show()
 
     def add(self, entry: Entry) -> None:
         self._files += 1
@@ -58,10 +57,11 @@ class ArchiveFigures:
 
     def show(self) -> None:
         target, now = self._plan.target, time.monotonic()
+        FILES.set(self._plan.num_files, target=target)
         FILES_LEFT.set(self._plan.num_files - self._files, target=target)
         LAST_FILE.set(time.time(), target=target)
         rated = self._bytes - self._first_bytes
-        if self._started is not None and rated:
+        if self._started is not None and rated and self._plan.is_complete:
             left = max(0, self._plan.num_bytes - self._bytes)
             SECONDS_LEFT.set(left * (now - self._started) / rated, target=target)
         for (status, reason), count in self._done.items():

@@ -117,8 +117,8 @@ def prepared(
     source, target = check(source, target)
     lock = hold(storage.join(target, FOLDER, LOCK), what=f"'{target}'")
     with on_scratch_disk(), contextlib.nullcontext() if dry_run else lock as lease, Report(target) as report:
-        plan = plan_archive(source, target, report, model=model, options=options, is_held=not dry_run)
-        yield Prepared(plan=plan, report=report, lease=lease)
+        with plan_archive(source, target, report, model=model, options=options, is_held=not dry_run) as plan:
+            yield Prepared(plan=plan, report=report, lease=lease)
 
 
 def enhance_archive(source: str, target: str, enhancer: Enhancer, options: ArchiveOptions | None = None) -> Summary:
@@ -135,13 +135,14 @@ def run_archive(run: Prepared, enhancer: Enhancer) -> Summary:
     """Process the files of the plan and write the report; raises as `enhance_archive`."""
     plan, report = run.plan, run.report
     started = time.perf_counter()
-    failures = list(plan.first_broken)
-    reasons = Counter(plan.broken)
-    counts: Counter[str] = Counter({FAILED: reasons.total()} if reasons else {})
+    failures: list[Entry] = []
+    reasons: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     megapixels, done_bytes = 0.0, 0
     figures = ArchiveFigures(plan)
+    is_expected = False  # whether `progress` knows the total
     first: tuple[float, float] | None = None  # the rate leaves out the first file, which waits for Ray to start
-    with Progress("enhance", total=plan.num_files, unit="file") as progress:
+    with Progress("enhance", unit="file") as progress:
         try:
             for entry in _entries(plan, enhancer):
                 if run.lease:
@@ -160,7 +161,15 @@ def run_archive(run: Prepared, enhancer: Enhancer) -> Summary:
                 first = first or (time.perf_counter(), megapixels)
                 rated, seconds = megapixels - first[1], time.perf_counter() - first[0]
                 rate = f"{rated / seconds:.1f} MP/s, " if rated else ""
-                progress.advance(note=f"{rate}{done_bytes / 1e6:.1f} of {plan.num_bytes / 1e6:.1f} MB")
+                all_bytes = f" of {plan.num_bytes / 1e6:.1f} MB" if plan.is_complete else " MB, the listing goes on"
+                if plan.is_complete and not is_expected:
+                    progress.expect(plan.num_files)
+                    is_expected = True
+                progress.advance(note=f"{rate}{done_bytes / 1e6:.1f}{all_bytes}")
+            failures = [*plan.first_broken, *failures][:_SHOWN_FAILURES]
+            broken = Counter(plan.broken)
+            reasons += broken
+            counts += Counter({FAILED: broken.total()})
             report.finish()
             figures.show()
         except OSError as error:
@@ -189,12 +198,15 @@ def _stopped(target: str, what: str, error: OSError) -> ArchiveStopped:
 def _entries(plan: ArchivePlan, enhancer: Enhancer) -> Iterator[Entry]:
     """Yield an entry for each file of the plan as soon as it is done."""
     job = Job(source=plan.source, target=plan.target, model=plan.model, options=plan.options)
-    for tasks in plan.segments(worked=False):  # these files are only listed, so they need no Ray task
+    bundle = None
+    for tasks in plan.segments():
+        worked = [task for task in tasks if plan.is_worked(task)]
         for task in tasks:
-            yield unread_entry(task, job)
-    bundle = ray.put(enhancer.bundle) if plan.num_worked else None
-    for tasks in plan.segments(worked=True):
-        yield from _run_segment(tasks, job, bundle)
+            if not plan.is_worked(task):  # it is only listed, so it needs no Ray task
+                yield unread_entry(task, job)
+        if worked:
+            bundle = bundle or ray.put(enhancer.bundle)
+            yield from _run_segment(worked, job, bundle)
 
 
 def _run_segment(tasks: list[FileTask], job: Job, bundle: ray.ObjectRef) -> Iterator[Entry]:

@@ -1,69 +1,95 @@
-"""Plans the run of an archive: every file of the source that the report and the target do not show as done."""
+"""The plan of an archive: every file of the source that the report and the target do not show as done."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
-
-import duckdb
-import pyarrow as pa
+from types import TracebackType
 
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.errors import UserError
-from naturaltone.pipeline.listing import File, Problem, list_files
-from naturaltone.pipeline.photo.formats import REFUSED_SUFFIXES, SUFFIXES
-from naturaltone.pipeline.reasons import Reason
-from naturaltone.serving.archive.names import to_text
 from naturaltone.serving.archive.options import ArchiveOptions
-from naturaltone.serving.archive.report import COPIED, ENHANCED, FAILED, FOLDER, LOCK, SKIPPED, Entry, Report
+from naturaltone.serving.archive.planner import SEGMENT, Planner
+from naturaltone.serving.archive.report import Entry, Report
 from naturaltone.serving.archive.task import TASKS, FileTask, Kind
 
-SEGMENT = 8192  # files in memory at a time
 SHOWN_BROKEN = 20
 
-_SIDECAR_SUFFIX = ".xmp"
-_LEFTOVER = re.compile(rf"(^|/)\.[0-9a-f]{{8}}{re.escape(storage.TEMPORARY_SUFFIX)}$")
-_BROKEN = [reason for reason in Reason if reason.lasts and not reason.left_alone]
-_TYPES = {
-    pa.string(): "VARCHAR",
-    pa.binary(): "BLOB",
-    pa.int64(): "BIGINT",
-    pa.float64(): "DOUBLE",
-    pa.bool_(): "BOOLEAN",
-}
 _TASK = ", ".join(TASKS.names)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArchivePlan:
-    """The files that a run has to process. The table `todo` of `database` numbers them in order.
-
-    num_files, num_bytes: all files of the table. num_worked: its last files, which are read or copied; the others only
-    get an entry in the report. done: the number of files that were done before. broken: photos that failed before and
-    have not changed, counted by reason; they are not tried again. first_broken: some of their entries.
-    """
+    """The files that a run has to process. It grows while the source is listed; a context manager that ends the listing."""
 
     source: str
     target: str
     model: str
     options: ArchiveOptions
-    database: duckdb.DuckDBPyConnection
-    num_files: int
-    num_worked: int
-    num_bytes: int
-    done: int
-    broken: dict[str, int]
-    first_broken: list[Entry]
+    report: Report
+    planner: Planner
 
-    def segments(self, *, worked: bool) -> Iterator[list[FileTask]]:
-        """Yield up to `SEGMENT` files at a time. worked: files to read or copy if True, else files that are only listed."""
-        first = self.num_files - self.num_worked
-        start, end = (first, self.num_files) if worked else (0, first)
-        for begin in range(start, end, SEGMENT):
-            yield self._tasks(f"number >= {begin} AND number < {min(begin + SEGMENT, end)} ORDER BY number")
+    def __enter__(self) -> ArchivePlan:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.planner.stop()
+
+    def segments(self) -> Iterator[list[FileTask]]:
+        """Yield up to `SEGMENT` files at a time, as soon as they are known."""
+        taken = 0
+        while True:
+            self.planner.wait(more_than=taken)
+            end = min(taken + SEGMENT, self.planner.num_files)
+            if end == taken:
+                return
+            yield self._tasks(f"number >= {taken} AND number < {end} ORDER BY number")
+            taken = end
+
+    def is_worked(self, task: FileTask) -> bool:
+        """Whether a file is read or copied. The others only get an entry in the report."""
+        return task.kind in self.planner.worked
+
+    def has_work(self) -> bool:
+        """Whether any file is read or copied. Waits until this is known."""
+        self.planner.wait(more_than=0, worked=True)
+        return self.planner.num_worked > 0
+
+    def complete(self) -> None:
+        """Wait until all files are known."""
+        self.planner.wait()
+
+    @property
+    def is_complete(self) -> bool:
+        return self.planner.is_complete
+
+    @property
+    def num_files(self) -> int:
+        """The number of files to process that are known so far."""
+        return self.planner.num_files
+
+    @property
+    def num_bytes(self) -> int:
+        return self.planner.num_bytes
+
+    @property
+    def done(self) -> int:
+        """The number of files that were done before, of those that are listed so far."""
+        return self.planner.done
+
+    @property
+    def broken(self) -> dict[str, int]:
+        """Photos that failed before and have not changed, counted by reason. They are not tried again."""
+        counted = "SELECT reason, count(*) FROM broken GROUP BY reason"
+        return dict(self.report.database.execute(counted).fetchall())
+
+    @property
+    def first_broken(self) -> list[Entry]:
+        """The entries of some of these photos."""
+        return self.report.spread_rows("source IN (SELECT source FROM broken)", SHOWN_BROKEN)
 
     def spread_photos(self, count: int) -> list[FileTask]:
         """About `count` of the photos to enhance, spread evenly over all of them."""
@@ -74,11 +100,11 @@ class ArchivePlan:
     @property
     def kinds(self) -> dict[str, tuple[int, int]]:
         """The number of files to process and their bytes, by kind."""
-        counted = self.database.execute("SELECT kind, count(*), sum(size) FROM todo GROUP BY kind").fetchall()
-        return {kind: (count, int(size)) for kind, count, size in counted}
+        counted = "SELECT kind, count(*), sum(size) FROM todo GROUP BY kind"
+        return {kind: (count, int(size)) for kind, count, size in self.report.database.execute(counted).fetchall()}
 
     def _tasks(self, condition: str, parameters: list[int] | None = None) -> list[FileTask]:
-        found = self.database.execute(f"SELECT {_TASK} FROM todo WHERE {condition}", parameters).fetchall()
+        found = self.report.database.execute(f"SELECT {_TASK} FROM todo WHERE {condition}", parameters).fetchall()
         return [FileTask(**dict(zip(TASKS.names, row, strict=True))) for row in found]
 
 
@@ -98,163 +124,21 @@ def check(source: str, target: str) -> tuple[str, str]:
 def plan_archive(
     source: str, target: str, report: Report, *, model: str, options: ArchiveOptions, is_held: bool = True
 ) -> ArchivePlan:
-    """Plan all files of `source`, except those that the report shows as done and `target` still holds.
+    """Begin to plan all files of `source`, except those that the report shows as done and `target` still holds.
 
     is_held: this process has locked the target, so temporary files of a killed run are removed from it. `StorageError`
     if `source` has no files that `options` let through.
     """
-    database = report.database
-    _fill(database, "listed", TASKS, _list(source, options))
-    if not _count(database, "listed"):
-        chosen = " that --include and --exclude let through" if options.include or options.exclude else ""
-        raise storage.StorageError(f"'{source}': no files{chosen}; check the path")
-    _fill(database, "there", pa.schema([("source", pa.string())]), _outputs(target, is_held=is_held))
-    if not storage.is_s3(target) and _folds_case(target):
-        _name_collisions(database)
-    _compare(database, model, options)
-    worked = [Kind.PHOTO, Kind.SIDECAR, *((Kind.OTHER, Kind.REFUSED) if options.copy_others else ())]
-    # With --limit, photos that did not fail before come first.
-    chosen = "ORDER BY (kind <> 'photo')::INT + has_failed::INT, source LIMIT $limit" if options.limit else ""
-    database.execute(
-        f"""
-        CREATE OR REPLACE TABLE todo AS
-        WITH chosen AS (SELECT {_TASK}, kind IN $worked AS is_worked FROM compared WHERE NOT is_done AND NOT is_broken {chosen})
-        SELECT * EXCLUDE is_worked, row_number() OVER (ORDER BY is_worked, source) - 1 AS number, is_worked FROM chosen
-        """,
-        {"worked": worked} | ({"limit": options.limit} if options.limit else {}),
-    )
-    [(files, worked_files, size)] = database.execute(
-        "SELECT count(*), count(*) FILTER (is_worked), coalesce(sum(size), 0) FROM todo"
-    ).fetchall()
-    broken = database.execute(
-        "SELECT known_reason, count(*) FROM compared WHERE is_broken GROUP BY known_reason"
-    ).fetchall()
-    return ArchivePlan(
-        source=source,
-        target=target,
-        model=model,
-        options=options,
-        database=database,
-        num_files=files,
-        num_worked=worked_files,
-        num_bytes=int(size),
-        done=_count(database, "compared WHERE is_done"),
-        broken=dict(broken),
-        first_broken=report.spread_rows("source IN (SELECT source FROM compared WHERE is_broken)", SHOWN_BROKEN),
-    )
-
-
-def _compare(database: duckdb.DuckDBPyConnection, model: str, options: ArchiveOptions) -> None:
-    """Make the table `compared`: whether each listed file is done, broken for good, failed before, or has our output."""
-    database.execute(
-        f"""
-        CREATE OR REPLACE TABLE compared AS
-        WITH joined AS (
-            SELECT listed.* EXCLUDE is_ours, newest.status, newest.settings, newest.model, newest.reason AS known_reason,
-                there.source IS NOT NULL AS is_there,
-                coalesce(listed.fingerprint = newest.fingerprint, FALSE) AS is_same
-            FROM listed LEFT JOIN newest USING (source) LEFT JOIN there USING (source)
-        )
-        SELECT * EXCLUDE (status, settings, model, is_there, is_same),
-            coalesce(is_there AND status IN ('{ENHANCED}', '{COPIED}'), FALSE) AS is_ours,
-            coalesce(status = '{FAILED}', FALSE) AS has_failed,
-            coalesce(is_same AND CASE status
-                WHEN '{ENHANCED}' THEN is_there AND settings = $enhanced AND model = $model
-                WHEN '{COPIED}' THEN is_there AND settings = $skipped
-                WHEN '{SKIPPED}' THEN settings = $skipped
-            END, FALSE) AS is_done,
-            coalesce(is_same AND status = '{FAILED}' AND settings = $skipped AND known_reason IN $broken, FALSE) AS is_broken
-        FROM joined
-        """,
-        {"enhanced": options.of_enhanced, "skipped": options.of_skipped, "model": model, "broken": _BROKEN},
-    )
-
-
-def _list(source: str, options: ArchiveOptions) -> Iterator[dict[str, object]]:
-    """Yield every file of the source that the options let through, as a row of `TASKS`."""
-    for file in list_files(source, stay=True):
-        if options.takes(file.relative):
-            kind, problem = _kind_of(file)
-            yield vars(
-                FileTask(
-                    source=to_text(file.relative),
-                    fingerprint=f"{file.size}-{file.version}",
-                    name=os.fsencode(file.relative),
-                    kind=kind,
-                    size=file.size,
-                    modified=file.modified,
-                    reason=problem.reason if problem else "",
-                    detail=problem.detail if problem else "",
-                )
-            )
-
-
-def _kind_of(file: File) -> tuple[Kind, Problem | None]:
-    lowered, problem = file.relative.lower(), file.problem
-    if file.relative.startswith(f"{FOLDER}/"):
-        problem = Problem(Reason.NOT_FOLLOWED, "it belongs to the report of an archive that was enhanced before")
-    elif not problem and {"", ".", ".."} & set(file.relative.split("/")):  # S3 allows any key
-        problem = Problem(Reason.UNSAFE_NAME, "its key is no path below the source; rename the object")
-    if problem:
-        return Kind.PROBLEM, problem
-    if os.path.basename(lowered).startswith("._"):  # a metadata file of macOS
-        return Kind.OTHER, None
-    if lowered.endswith(SUFFIXES):
-        return Kind.PHOTO, None
-    if lowered.endswith(REFUSED_SUFFIXES):
-        return Kind.REFUSED, None
-    return Kind.SIDECAR if lowered.endswith(_SIDECAR_SUFFIX) else Kind.OTHER, None
-
-
-def _outputs(target: str, *, is_held: bool) -> Iterator[dict[str, object]]:
-    """Yield the names of the files in the target. is_held: remove temporary files of a killed run."""
-    if storage.is_s3(target) or os.path.isdir(target):
-        for file in list_files(target, stay=True):
-            if not _LEFTOVER.search(file.relative):
-                yield {"source": to_text(file.relative)}
-            elif is_held:
-                storage.delete(file.uri)
-
-
-def _name_collisions(database: duckdb.DuckDBPyConnection) -> None:
-    """Mark files as problems if the target's disk cannot tell their name from the name of an earlier file.
-
-    All listed files are compared, not only those of today's run, so the first of two files always keeps the name.
-    """
-    database.execute(
-        """
-        UPDATE listed SET kind = $kind, reason = $reason, detail = $detail WHERE source NOT IN (
-            SELECT min(source) FROM listed GROUP BY lower(source)
-        )
-        """,
-        {
-            "kind": Kind.PROBLEM,
-            "reason": Reason.NAME_COLLISION,
-            "detail": "the target's disk ignores case, and another file has this name too; rename one of the two",
-        },
-    )
-
-
-def _folds_case(target: str) -> bool:
-    """Whether the disk of the target ignores case. The lock file must exist."""
-    lock = os.path.join(storage.resolve(target)[1], FOLDER)
-    return os.path.exists(os.path.join(lock, LOCK.upper()))
-
-
-def _fill(
-    database: duckdb.DuckDBPyConnection, table: str, schema: pa.Schema, rows: Iterator[dict[str, object]]
-) -> None:
-    """Make a table of the rows, with only one segment of them in memory at a time."""
-    columns = ", ".join(f"{field.name} {_TYPES[field.type]}" for field in schema)
-    database.execute(f"CREATE OR REPLACE TABLE {table} ({columns})")
-    while batch := list(islice(rows, SEGMENT)):
-        database.register("batch", pa.Table.from_pylist(batch, schema=schema))
-        database.execute(f"INSERT INTO {table} SELECT * FROM batch")
-        database.unregister("batch")
-
-
-def _count(database: duckdb.DuckDBPyConnection, rows: str) -> int:
-    return int(database.execute(f"SELECT count(*) FROM {rows}").fetchall()[0][0])
+    planner = Planner(source, target, report, model=model, options=options, is_held=is_held)
+    try:
+        planner.wait_for_listing()
+        if not planner.num_listed:
+            chosen = " that --include and --exclude let through" if options.include or options.exclude else ""
+            raise storage.StorageError(f"'{source}': no files{chosen}; check the path")
+    except BaseException:
+        planner.stop()
+        raise
+    return ArchivePlan(source=source, target=target, model=model, options=options, report=report, planner=planner)
 
 
 def refuse_nesting(source: str, target: str) -> None:

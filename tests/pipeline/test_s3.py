@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.utils import parse_timestamp
 
 from naturaltone import cli
 from naturaltone.infra import exit_codes, local
@@ -91,3 +93,10 @@ def test_prometheus_learns_what_was_tried_again_and_what_was_given_up(
         with local.environment({"AWS_ENDPOINT_URL": proxy.url}), pytest.raises(PermissionError):
             s3.write(uri, b"other")
     assert counted == [("naturaltone_s3_failures", "403 AccessDenied")]
+
+
+def test_times_are_read_as_boto3_reads_them() -> None:
+    for value in ("2026-11-27T08:00:00.000Z", "2026-11-27T08:00:00Z", "2026-11-27T10:00:00+02:00"):
+        assert s3._time(value) == parse_timestamp(value) == datetime(2026, 11, 27, 8, tzinfo=UTC)
+    for value in ("Fri, 27 Nov 2026 08:00:00 GMT", "2026-11-27T08:00:00", 1795766400.0, "1795766400"):
+        assert s3._time(value) == parse_timestamp(value), "other forms are left to boto3"

@@ -39,7 +39,7 @@ def test_the_rest_takes_as_long_as_the_bytes_before_and_each_file_is_counted_onc
     monkeypatch.setattr(Counter, "add", add)
     now = 0.0
     monkeypatch.setattr(figures.time, "monotonic", lambda: now)
-    plan: Any = SimpleNamespace(num_files=10, num_bytes=1000, target="t")
+    plan: Any = SimpleNamespace(num_files=10, num_bytes=1000, target="t", is_complete=False)
     run = figures.ArchiveFigures(plan)
     now = 10.0  # Ray has started, and the first file is done
     run.add(entry("enhanced", megapixels=2.0))
@@ -47,6 +47,10 @@ def test_the_rest_takes_as_long_as_the_bytes_before_and_each_file_is_counted_onc
     now = 10.5
     run.add(entry("failed", "truncated"))
     assert shown["naturaltone_archive_files_left",] == 9, "at most once a second"
+    now = 15.0
+    run.show()
+    assert ("naturaltone_archive_seconds_left",) not in shown, "the listing goes on"
+    plan.is_complete = True
     now = 20.0
     run.add(entry("enhanced", megapixels=1.0))
     run.show()

@@ -15,8 +15,7 @@ import pytest
 from naturaltone import cli
 from naturaltone.infra import exit_codes
 from naturaltone.pipeline.listing import list_files
-from naturaltone.serving.archive import plan as archive_plan
-from naturaltone.serving.archive import preview
+from naturaltone.serving.archive import planner, preview
 from naturaltone.serving.archive.job import enhance_archive
 from naturaltone.serving.archive.options import ArchiveOptions
 from naturaltone.serving.archive.report import FOLDER, LOCK, Report
@@ -71,7 +70,7 @@ def test_names_that_differ_only_in_case_do_not_overwrite_each_other_if_the_disk_
     (tmp_path / "source").mkdir()
     for name in ("IMG.jpg", "img.jpg", "other.jpg"):
         (tmp_path / "source" / name).write_bytes(to_file(photo))
-    monkeypatch.setattr(archive_plan, "_folds_case", lambda target: True)  # as macOS' and Windows' disks do
+    monkeypatch.setattr(planner, "_folds_case", lambda target: True)  # as macOS' and Windows' disks do
     summary = enhance_archive(str(tmp_path / "source"), str(tmp_path / "target"), enhancer)
     assert summary.counts == {"enhanced": 2, "failed": 1}
     assert statuses(tmp_path / "target")["img.jpg"] == ("failed", "name_collision")
