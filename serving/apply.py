@@ -66,8 +66,10 @@ def apply_models(pixels: np.ndarray, models: np.ndarray, strength: float) -> np.
     planes[[0, 5, 10]] += np.float32(1 - strength)  # blends with the identity
     planes[3::4] *= white
     result = np.empty_like(pixels)
+    source = np.ascontiguousarray(pixels).view()
+    source.flags.writeable = False  # Pillow's pixels are so already; for numba it is another type, to be compiled anew
     _apply(
-        np.ascontiguousarray(pixels),
+        source,
         result,
         planes,
         *_positions(height, rows),

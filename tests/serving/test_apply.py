@@ -72,7 +72,10 @@ import numpy as np
 from naturaltone.serving import apply
 for depth in (np.uint8, np.uint16):
     for channels in (3, 4):
-        apply.apply_models(np.zeros((9, 7, channels), depth), np.ones((3, 5, 3, 4), np.float32), 0.5)
+        for writeable in (True, False):
+            pixels = np.zeros((9, 7, channels), depth)
+            pixels.flags.writeable = writeable
+            apply.apply_models(pixels, np.ones((3, 5, 3, 4), np.float32), 0.5)
 print(sum(apply._apply.stats.cache_hits.values()), sum(apply._apply.stats.cache_misses.values()))
 """
 
