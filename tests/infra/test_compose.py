@@ -164,6 +164,7 @@ def test_every_variable_is_one_that_is_read() -> None:
         *(
             "MLFLOW_TRACKING_URI",
             "MLFLOW_DISABLE_TELEMETRY",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION",
             "PGPASSWORD",
             "RAY_ADDRESS",
             "RAY_AUTH_MODE",
