@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from naturaltone.infra import cluster
 from naturaltone.infra.log import quiet_others
 from naturaltone.pipeline import lease
 from naturaltone.pipeline.errors import RunFailed, UserError
@@ -26,6 +28,7 @@ from naturaltone.serving.service import settings
 
 _PR_SET_PDEATHSIG = 1
 _START_SECONDS = 20.0
+_AGAIN_SECONDS = 2.0
 BUCKET = "naturaltone"
 
 
@@ -111,22 +114,29 @@ def ray_session() -> Iterator[None]:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     for name, value in settings.RAY_SERVE.items():
         os.environ.setdefault(name, value)
+    address = os.environ.get(cluster.ADDRESS)
+    if address:
+        cluster.enter(address)
     import ray
 
-    address = os.environ.get("RAY_ADDRESS")
     if address:  # the workers of a cluster do not inherit our keys and tracking server
         own = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "MLFLOW_"))}
         where: dict[str, Any] = {"runtime_env": {"env_vars": own}}
     else:
         where = {"address": "local", "num_cpus": local_cpus(), "include_dashboard": False}
         # Ray would write a token for all its clusters into the home, which a container may not have.
-        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        if cluster.TOKEN_FILE not in os.environ:
+            os.environ.setdefault(cluster.TOKEN, secrets.token_hex(32))
     # The logs of workers stay in Ray's files. Results, progress and errors come back anyway.
     with environment(
         {"PROMETHEUS_MULTIPROC_DIR": None}
     ):  # it is for the service's figures, not for those of Ray itself
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
+        except RuntimeError as error:  # such as other versions of Ray or Python than the cluster's
+            if not address:
+                raise
+            raise RunFailed(f"{cluster.ADDRESS} '{address}': {' '.join(str(error).split())}") from error
     try:
         _set_up_ray_data(cpus=None if address else cores())
         quiet_others()
@@ -205,25 +215,46 @@ def _refuse_workers(workers: int, fit: int, why: str) -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """While the context lasts, make SIGTERM end the command as cleanly as Ctrl-C does: with `KeyboardInterrupt`."""
+    """While the context lasts, make SIGTERM end the command as cleanly as Ctrl-C does: with `KeyboardInterrupt`.
 
-    stopping = False
+    A signal during the cleanup is ignored. Code of other people may swallow the exception, for example a bare `except:`
+    around an import. So it is raised again every 2 s until it has reached the end of the context.
+    """
+    first: signal.Signals | None = None
+    ended = threading.Event()
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        # A second signal must not interrupt the cleanup, which continues after this context.
-        nonlocal stopping
-        stopping = True
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt(signal.Signals(signum).name)
+        nonlocal first
+        if first is None:
+            first = signal.Signals(signum)
+            threading.Thread(target=again, args=(signum,), name="interrupt", daemon=True).start()
+        if not _is_cleaning_up():
+            raise KeyboardInterrupt(first.name)
+
+    def again(signum: int) -> None:
+        main = threading.main_thread().ident
+        assert main is not None  # it has started
+        while not ended.wait(_AGAIN_SECONDS):
+            signal.pthread_kill(main, signum)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        if not stopping:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        ended.set()
+        for number, handler in before.items():
+            # The cleanup goes on outside this context.
+            signal.signal(number, handler if first is None else signal.SIG_IGN)
+
+
+def _is_cleaning_up() -> bool:
+    """Whether this thread is in a `finally` or `__exit__` because of a `KeyboardInterrupt`."""
+    error = sys.exc_info()[1]
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False
 
 
 def _die_with_parent() -> Callable[[], None]:

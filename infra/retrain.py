@@ -55,7 +55,7 @@ class SlotState:
 
     changed: photos more or fewer than at the last training. champion: when the training began; None if there was none.
     start: `checkpoint`, `bundle` or `nothing`, see `start_of`. version: what was trained. outcome: `PROMOTED`, `KEPT` or
-    `NOTHING_NEW`; None until it is clear. seconds: of each finished stage.
+    `NOTHING_NEW`; None until it is clear. seconds: of each finished stage. ended: when, in seconds since 1970.
     """
 
     name: str
@@ -67,6 +67,7 @@ class SlotState:
     why: str = ""
     outcome: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    ended: float | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -287,7 +288,7 @@ def _report(config: RetrainConfig, state: SlotState) -> dict[str, Any]:
             webhook.send(config.report.webhook, told, secret=os.environ.get(config.report.secret_variable))
         except webhook.WebhookFailed as error:
             log.warning("slot %s: %s", state.name, error)
-    return {"outcome": outcome}
+    return {"outcome": outcome, "ended": round(time.time(), 1)}
 
 
 def _read(uri: str) -> SlotState | None:

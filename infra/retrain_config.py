@@ -19,6 +19,7 @@ from naturaltone.training.config import RECIPES, TrainConfig, make_config
 
 _UNITS = {"s": 1, "min": 60, "h": 3600}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h)")
+_URL = re.compile(r"https?://\S+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,40}")
 
 
@@ -119,8 +120,23 @@ class Limits(_Part):
 class Report(_Part):
     """Who is told. secret_variable: the environment variable with the key of the webhook's signature."""
 
-    webhook: Annotated[str, _matching(re.compile(r"https?://\S+"), "write an http:// or https:// URL")] | None = None
+    webhook: Annotated[str, _matching(_URL, "write an http:// or https:// URL")] | None = None
     secret_variable: str = "NATURALTONE_WEBHOOK_SECRET"
+
+
+class Metrics(_Part):
+    """Where Prometheus learns what became of a slot. pushgateway: its URL. textfile: a file for node_exporter."""
+
+    pushgateway: Annotated[str, _matching(_URL, "write an http:// or https:// URL")] | None = None
+    textfile: (
+        Annotated[
+            str,
+            _matching(
+                re.compile(r"/.*\.prom"), "write the absolute path of a file .prom in node_exporter's textfile folder"
+            ),
+        ]
+        | None
+    ) = None
 
 
 class RetrainConfig(_Part):
@@ -135,6 +151,7 @@ class RetrainConfig(_Part):
     gate: Gate = Gate()
     limits: Limits = Limits()
     report: Report = Report()
+    metrics: Metrics = Metrics()
 
 
 def read_config(path: str) -> RetrainConfig:

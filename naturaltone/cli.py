@@ -14,6 +14,7 @@ from naturaltone.infra.commands import (
     ablation,
     bench,
     demo,
+    doctor,
     enhance,
     evaluate,
     ingest,
@@ -36,6 +37,7 @@ _COMMANDS = {
     "enhance": enhance,
     "bench": bench,
     "serve": serve,
+    "doctor": doctor,
 }
 
 

@@ -17,6 +17,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
+from naturaltone.pipeline import figures
+
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL"
 KEY_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
 CONNECT_SECONDS, READ_SECONDS = 5, 30
@@ -136,14 +138,17 @@ def retry(uri: str, attempt: Callable[[], T]) -> T:
             if status in (409, 412):
                 raise FileExistsError(f"'{uri}': another writer changed it ({code})") from None
             if status < 500 and status != 429:
+                figures.S3_FAILURES.add(why=f"{status} {code}")
                 raise PermissionError(f"'{uri}': the server refuses it ({code})") from None
-            last = f"{status} {code}"
+            last = why = f"{status} {code}"
         except (HTTPClientError, BotoCoreError, OSError) as error:
             if isinstance(error, (FileNotFoundError, PermissionError)):
                 raise
-            last = f"{type(error).__name__}: {error}"
+            last, why = f"{type(error).__name__}: {error}", type(error).__name__
         if number + 1 < ATTEMPTS:
+            figures.S3_RETRIES.add(why=why)
             time.sleep(random.uniform(0.5, 1) * 0.1 * 2**number)
+    figures.S3_FAILURES.add(why=why)
     raise OSError(f"'{uri}': the server failed {ATTEMPTS} times, last with {last}")
 
 

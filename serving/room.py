@@ -46,10 +46,15 @@ def room_for(megapixels: float, *, slots: int | None = None) -> Iterator[None]:
 
 def total_slots() -> int:
     """The number of slots that fit into the memory of this machine or its container; at least 1."""
-    memory = psutil.virtual_memory().total
+    return max(1, int(memory() * _SHARE / (_SLOT_MEGAPIXELS * 1e6 * BYTES_PER_PIXEL)))
+
+
+def memory() -> int:
+    """The bytes of memory of this machine or its container."""
+    total = int(psutil.virtual_memory().total)
     with contextlib.suppress(OSError, ValueError):  # the file says "max" if there is no limit
-        memory = min(memory, int(_LIMIT.read_text()))
-    return max(1, int(memory * _SHARE / (_SLOT_MEGAPIXELS * 1e6 * BYTES_PER_PIXEL)))
+        total = min(total, int(_LIMIT.read_text()))
+    return total
 
 
 def _free(folder: Path, slots: int) -> Iterator[contextlib.AbstractContextManager[object]]:

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.resources import files
@@ -22,7 +23,7 @@ from PIL import Image
 
 from naturaltone import cli
 from naturaltone.infra import exit_codes, local
-from naturaltone.pipeline import storage
+from naturaltone.pipeline import lease, s3, storage
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.training.checkpoint import Bundle, load_bundle, save_bundle
 from naturaltone.training.config import TrainConfig, smoke
@@ -148,6 +149,39 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Obj
     """The embedded S3 server. Its keys are in the environment."""
     with local.object_store(tmp_path_factory.mktemp("s3")) as store, local.environment(store.environment):
         yield store
+
+
+@pytest.fixture(scope="session")
+def conditional_server() -> Iterator[dict[str, str | None]]:
+    """An S3 server with conditional writes, like AWS and unlike the embedded server. Yields its clients' environment."""
+    port = local.free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    environment: dict[str, str | None] = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "any",
+        "AWS_SECRET_ACCESS_KEY": "any",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        lease.PRIVATE_SERVER_VARIABLE: None,
+    }
+    try:
+        local.wait_for_port(port, process)
+        with local.environment(environment):
+            s3.client().create_bucket(Bucket="bucket")
+        yield environment
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def conditional_s3(conditional_server: dict[str, str | None], tmp_path: Path) -> Iterator[str]:
+    """A prefix for one test on the `conditional_server`; the environment points to the server."""
+    with local.environment(conditional_server):
+        yield f"s3://bucket/{tmp_path.name}"
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,7 @@ def train_alone(store_uri: str, config: TrainConfig, *, run_name: str, device: t
 
         with Progress("train", total=config.steps - first_step, unit="step") as progress:
 
-            def show(step: int, metrics: Metrics) -> None:
+            def show(step: int, metrics: Metrics, _: float) -> None:
                 if (step + 1 - first_step) % _SHOWN_STEPS == 0:
                     note = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
                     progress.advance(_SHOWN_STEPS, note=note)

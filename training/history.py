@@ -59,7 +59,7 @@ class History:
 
     All workers must call `add` equally often. first, last: the means over the first and the last fifth of the run's steps.
     share: this worker's share of the photos in a global batch, times the number of workers. post: called with (steps done,
-    metrics) every few steps.
+    metrics) every few steps. The posted metrics also say how fast the steps were.
     """
 
     def __init__(
@@ -81,9 +81,12 @@ class History:
         self._saturation = Saturation()
         self._recorder, self._post = recorder, post
         self._waiting: list[tuple[int, Metrics]] = []
+        self._waits: list[float] = []
 
-    def add(self, step: int, metrics: Metrics) -> None:
+    def add(self, step: int, metrics: Metrics, wait: float = 0.0) -> None:
+        """wait: the seconds that the step waited for its batch."""
         self._waiting.append((step, metrics))
+        self._waits.append(wait)
         if len(self._waiting) == _REDUCE_STEPS:
             self._reduce()
 
@@ -95,9 +98,7 @@ class History:
             self._recorder.close()
 
     def _reduce(self) -> None:
-        now = time.monotonic()
-        images_per_second = len(self._waiting) * self._batch / (now - self._reduced)
-        self._reduced = now
+        pace = self._pace()
         names = list(self._waiting[0][1])
         table = torch.tensor([[metrics[name] for name in names] for _, metrics in self._waiting], device=self._device)
         if torch.distributed.is_initialized():
@@ -113,7 +114,26 @@ class History:
             if self._recorder:
                 self._recorder.log(step, metrics)
         if self._recorder:
-            self._recorder.log(step, {"images_per_second": images_per_second})
+            self._recorder.log(step, pace)
         self._waiting.clear()
         if self._post:
-            self._post(step + 1, metrics)
+            self._post(step + 1, metrics | pace)
+
+    def _pace(self) -> Metrics:
+        """How fast the latest steps were: `images_per_second`, and what the slowest stream of all workers cost.
+
+        stream_gap_seconds: the longest wait of a step for its batch. stream_wait_ratio: the share of the time that steps
+        waited.
+        """
+        now = time.monotonic()
+        seconds, self._reduced = now - self._reduced, now
+        # A worker whose stream is late holds up all others, which then wait for it and not for their own streams.
+        waits = torch.tensor(self._waits, device=self._device)
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(waits, op=torch.distributed.ReduceOp.MAX)
+        self._waits.clear()
+        return {
+            "images_per_second": len(waits) * self._batch / seconds,
+            "stream_gap_seconds": waits.max().item(),
+            "stream_wait_ratio": min(1.0, waits.sum().item() / seconds),
+        }

@@ -38,14 +38,14 @@ def fit(
     batches: Iterable[Batch],
     *,
     first_step: int,
-    on_step: Callable[[int, Metrics], None],
+    on_step: Callable[[int, Metrics, float], None],
     on_checkpoint: Callable[[int], None],
 ) -> FitReport:
     """Train on `batches` until they end or the configured steps are done.
 
-    first_step: number of the first batch's step, from 0. on_step(k, metrics): called after every step k. on_checkpoint(k):
-    called when k steps are done and should be saved. It is not called after the last step of the run: the caller saves that
-    one. `TrainingDiverged` names the step, the loss and the last good checkpoint.
+    first_step: number of the first batch's step, from 0. on_step(k, metrics, wait): called after every step k, which waited so
+    many seconds for its batch. on_checkpoint(k): called when k steps are done and should be saved. It is not called after the
+    last step of the run: the caller saves that one. `TrainingDiverged` names the step, the loss and the last good checkpoint.
     """
     config = gan.config
     iterator = iter(batches)
@@ -68,7 +68,7 @@ def fit(
             raise TrainingDiverged(f"{error}; {good}; start again with a lower learning_rate") from None
         steps.append(time.perf_counter() - before)
         ends.append(time.perf_counter())
-        on_step(number, metrics)
+        on_step(number, metrics, waits[-1])
         if (number + 1) % config.checkpoint_every == 0 and number + 1 < config.steps:
             on_checkpoint(number + 1)
             saved = number + 1

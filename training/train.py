@@ -32,8 +32,8 @@ from naturaltone.pipeline.progress import Progress
 from naturaltone.pipeline.s3_filesystem import without_directories
 from naturaltone.pipeline.stream.batches import read_batches
 from naturaltone.pipeline.stream.plan import lanes, make_plan
-from naturaltone.training import allocator, checkpoint, runs, tracking
-from naturaltone.training.board import Board
+from naturaltone.training import allocator, checkpoint, figures, runs, tracking
+from naturaltone.training.board import Board, Newest
 from naturaltone.training.checkpoint import Snapshot
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.history import History
@@ -122,7 +122,7 @@ def train(
         trainer = _trainer(job, workers=workers, use_gpu=use_gpu)
         with tracking.running(run_id):
             try:
-                outcome = _fit_with_progress(trainer, board, config, lease).return_value  # rank 0's
+                outcome = _fit_with_progress(trainer, board, run_name, config, lease).return_value  # rank 0's
             except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
                 if bug := _bug_in(error):
                     raise bug from error
@@ -133,6 +133,8 @@ def train(
                 log.warning("run '%s': %s", run_name, outcome["untracked"])
             if "stopped" in outcome:
                 raise TrainingFailed(f"run '{run_name}' stopped: {outcome['stopped']}; resume it with --run {run_name}")
+        figures.show_steps(run_name, *ray.get(board.read.remote()))
+        figures.show_end(run_name, steps=config.steps)
         lease.check()
         snapshot = runs.read_checkpoint(run.uri, config.steps)
         manifest = storage.read_bytes(storage.join(run.uri, shards.MANIFEST))
@@ -217,7 +219,7 @@ def write_bundle(folder: Path, snapshot: Snapshot, store: shards.Store, **lineag
 
 
 def _fit_with_progress(
-    trainer: TorchTrainer, board: ActorHandle, config: TrainConfig, lease: Lease
+    trainer: TorchTrainer, board: ActorHandle, run_name: str, config: TrainConfig, lease: Lease
 ) -> ray.train.Result:
     """Run `trainer.fit()` in another thread and show its progress from this one, so that Ctrl-C works.
 
@@ -232,7 +234,9 @@ def _fit_with_progress(
             outcome.put(error)
 
     threading.Thread(target=run, name="ray-train", daemon=True).start()
+    figures.show_start(run_name, steps=config.steps)
     shown = 0
+    seen: Newest = (0, {})
     with Progress("train", total=config.steps, unit="step") as progress:
         while True:
             try:
@@ -240,7 +244,11 @@ def _fit_with_progress(
                 break
             except queue.Empty:
                 lease.check_not_taken()
-                steps, metrics = ray.get(board.read.remote())
+                newest = ray.get(board.read.remote())
+                if newest != seen:  # also a step that is done again, after a worker was lost
+                    seen = newest
+                    figures.show_steps(run_name, *newest)
+                steps, metrics = newest
                 if steps > shown:
                     progress.advance(steps - shown, note=_note(metrics))
                     shown = steps

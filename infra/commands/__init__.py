@@ -2,6 +2,6 @@
 
 A command imports heavy packages only when it runs, so that `--help` answers at once.
 
-May import: infra, infra.bench, pipeline, pipeline.dataset, pipeline.photo, serving, serving.archive, serving.evaluation,
-serving.service, serving.sheet, training.
+May import: infra, infra.bench, infra.doctor, pipeline, pipeline.dataset, pipeline.photo, serving, serving.archive,
+serving.evaluation, serving.service, serving.sheet, training.
 """

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from naturaltone.infra import retrain
+    from naturaltone.infra import retrain, slot_figures
     from naturaltone.infra.retrain_config import WrongConfig, read_config
     from naturaltone.pipeline.storage import StorageError
     from naturaltone.training.tracking import TrackingError
@@ -60,9 +60,15 @@ def run(options: argparse.Namespace) -> int:
     try:
         state = retrain.run_slot(config, slot)
     except retrain.AtWork as error:
+        slot_figures.tell(config, slot_figures.HELD)
         print(f"slot {config.name}-{slot}: not run: {error}")
         return OK
     except (StorageError, TrackingError) as error:  # when the server is back, the same command goes on
+        slot_figures.tell(config, slot_figures.FAILED)
         raise RunFailed(f"slot {config.name}-{slot}: {error}; then give the same command again") from error
+    except Exception:
+        slot_figures.tell(config, slot_figures.FAILED)
+        raise
+    slot_figures.tell(config, state.outcome or "", state)
     print(state.line)
     return OK

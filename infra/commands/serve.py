@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import signal
 from ipaddress import ip_address
@@ -102,19 +101,23 @@ def run(options: argparse.Namespace) -> int:
             network_replicas=num_gpus(),
             look_seconds=_look_seconds(),
         )
-        with (
-            environment(app.environment(args)),
-            ray_session(),
-            app.running(args, host=options.host, port=options.port) as address,
-        ):
-            print(f"serving {version} at {address} (API: {address}/docs); Ctrl-C stops it", flush=True)
-            print(f"try: curl --data-binary @photo.jpg {address}/v1/enhance -o enhanced.jpg", flush=True)
-            print(f"requests are logged in {chosen[settings.LOG]}", flush=True)
-            if options.no_auth:
-                print("--no-auth: everybody who can reach this address may use the service", flush=True)
-            # Ctrl-C is the normal way to stop a server.
-            with contextlib.suppress(KeyboardInterrupt):
+        serves = False
+        try:
+            with (
+                environment(app.environment(args)),
+                ray_session(),
+                app.running(args, host=options.host, port=options.port) as address,
+            ):
+                print(f"serving {version} at {address} (API: {address}/docs); Ctrl-C stops it", flush=True)
+                print(f"try: curl --data-binary @photo.jpg {address}/v1/enhance -o enhanced.jpg", flush=True)
+                print(f"requests are logged in {chosen[settings.LOG]}", flush=True)
+                if options.no_auth:
+                    print("--no-auth: everybody who can reach this address may use the service", flush=True)
+                serves = True
                 signal.pause()
+        except KeyboardInterrupt:  # the normal way to stop a server
+            if not serves:
+                raise
     return OK
 
 

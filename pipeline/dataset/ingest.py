@@ -25,6 +25,7 @@ from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import ledger, shards
 from naturaltone.pipeline.dataset.tables import from_ipc, to_ipc, to_tables
 from naturaltone.pipeline.errors import UserError
+from naturaltone.pipeline.figures import Counter
 from naturaltone.pipeline.lease import Lease
 from naturaltone.pipeline.listing import File, list_files
 from naturaltone.pipeline.photo.decode import decode
@@ -37,6 +38,14 @@ from naturaltone.pipeline.progress import Progress
 from naturaltone.pipeline.reasons import Reason
 
 WAVE_PHOTOS = 2**16
+
+FILES_READ = Counter("naturaltone_ingest_files_read", "Files that ingests have read and hashed.", "role")
+INGESTED = Counter(
+    "naturaltone_ingest_photos",
+    "Photos of the files that were read, counted once they are in the store. outcome: added, duplicate or rejected. reason: "
+    "why one is rejected.",
+    *("role", "outcome", "reason"),
+)
 
 _DUPLICATE = "duplicate"
 _PREPARED = pa.schema([*shards.PHOTOS, ("key", pa.binary(16)), ("reason", pa.string()), ("detail", pa.string())])
@@ -92,7 +101,7 @@ def ingest(
             if fresh:
                 row_groups, outcomes = _ingest_wave(fresh, known, role=role, store=opened, progress=progress)
                 opened = _commit(opened, role, source, row_groups, known.new_rows(outcomes), lease)
-                tally.count(outcomes, known)
+                tally.count(outcomes, known, role)
                 known.add(outcomes)
         ledger.save_rejects(opened, role, known)
     return IngestReport(
@@ -159,13 +168,17 @@ class _Tally:
     other_files: int = 0
     rejects: list[dict[str, Any]] = field(default_factory=list)
 
-    def count(self, outcomes: pa.Table, known: ledger.Known) -> None:
+    def count(self, outcomes: pa.Table, known: ledger.Known, role: str) -> None:
         ids = ledger.id_digests(outcomes.filter(pc.field("reason").is_null())["photo_id"])
         new = len(np.setdiff1d(ids, known.ids))
         self.added += new
         self.duplicates += len(ids) - new
         rejected = outcomes.filter(pc.field("reason").is_valid())
         self.rejects += rejected.select(["source", "reason", "detail"]).to_pylist()
+        INGESTED.add(new, role=role, outcome="added", reason="")
+        INGESTED.add(len(ids) - new, role=role, outcome="duplicate", reason="")
+        for each in pc.value_counts(rejected["reason"]).to_pylist():
+            INGESTED.add(each["counts"], role=role, outcome="rejected", reason=each["values"])
 
 
 def _leave_out_known(wave: list[dict[str, Any]], known: ledger.Known, tally: _Tally) -> list[dict[str, Any]]:
@@ -241,6 +254,7 @@ def _ingest_wave(
     for result in written.iter_rows():
         row_groups.append(from_ipc(result["row_groups"]))
         outcomes.append(from_ipc(result["outcomes"]))
+        FILES_READ.add(outcomes[-1].num_rows, role=role)
         progress.advance(outcomes[-1].num_rows)
     listed = pa.concat_tables(outcomes)
     first_of = {row["photo_id"]: row for row in listed.select(["photo_id", "reason", "detail"]).to_pylist()}

@@ -20,6 +20,7 @@ from naturaltone.pipeline.errors import RunFailed
 from naturaltone.pipeline.lease import Lease, hold
 from naturaltone.pipeline.progress import Progress
 from naturaltone.pipeline.reasons import Reason
+from naturaltone.serving.archive.figures import ArchiveFigures
 from naturaltone.serving.archive.file import FULL, Job, process_file, unread_entry
 from naturaltone.serving.archive.options import ArchiveOptions
 from naturaltone.serving.archive.plan import ArchivePlan, check, plan_archive
@@ -138,6 +139,7 @@ def run_archive(run: Prepared, enhancer: Enhancer) -> Summary:
     reasons = Counter(plan.broken)
     counts: Counter[str] = Counter({FAILED: reasons.total()} if reasons else {})
     megapixels, done_bytes = 0.0, 0
+    figures = ArchiveFigures(plan)
     first: tuple[float, float] | None = None  # the rate leaves out the first file, which waits for Ray to start
     with Progress("enhance", total=plan.num_files, unit="file") as progress:
         try:
@@ -147,6 +149,7 @@ def run_archive(run: Prepared, enhancer: Enhancer) -> Summary:
                 if entry.reason == Reason.DISK_FULL:
                     raise _stopped(plan.target, entry.source, OSError(FULL[0], ""))
                 report.add(entry)
+                figures.add(entry)
                 counts[entry.status] += 1
                 megapixels += entry.megapixels
                 done_bytes += entry.bytes
@@ -159,6 +162,7 @@ def run_archive(run: Prepared, enhancer: Enhancer) -> Summary:
                 rate = f"{rated / seconds:.1f} MP/s, " if rated else ""
                 progress.advance(note=f"{rate}{done_bytes / 1e6:.1f} of {plan.num_bytes / 1e6:.1f} MB")
             report.finish()
+            figures.show()
         except OSError as error:
             raise _stopped(plan.target, "the report", error) from None
         finally:  # also after an error; the next run reads from the photos what the report does not say

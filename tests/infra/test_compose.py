@@ -8,14 +8,13 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import mlflow.cli
 import pytest
-import ray.scripts.scripts
 import yaml
 
 from naturaltone import cli
@@ -99,14 +98,31 @@ def test_every_image_is_pinned_and_the_rights_are_few() -> None:
         )
 
 
-def parse(command: list[str]) -> None:
-    """Parse a command as its own program does, without running it. Wrong arguments raise."""
+# In a process of its own: both import prometheus_client, which decides for good how this process counts its figures.
+_PARSE = """
+import sys
+program, name, *arguments = sys.argv[1:]
+if program == "ray":
+    from ray.scripts.scripts import cli
+else:
+    from mlflow.cli import cli
+cli.commands[name].make_context(name, arguments)
+"""
+
+
+def parse(command: list[str]) -> bool:
+    """Whether the command's own program takes the arguments. It does not run."""
     program, *arguments = command
     if program == "naturaltone":
-        cli._parser().parse_args(arguments)
-        return
-    group = {"ray": ray.scripts.scripts.cli, "mlflow": mlflow.cli.cli}[program]
-    group.commands[arguments[0]].make_context(arguments[0], arguments[1:])
+        try:
+            return bool(cli._parser().parse_args(arguments))
+        except SystemExit:
+            return False
+    done = subprocess.run(
+        [sys.executable, "-c", _PARSE, *command], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0 or "No such option" in done.stderr, done.stderr
+    return done.returncode == 0
 
 
 def commands() -> list[list[str]]:
@@ -120,13 +136,12 @@ def commands() -> list[list[str]]:
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_every_command_can_be_typed(command: list[str]) -> None:
-    parse(command)
+    assert parse(command)
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_a_stale_argument_is_found(command: list[str]) -> None:
-    with pytest.raises((SystemExit, Exception), match=r"2|--gone"):
-        parse([*command, "--gone=1"])
+    assert not parse([*command, "--gone=1"])
 
 
 def test_the_bucket_is_made(object_store: local.ObjectStore) -> None:
@@ -195,7 +210,7 @@ def test_servers_and_clients_agree_on_names_ports_and_secrets() -> None:
 
 def test_prometheus_asks_where_the_figures_are() -> None:
     services = project()["services"]
-    scraped = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())["scrape_configs"]
+    scraped = yaml.safe_load((MONITORING / "prometheus.compose.yaml").read_text())["scrape_configs"]
     [fixed] = [each["static_configs"] for each in scraped if "static_configs" in each]
     [found] = [each["dns_sd_configs"] for each in scraped if "dns_sd_configs" in each]
     options = cli._parser().parse_args(services["service"]["command"][1:])
@@ -220,7 +235,7 @@ def test_prometheus_and_grafana_find_their_files() -> None:
     [configuration] = [
         word.partition("=")[2] for word in document["services"]["prometheus"]["command"] if "config.file" in word
     ]
-    assert mounted(document, "prometheus", configuration).resolve() == MONITORING / "prometheus.yaml"
+    assert mounted(document, "prometheus", configuration).resolve() == MONITORING / "prometheus.compose.yaml"
     configs = {name: yaml.safe_load(each["content"]) for name, each in document["configs"].items()}
     [provider] = configs["grafana-dashboards"]["providers"]
     dashboards = mounted(document, "grafana", provider["options"]["path"])
@@ -233,9 +248,8 @@ def promtool(folder: Path) -> subprocess.CompletedProcess[str]:
     program = shutil.which("promtool")
     if not program:
         pytest.skip("the check of Prometheus' configuration takes promtool, of Debian's package prometheus")
-    (folder / "alerts.yaml").touch()
     return subprocess.run(
-        [program, "check", "config", folder / "prometheus.yaml"],
+        [program, "check", "config", folder / "prometheus.compose.yaml"],
         capture_output=True,
         text=True,
         check=False,
@@ -251,8 +265,8 @@ def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
 
 def test_prometheus_refuses_a_mistake(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(MONITORING, tmp_path / "monitoring"))
-    text = (folder / "prometheus.yaml").read_text()
-    (folder / "prometheus.yaml").write_text(text.replace("dns_sd_configs", "dns_configs"))
+    text = (folder / "prometheus.compose.yaml").read_text()
+    (folder / "prometheus.compose.yaml").write_text(text.replace("dns_sd_configs", "dns_configs"))
     assert promtool(folder).returncode
 
 
@@ -265,7 +279,7 @@ def test_the_commands_of_the_page_can_be_typed_and_name_what_exists() -> None:
     typed = re.findall(r"(?:exec head|naturaltone:cpu) (naturaltone [^\n#]+)", text)
     assert len(typed) == 4
     for command in typed:
-        parse(shlex.split(command))
+        assert parse(shlex.split(command))
     arguments = re.findall(r"--build-arg (\w+)=", text)
     declared = re.findall(r"^ARG (\w+)", (ROOT / "infra/docker/Dockerfile").read_text(), re.MULTILINE)
     assert set(arguments) <= set(declared) and all(f"`{name}`" in text for name in declared)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,27 @@ def test_sigterm_ends_like_ctrl_c_and_a_second_one_does_not_stop_the_cleanup() -
         with pytest.raises(KeyboardInterrupt, match="SIGTERM"), local.interruptible():
             signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+
+
+def test_an_interrupt_that_other_code_swallows_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bare `except:` of a library took a SIGTERM, and a demo went on for ten minutes."""
+    monkeypatch.setattr(local, "_AGAIN_SECONDS", 0.1)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    forever = threading.Event()
+    cleaned_up = False
+    try:
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM"), local.interruptible():
+            with contextlib.suppress(BaseException):
+                signal.raise_signal(signal.SIGTERM)
+            try:
+                forever.wait(60)
+            finally:
+                forever.wait(0.5)  # not interrupted, although the signal comes again
+                cleaned_up = True
+        assert cleaned_up
     finally:
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])

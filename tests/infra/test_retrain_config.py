@@ -47,7 +47,7 @@ def test_defaults_need_only_a_store_and_relative_folders_are_below_the_file(tmp_
         ("", "store is missing; add it (`naturaltone retrain --example` shows every field)"),
         ('store = ""', "store = '': write a folder or an s3:// prefix"),
         ('store = "gs://b/s"', "store = 'gs://b/s': 'gs://b/s': only paths, file:// and s3:// are supported"),
-        ('store = "s"\nstroe = 1', "stroe is unknown; use name, store, ingest, train, gate, limits, report"),
+        ('store = "s"\nstroe = 1', "stroe is unknown; use name, store, ingest, train, gate, limits, report, metrics"),
         (
             'store = "s"\n[gate]\nleast = 1',
             "[gate] least is unknown; use slots_per_year, processes",
@@ -61,6 +61,14 @@ def test_defaults_need_only_a_store_and_relative_folders_are_below_the_file(tmp_
         ('store = "s"\n[gate]\nslots_per_year = "daily"', "[gate] slots_per_year = 'daily': must be a valid"),
         ('store = "s"\n[ingest]\nlong_side = 3', "[ingest] long_side = 3: must be greater than or equal to 64"),
         ('store = "s"\n[report]\nwebhook = "example.org"', "[report] webhook = 'example.org': write an http:// or"),
+        (
+            'store = "s"\n[metrics]\npushgateway = "host:9091"',
+            "[metrics] pushgateway = 'host:9091': write an http:// or",
+        ),
+        (
+            'store = "s"\n[metrics]\ntextfile = "slot.txt"',
+            "[metrics] textfile = 'slot.txt': write the absolute path of",
+        ),
         ('name = "a b"\nstore = "s"', "name = 'a b': use up to 41 letters, digits"),
         ("store = [", "not TOML ("),
     ],

@@ -11,7 +11,7 @@ import pytest
 
 from naturaltone import cli
 from naturaltone.infra import exit_codes, local
-from naturaltone.pipeline import lease, s3, storage
+from naturaltone.pipeline import figures, lease, s3, storage
 from naturaltone.pipeline.listing import list_files
 from tests.fault_proxy import Faults, fault_proxy
 
@@ -67,3 +67,27 @@ def test_a_server_that_refuses_conditions_is_used_without_them_and_named(
     assert storage.read_bytes(counter) == b"11"
     assert "does not support conditional writes" in caplog.text
     assert len(refused) == 4, "each is refused once: creating and changing the counter, taking the lock, and the look"
+
+
+def test_prometheus_learns_what_was_tried_again_and_what_was_given_up(
+    object_store: local.ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[tuple[str, str]] = []
+    for figure in (figures.S3_RETRIES, figures.S3_FAILURES):
+        monkeypatch.setattr(figure, "add", lambda name=figure.name, *, why: counted.append((name, why)))
+    monkeypatch.setattr(s3.time, "sleep", lambda _: None)
+    uri = storage.join(object_store.uri, "counted")
+    storage.write_bytes(uri, b"content")
+    with pytest.raises(FileNotFoundError):
+        s3.read(f"{uri}s")
+    assert counted == [], "an object that is not there is no failure"
+    endpoint = object_store.environment["AWS_ENDPOINT_URL"]
+    with fault_proxy(endpoint, Faults(share=1, kinds=("slow_down",))) as proxy:
+        with local.environment({"AWS_ENDPOINT_URL": proxy.url}), pytest.raises(OSError, match="failed 6 times"):
+            s3.read(uri)
+    assert counted == [("naturaltone_s3_retries", "503 SlowDown")] * 5 + [("naturaltone_s3_failures", "503 SlowDown")]
+    counted.clear()
+    with fault_proxy(endpoint, Faults(share=1, kinds=("refuse_write",))) as proxy:
+        with local.environment({"AWS_ENDPOINT_URL": proxy.url}), pytest.raises(PermissionError):
+            s3.write(uri, b"other")
+    assert counted == [("naturaltone_s3_failures", "403 AccessDenied")]

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +21,7 @@ from naturaltone.serving import promotions, registry
 from naturaltone.training import model_registry
 from naturaltone.training.checkpoint import Bundle
 from tests import slots
+from tests.postgresql import running
 from tests.soak.test_service import Served, mlflow_server, serving
 from tests.stores import add, make_store
 
@@ -34,29 +31,8 @@ pytestmark = pytest.mark.timeout(1200)
 @pytest.fixture
 def postgresql() -> Iterator[str]:
     """The URI of a new PostgreSQL database; the server is Debian's."""
-    programs = [Path(found) for found in [shutil.which("initdb")] if found]
-    programs += sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not programs:
-        pytest.skip("MLflow's database on PostgreSQL takes PostgreSQL")
-    port, folder = local.free_port(), Path(tempfile.mkdtemp(prefix="naturaltone-postgresql-"))
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # PostgreSQL refuses root
-        shutil.chown(folder, "postgres", "postgres")
-        as_user = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--init-groups"]
-    data = folder / "data"
-    create = [*as_user, programs[0], "-D", data, "-U", "mlflow", "--auth", "trust"]
-    subprocess.run(create, check=True, capture_output=True)
-    server = programs[0].with_name("postgres")
-    command = [*as_user, server, "-D", data, "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
-    with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.PIPE)
-    try:
-        local.wait_for_port(port, process)
-        yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
-        shutil.rmtree(folder)
+    with running(password="any") as server:
+        yield f"postgresql+psycopg2://mlflow:any@{server}/mlflow"
 
 
 @pytest.fixture

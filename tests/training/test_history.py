@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
 
+from naturaltone.training import history as history_module
 from naturaltone.training.config import TrainConfig
 from naturaltone.training.history import History, Saturation
 
@@ -88,3 +90,27 @@ def test_a_short_run_has_a_first_and_a_last_fifth_too(steps: int, config: TrainC
     history.close()
     assert history.first.mean()["loss_color"] <= history.last.mean()["loss_color"]
     assert (steps < 2) or history.first.mean() != history.last.mean()
+
+
+def test_the_wait_for_photos_is_told_as_the_longest_gap_and_as_a_share_of_the_time(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(0, 8)  # ten steps take eight seconds
+    monkeypatch.setattr(history_module.time, "monotonic", lambda: float(next(clock)))
+    rows, posted = Rows(), []
+    history = History(
+        dataclasses.replace(config, steps=20, batch=4),
+        device=CPU,
+        recorder=rows,  # type: ignore[arg-type]
+        post=lambda done, metrics: posted.append(metrics),
+    )
+    for step in range(20):
+        history.add(step, {"loss_color": 1.0}, 2.0 if step == 3 else 0.0)
+    assert posted[0] == {
+        "loss_color": 1.0,
+        "images_per_second": 5.0,
+        "stream_gap_seconds": 2.0,
+        "stream_wait_ratio": 0.25,
+    }
+    assert (posted[1]["stream_gap_seconds"], posted[1]["stream_wait_ratio"]) == (0, 0), "each wait is told once"
+    assert [step for step, row in rows.rows if "stream_gap_seconds" in row] == [9, 19]

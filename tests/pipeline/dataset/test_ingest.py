@@ -53,7 +53,13 @@ def test_a_store_made_with_other_options_is_refused(store: str, photo_folder: Pa
         ingest.ingest(str(photo_folder), role="input", store=store, long_side=64)
 
 
-def test_bad_photos_are_listed_with_their_reason_and_the_rest_goes_through(photo_folder: Path, tmp_path: Path) -> None:
+def test_bad_photos_are_listed_with_their_reason_and_the_rest_goes_through(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: Counter[str] = Counter()
+    monkeypatch.setattr(
+        ingest.INGESTED, "add", lambda count, *, role, outcome, reason: counted.update({reason or outcome: count})
+    )
     folder = tmp_path / "mixed"
     folder.mkdir()
     good = (photo_folder / "01.jpg").read_bytes()
@@ -70,6 +76,8 @@ def test_bad_photos_are_listed_with_their_reason_and_the_rest_goes_through(photo
     assert [row["source"].rpartition("/")[2] for row in photos_of(store, "natural")] == ["good.jpg"]
     kept = pq.read_table(tmp_path / "store" / shards.REJECTS)
     assert sorted(kept["reason"].to_pylist()) == sorted(reasons.values())
+    told = {"added": 1, "duplicate": 1, "truncated": 1, "not_an_image": 1, "too_small": 1}
+    assert counted == told, "Prometheus gets them once: the second ingest reads nothing"
 
 
 def test_known_files_are_not_read_again_and_changed_ones_are(folder: Path, tmp_path: Path) -> None:
