@@ -66,8 +66,10 @@ def apply_models(pixels: np.ndarray, models: np.ndarray, strength: float) -> np.
     planes[[0, 5, 10]] += np.float32(1 - strength)  # blends with the identity
     planes[3::4] *= white
     result = np.empty_like(pixels)
+    source = np.ascontiguousarray(pixels).view()
+    source.flags.writeable = False  # Pillow's pixels are so already; for numba it is another type, to be compiled anew
     _apply(
-        np.ascontiguousarray(pixels),
+        source,
         result,
         planes,
         *_positions(height, rows),
@@ -77,6 +79,12 @@ def apply_models(pixels: np.ndarray, models: np.ndarray, strength: float) -> np.
         pixels.dtype == np.uint8,
     )
     return result
+
+
+def compile_kernel() -> None:
+    """Compile the kernel for both depths, so that the cache has it: whoever builds an image calls this."""
+    for depth in (np.uint8, np.uint16):
+        apply_models(np.zeros((2, 2, 3), depth), np.zeros((2, 2, 3, 4), np.float32), 1.0)
 
 
 def add_change(pixels: np.ndarray, before: np.ndarray, after: np.ndarray, strength: float) -> np.ndarray:
@@ -159,7 +167,7 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
     OpenCV and NumPy are ten times as slow: they pass every enlarged coefficient through memory, a hundred bytes a
     pixel.
     """
-    if caches.VARIABLE in os.environ:
+    if caches.VARIABLE in os.environ or caches.BUILT in os.environ:
         numba.config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR") or str(caches.cache_folder("kernels"))
     try:
         return numba.njit(nogil=True, fastmath=True, cache=True)(function)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from naturaltone.pipeline import caches
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in (caches.VARIABLE, "XDG_CACHE_HOME"):
+    for name in (caches.VARIABLE, caches.BUILT, "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "temporary").mkdir()
@@ -43,3 +44,34 @@ def test_a_place_that_was_named_but_cannot_be_made_is_an_error(monkeypatch: pyte
     monkeypatch.setenv(caches.VARIABLE, str(tmp_path / "file" / "below"))
     with pytest.raises(OSError):
         caches.cache_folder("models")
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The cache of an image, with one file."""
+    folder = tmp_path / "built" / "kernels" / "below"
+    folder.mkdir(parents=True)
+    (folder / "kernel").write_text("compiled")
+    monkeypatch.setenv(caches.BUILT, str(tmp_path / "built"))
+    monkeypatch.setenv(caches.VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "built"
+
+
+def test_the_cache_has_what_an_image_brings(built: Path) -> None:
+    folder = caches.cache_folder("kernels")
+    assert [path.read_text() for path in folder.rglob("kernel")] == ["compiled"]
+    assert sorted(path.name for path in folder.rglob("*")) == ["below", "kernel"], "and no file of the copying"
+    assert not list(caches.cache_folder("models").iterdir())
+
+
+def test_a_newer_file_of_the_cache_stays(built: Path) -> None:
+    (caches.cache_folder("kernels") / "below" / "kernel").write_text("compiled anew")
+    assert (caches.cache_folder("kernels") / "below" / "kernel").read_text() == "compiled anew"
+
+
+def test_a_disk_without_room_is_no_reason_to_stop(
+    built: Path, disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (built / "kernels" / "below" / "kernel").write_bytes(bytes(2**20))
+    monkeypatch.setenv(caches.VARIABLE, str(disk(2**16)))
+    assert not [path for path in caches.cache_folder("kernels").rglob("*") if path.is_file()]

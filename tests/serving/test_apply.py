@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from naturaltone.pipeline import caches
 from naturaltone.serving.apply import affine_models, apply_models
 
 
@@ -58,3 +65,30 @@ def test_a_stretched_gradient_gets_no_new_bands(astronaut: np.ndarray) -> None:
     assert np.diff(levels).max() == 1, "three times as steep, without a missing level"
     columns = stretched[..., 0].mean(axis=0)
     assert np.abs(columns - (ramp[0, :, 0] * 3.0 - 204)).max() < 0.3, "the same on average"
+
+
+_FIRST_PHOTOS = """
+import numpy as np
+from naturaltone.serving import apply
+for depth in (np.uint8, np.uint16):
+    for channels in (3, 4):
+        for writeable in (True, False):
+            pixels = np.zeros((9, 7, channels), depth)
+            pixels.flags.writeable = writeable
+            apply.apply_models(pixels, np.ones((3, 5, 3, 4), np.float32), 0.5)
+print(sum(apply._apply.stats.cache_hits.values()), sum(apply._apply.stats.cache_misses.values()))
+"""
+
+
+def test_the_first_photos_wait_for_no_compiler_if_the_image_brings_the_kernel(tmp_path: Path) -> None:
+    """As in a container: the built cache can only be read, and the folder of the own cache is empty."""
+    environment = {**os.environ, caches.VARIABLE: str(tmp_path / "build")}
+    fill = "from naturaltone.serving import apply; apply.compile_kernel()"
+    subprocess.run([sys.executable, "-c", fill], env=environment, check=True, timeout=120)
+    shutil.copytree(tmp_path / "build", tmp_path / "built")
+    (tmp_path / "build").rename(tmp_path / "gone")
+    environment |= {caches.VARIABLE: str(tmp_path / "own"), caches.BUILT: str(tmp_path / "built")}
+    done = subprocess.run(
+        [sys.executable, "-c", _FIRST_PHOTOS], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == ["2", "0"], done.stderr
