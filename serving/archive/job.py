@@ -145,6 +145,7 @@ def run_archive(run: Prepared, enhancer: Enhancer) -> Summary:
     with Progress("enhance", unit="file") as progress:
         try:
             for entry in _entries(plan, enhancer):
+                plan.planner.go_on()
                 if run.lease:
                     run.lease.check()
                 if entry.reason == Reason.DISK_FULL:

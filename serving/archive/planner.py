@@ -67,6 +67,7 @@ class Planner:
             "CREATE OR REPLACE TABLE broken (source VARCHAR, reason VARCHAR)"
         )
         self._changed = threading.Condition()
+        self._may_go_on = threading.Event()
         self._error: BaseException | None = None
         self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="plan", daemon=True)
@@ -77,13 +78,15 @@ class Planner:
 
         None: until the listing has ended. Raises the error that ended it early.
         """
+
+        def is_known() -> bool:
+            found = self.num_worked if worked else self.num_files
+            return self.is_complete or (more_than is not None and found > more_than)
+
         with self._changed:
-            self._changed.wait_for(
-                lambda: (
-                    self.is_complete
-                    or (more_than is not None and (self.num_worked if worked else self.num_files) > more_than)
-                )
-            )
+            if not is_known():
+                self.go_on()
+            self._changed.wait_for(is_known)
         if self._error:
             raise self._error
 
@@ -94,8 +97,13 @@ class Planner:
         if self._error:
             raise self._error
 
+    def go_on(self) -> None:
+        """List what follows the first wave. Until then the thread rests: Ray and its workers need the cores to start."""
+        self._may_go_on.set()
+
     def stop(self) -> None:
-        self._is_stopped = True
+        self._is_stopped = self._outputs.is_stopped = True
+        self.go_on()
         self._thread.join(_STOP_SECONDS)
         if not self._thread.is_alive():
             self._database.close()
@@ -122,7 +130,7 @@ class Planner:
 
         On a disk that ignores case, a file's name is compared with all others, which needs one wave too.
         """
-        files = (file for file in list_files(self._source, stay=True) if self._options.takes(file.relative))
+        files = self._files()
         if self._options.limit or self._folds_case:
             yield files
             return
@@ -130,6 +138,15 @@ class Planner:
         for first in files:
             yield _one_wave(first, files, until)
             until = float("inf")
+            self._may_go_on.wait()
+
+    def _files(self) -> Iterator[File]:
+        """The files of the source that the options let through, until the run ends."""
+        for file in list_files(self._source, stay=True):
+            if self._is_stopped:
+                return
+            if self._options.takes(file.relative):
+                yield file
 
     def _plan(self, wave: Iterator[File]) -> None:
         self._list(wave)
@@ -169,8 +186,6 @@ class Planner:
         """Make the table `listed` of the wave, and list the target as far as the wave's names reach."""
         self._database.execute(f"CREATE OR REPLACE TABLE listed ({_COLUMNS})")
         while batch := list(islice(wave, SEGMENT)):
-            if self._is_stopped:
-                return
             insert(self._database, "listed", pa.Table.from_pylist([_task_of(file) for file in batch], schema=TASKS))
             self._outputs.take(batch)
 
@@ -216,7 +231,8 @@ class Outputs:
     """
 
     def __init__(self, target: str, database: duckdb.DuckDBPyConnection, *, is_held: bool) -> None:
-        self._database, self._target, self._is_held = database, target, is_held
+        self.is_stopped = False
+        self._database, self._is_held = database, is_held
         self._is_s3 = storage.is_s3(target)
         # The tasks of this run write files too. Those are younger than the lock, by the clock of the same disk.
         self._started = os.stat(_lock(target)).st_mtime if is_held and not self._is_s3 else 0.0
@@ -235,7 +251,7 @@ class Outputs:
 
     def _take(self, last: Any) -> None:
         names: list[dict[str, str]] = []
-        while self._next and (last is None or self._order(self._next.relative) <= last):
+        while self._next and not self.is_stopped and (last is None or self._order(self._next.relative) <= last):
             file = self._next
             if not _LEFTOVER.search(file.relative):
                 names.append({"source": to_text(file.relative)})

@@ -169,6 +169,11 @@ def test_a_run_that_ends_early_stops_the_listing(tmp_path: Path, monkeypatch: py
     with Report(target) as report:
         with plan_archive("s3://source", target, report, model="m", options=OPTIONS, is_held=False) as plan:
             next(plan.segments())
+            plan.planner.go_on()
+            while listed < 100:
+                time.sleep(0.01)
+            began = time.monotonic()
+        assert time.monotonic() - began < planner._STOP_SECONDS, "the thread ends by itself"
     before = listed
     time.sleep(0.2)
     assert listed == before and not any(thread.name == "plan" for thread in threading.enumerate())
