@@ -28,7 +28,7 @@ print(json.dumps({"first": first, "was_complete": was_complete, "files": first +
 """
 
 
-@pytest.mark.parametrize("count", [300_000])
+@pytest.mark.parametrize("count", [100_000])
 def test_the_plan_of_a_large_bucket_begins_at_once_and_stays_small(count: int, tmp_path: Path) -> None:
     with serving(count) as server:
         endpoint = f"http://127.0.0.1:{server.server_address[1]}"
