@@ -51,6 +51,7 @@ INGESTED = Counter(
 T = TypeVar("T")
 
 _DUPLICATE = "duplicate"
+_NO_REASON = ""
 _PREPARED = pa.schema([*shards.PHOTOS, ("key", pa.binary(16)), ("reason", pa.string()), ("detail", pa.string())])
 
 
@@ -178,8 +179,8 @@ class _Tally:
         self.duplicates += len(ids) - new
         rejected = outcomes.filter(pc.field("reason").is_valid())
         self.rejects += rejected.select(["source", "reason", "detail"]).to_pylist()
-        INGESTED.add(new, role=role, outcome="added", reason="")
-        INGESTED.add(len(ids) - new, role=role, outcome="duplicate", reason="")
+        INGESTED.add(new, role=role, outcome="added", reason=_NO_REASON)
+        INGESTED.add(len(ids) - new, role=role, outcome="duplicate", reason=_NO_REASON)
         for each in pc.value_counts(rejected["reason"]).to_pylist():
             INGESTED.add(each["counts"], role=role, outcome="rejected", reason=each["values"])
 
