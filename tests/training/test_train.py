@@ -91,7 +91,8 @@ def test_training_goes_on_while_the_server_is_away_and_stops_if_another_process_
     board = ray.remote(num_cpus=0)(Board).remote()
     with fault_proxy(upstream, weather) as proxy, local.environment({"AWS_ENDPOINT_URL": proxy.url}):
         with lease.hold(uri, what="it") as held, pytest.raises(lease.LeaseLost) if taken else contextlib.nullcontext():
-            assert training._fit_with_progress(trainer, board, config, held) == "finished"  # type: ignore[comparison-overlap]
+            result: Any = training._fit_with_progress(trainer, board, "run", config, held)
+            assert result == "finished"
     stopped.set()
 
 

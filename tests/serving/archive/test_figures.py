@@ -70,8 +70,14 @@ def test_prometheus_reads_a_real_run(photo_folder: Path, tmp_path: Path, enhance
     (source / "cut.jpg").write_bytes((photo_folder / "01.jpg").read_bytes()[:900])
     (source / "note.txt").write_text("Dear all")
     enhance_archive(str(source), str(target), enhancer)
-    found = scrape_until({figure.series for figure in ALL})
     to = str(target)
+    found = scrape_until(
+        {figure.series for figure in ALL},
+        lambda found: (
+            frozenset({("target", to)}) in found[figures.FILES_LEFT.series]
+            and value(found, figures.FILES_LEFT.series, target=to) == 0
+        ),
+    )
     assert (
         value(found, figures.FILES.series, target=to) == 5 and value(found, figures.FILES_LEFT.series, target=to) == 0
     )
