@@ -21,6 +21,7 @@ OVERLAYS = ("cpu", "gpu", "kind")
 # The overlay `cpu` with the component that retrains by RayCronJob.
 RAYCRONJOB = "cpu with raycronjob"
 RENDERED = (*OVERLAYS, RAYCRONJOB)
+PART, NODE = "naturaltone.io/part", "naturaltone.io/node"  # labels of our pods
 
 Manifest = dict[str, Any]
 
