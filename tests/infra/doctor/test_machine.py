@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -87,11 +88,10 @@ def test_a_full_disk_and_a_folder_that_cannot_be_written_are_failures(
 def test_a_disk_above_rays_limit_is_a_failure_though_it_has_gibibytes_left(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def almost_full(folder: Path) -> object:
-        return machine.shutil._ntuple_diskusage(1000 * GIB, 960 * GIB, 40 * GIB)
-
-    assert machine.check_folder("disk", tmp_path, "TMPDIR").status is not Status.FAILURE
-    monkeypatch.setattr(machine.shutil, "disk_usage", almost_full)
+    usage = type(shutil.disk_usage(tmp_path))
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage(1000 * GIB, 940 * GIB, 60 * GIB))
+    assert machine.check_folder("disk", tmp_path, "TMPDIR").status is Status.OK
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage(1000 * GIB, 960 * GIB, 40 * GIB))
     found = machine.check_folder("disk", tmp_path, "TMPDIR")
     assert found.status is Status.FAILURE and "Ray starts no task" in found.found
     assert not list(tmp_path.iterdir()), "nothing is left behind"
