@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import logging
 import os
 import secrets
@@ -144,6 +145,21 @@ def ray_session() -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def ray_when_needed() -> Iterator[Callable[[], None]]:
+    """Yield a function that does what `ray_session` does, when it is first called, until the context ends.
+
+    To start Ray takes longer than to find nothing to do.
+    """
+    with contextlib.ExitStack() as running:
+
+        @functools.cache
+        def start() -> None:
+            running.enter_context(ray_session())
+
+        yield start
 
 
 def _set_up_ray_data(*, cpus: int | None) -> None:

@@ -161,9 +161,9 @@ def _ingest(config: RetrainConfig) -> dict[str, Any]:
     if sources:
         for role, _ in sources:
             ingest.open_or_new(config.store, role=role, **made_with)
-        with local.ray_session():
+        with local.ray_when_needed() as start_ray:
             for role, source in sources:
-                report = ingest.ingest(source, role=role, store=config.store, **made_with)
+                report = ingest.ingest(source, role=role, store=config.store, before_work=start_ray, **made_with)
                 if rejected := report.rejects.num_rows:
                     log.warning("%d photos of '%s' are rejected; %s/rejects.parquet", rejected, source, config.store)
     changed = changed_photos(config.store)

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from naturaltone.infra.local import ray_session
+    from naturaltone.infra.local import ray_session, ray_when_needed
     from naturaltone.pipeline.dataset import forget, ingest, shards
     from naturaltone.pipeline.photo.find import check_photos
 
@@ -72,8 +72,8 @@ def run(options: argparse.Namespace) -> int:
     # Refuse wrong options before Ray starts.
     check_photos(options.source)
     ingest.open_or_new(options.to, **how)
-    with ray_session():
-        report = ingest.ingest(options.source, store=options.to, full=options.full, **how)
+    with ray_when_needed() as start_ray:
+        report = ingest.ingest(options.source, store=options.to, full=options.full, before_work=start_ray, **how)
     for row in report.rejects.slice(0, LISTED).to_pylist():
         print(f"rejected {row['source']}: {row['reason']}: {row['detail']}", file=sys.stderr)
     if report.rejects.num_rows > LISTED:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -81,12 +81,14 @@ def ingest(
     algorithm: str = tone.LOCAL_LAPLACIAN.name,
     intermediates: str = "cached",
     full: bool = False,
+    before_work: Callable[[], None] = lambda: None,
 ) -> IngestReport:
     """Add the photos below the folder `source` to the store `store` (both URIs) as `input` or `natural` photos.
 
-    full: also read the files that the store knows by name, size and version. Errors come before any work: `StorageError` if
-    the folder has no photos, storage cannot be reached, the store was made with other options, or another process is adding
-    or removing `role` photos; `UserError` if an option is not allowed.
+    full: also read the files that the store knows by name, size and version. before_work: called before each wave with files
+    to read; it may start Ray. Errors come before any work: `StorageError` if the folder has no photos, storage cannot be
+    reached, the store was made with other options, or another process is adding or removing `role` photos; `UserError` if an
+    option is not allowed.
     """
     source, store = storage.absolute(source), storage.absolute(store)
     check_photos(source)
@@ -103,6 +105,7 @@ def ingest(
                 fresh = wave if full else _leave_out_known(wave, known, tally)
                 progress.advance(len(wave) - len(fresh))
                 if fresh:
+                    before_work()
                     row_groups, outcomes = _ingest_wave(fresh, known, role=role, store=opened, progress=progress)
                     opened = _commit(opened, role, source, row_groups, known.new_rows(outcomes), lease)
                     tally.count(outcomes, known, role)

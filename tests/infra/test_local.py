@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,26 @@ def test_an_interrupt_that_other_code_swallows_is_raised_again(monkeypatch: pyte
     finally:
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])
+
+
+def test_ray_starts_once_and_only_when_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    @contextlib.contextmanager
+    def session() -> Iterator[None]:
+        said.append("starts")
+        yield
+        said.append("ends")
+
+    monkeypatch.setattr(local, "ray_session", session)
+    with local.ray_when_needed():
+        pass
+    assert said == []
+    with local.ray_when_needed() as start:
+        start()
+        start()
+        assert said == ["starts"]
+    assert said == ["starts", "ends"]
 
 
 def test_a_context_without_a_signal_restores_the_handlers() -> None:

@@ -82,6 +82,14 @@ def test_bad_photos_are_listed_with_their_reason_and_the_rest_goes_through(
     assert counted == told, "Prometheus gets them once: the second ingest reads nothing"
 
 
+def test_nothing_is_started_if_no_file_has_to_be_read(folder: Path, tmp_path: Path) -> None:
+    started: list[str] = []
+    assert run(folder, tmp_path / "store", before_work=lambda: started.append("Ray")).added == 24
+    assert started == ["Ray"]
+    assert run(folder, tmp_path / "store", before_work=lambda: started.append("Ray")).unchanged == 24
+    assert started == ["Ray"]
+
+
 def test_known_files_are_not_read_again_and_changed_ones_are(folder: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     assert run(folder, store).added == 24
