@@ -161,25 +161,24 @@ def test_each_alert_is_shown_firing_and_not_firing() -> None:
     assert {case["alertname"] for case in cases if not case.get("exp_alerts")} == set(ALERTS)
 
 
-@pytest.mark.parametrize("alert", ALERTS)
 @pytest.mark.parametrize(
     "mutate",
     [lambda expr: f"({expr}) < -Inf", lambda expr: f"({expr}) or vector(1)"],
     ids=["never fires", "always fires"],
 )
-def test_the_tests_of_an_alert_notice_a_rule_that_is_wrong(
-    promtool: Callable[..., Any], tmp_path: Path, alert: str, mutate: Callable[[str], str]
+def test_the_tests_of_each_alert_notice_a_rule_that_is_wrong(
+    promtool: Callable[..., Any], tmp_path: Path, mutate: Callable[[str], str]
 ) -> None:
+    """All rules are wrong at once, since promtool names each alert that fails: 2 calls take a tenth of the time of 22."""
     document = yaml.safe_load((tmp_path / "alerts.yaml").read_text())
     for group in document["groups"]:
         for rule in group["rules"]:
-            if rule["alert"] == alert:
-                rule["expr"] = mutate(rule["expr"])
+            rule["expr"] = mutate(rule["expr"])
     (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(document))
     assert promtool("check", "rules", "alerts.yaml").returncode == 0
-    [tests] = [path.name for path in TESTS if alert in {case["alertname"] for case in cases_of(path)}]
-    done = promtool("test", "rules", tests)
-    assert done.returncode == 1 and f"alertname: {alert}" in done.stdout + done.stderr
+    done = promtool("test", "rules", *(path.name for path in TESTS))
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and {alert for alert in ALERTS if f"alertname: {alert}," in said} == set(ALERTS), said
 
 
 def paragraphs() -> dict[str, str]:
