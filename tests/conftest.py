@@ -198,7 +198,7 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def ray_cluster(object_store: local.ObjectStore, tracking_uri: str) -> Iterator[None]:
     """One local Ray for all tests. It inherits the keys of the object store and the URI of the tracking server."""
-    with local.ray_session():
+    with local.environment({"RAY_metrics_report_interval_ms": "1000"}), local.ray_session():  # 10,000 otherwise
         yield
 
 

@@ -11,7 +11,7 @@ import ray
 
 Scrape = dict[str, dict[frozenset[tuple[str, str]], float]]
 
-_SECONDS = 60.0  # Ray's processes send their figures every ten seconds
+_SECONDS = 60.0  # Ray's processes send their figures every second here, but not while the cores are busy
 _LINE = re.compile(r"^(\w+)(?:{(.*)})? (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 # Ray adds these to each series.
