@@ -126,6 +126,7 @@ def test_every_test_file_of_a_room_has_its_module() -> None:
         if not (ROOT / path.parent.relative_to(ROOT / "tests") / path.name.removeprefix("test_")).exists()
     }
     assert orphans == {
+        "tests/infra/test_cloud.py",
         "tests/infra/test_compose.py",
         "tests/infra/test_docker.py",
         "tests/infra/kubernetes/test_commands.py",

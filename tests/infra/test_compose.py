@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from naturaltone import cli
 from naturaltone.infra import local
 from naturaltone.pipeline import caches
 from naturaltone.serving.service import access, settings
+from tests import commands as commands_of
 from tests.compose import FILE, ROOT, SECRETS, interpolate, ours, project
 
 # compose-go v2.9.1, schema/compose-spec.json; Apache-2.0, Copyright 2020 The Compose Specification Authors.
@@ -99,23 +99,6 @@ def test_every_image_is_pinned_and_the_rights_are_few() -> None:
         )
 
 
-# In a process of its own: both import prometheus_client, which decides for good how this process counts its figures.
-_PARSE = """
-import json, sys
-import click
-if sys.argv[1] == "ray":
-    from ray.scripts.scripts import cli
-else:
-    from mlflow.cli import cli
-
-def takes(name, *arguments):
-    try:
-        return bool(cli.commands[name].make_context(name, list(arguments)))
-    except click.exceptions.NoSuchOption:
-        return False
-
-print(json.dumps([takes(*command) for command in json.load(sys.stdin)]))
-"""
 _STALE = "--gone=1"
 
 
@@ -123,16 +106,7 @@ _STALE = "--gone=1"
 def taken_by(program: str) -> dict[tuple[str, ...], bool]:
     """Which of the program's commands it takes, with a stale argument too. They do not run."""
     asked = [each for command in commands() if command[0] == program for each in (command, [*command, _STALE])]
-    done = subprocess.run(
-        [sys.executable, "-c", _PARSE, program],
-        input=json.dumps([command[1:] for command in asked]),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return dict(zip(map(tuple, asked), json.loads(done.stdout.splitlines()[-1]), strict=True))
+    return dict(zip(map(tuple, asked), commands_of.taken_by(program, [each[1:] for each in asked]), strict=True))
 
 
 def parse(command: list[str]) -> bool:
