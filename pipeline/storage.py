@@ -198,11 +198,16 @@ def exists(uri: str) -> bool:
 
 
 def check_folder(uri: str) -> None:
-    """`StorageError` if a folder to read from is missing or its storage cannot be reached."""
+    """`StorageError` if a folder to read from is missing or may not be read, or its storage cannot be reached."""
     check_reachable(uri)
-    filesystem, path = resolve(uri)
-    if not is_s3(uri) and filesystem.get_file_info(path).type != fs.FileType.Directory:
-        raise StorageError(f"'{uri}': no such folder; check the path")
+    if is_s3(uri):
+        return
+    try:
+        os.scandir(resolve(uri)[1]).close()
+    except PermissionError:
+        raise StorageError(f"'{uri}': permission denied; give this user access to it") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise StorageError(f"'{uri}': no such folder; check the path") from None
 
 
 def check_writable(uri: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -106,3 +107,20 @@ def test_a_full_disk_keeps_the_old_file_and_no_half_written_one(tmp_path: Path) 
     )
     assert finished.stdout.strip() == "OSError"
     assert [path.name for path in tmp_path.iterdir()] == ["shard"] and target.stat().st_size == 50_000
+
+
+def test_a_folder_that_we_may_not_look_into_is_refused_by_its_name() -> None:
+    with tempfile.TemporaryDirectory() as closed:  # other users cannot read pytest's own folders
+        os.makedirs(f"{closed}/below")
+        os.chmod(closed, 0)
+        is_root = os.geteuid() == 0
+        try:
+            if is_root:  # root reads everything
+                os.seteuid(65534)
+            for folder in (closed, f"{closed}/below"):
+                with pytest.raises(storage.StorageError, match=f"'{folder}': permission denied; give this user access"):
+                    storage.check_folder(folder)
+        finally:
+            if is_root:
+                os.seteuid(0)
+            os.chmod(closed, 0o700)
