@@ -32,6 +32,8 @@ _START_SECONDS = 20.0
 _AGAIN_SECONDS = 2.0
 BUCKET = "naturaltone"
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectStore:
@@ -138,6 +140,8 @@ def ray_session() -> Iterator[None]:
             if not address:
                 raise
             raise RunFailed(f"{cluster.ADDRESS} '{address}': {' '.join(str(error).split())}") from error
+    if not ray.cluster_resources().get("CPU"):
+        log.warning("the cluster has no CPUs yet; waiting until machines with CPUs join it (`ray status` lists them)")
     try:
         _set_up_ray_data(cpus=None if address else cores())
         quiet_others()

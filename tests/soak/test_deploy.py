@@ -6,7 +6,6 @@ import concurrent.futures
 import json
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from naturaltone.infra import local
 from naturaltone.serving.service import settings
 from naturaltone.training.checkpoint import load_bundle, save_bundle
 from naturaltone.training.config import TrainConfig
+from tests.processes import kill_with_children
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -93,11 +93,7 @@ def cluster(tmp_path: Path, clean_environment: dict[str, str]) -> Iterator[Clust
         assert process.poll() is None, (tmp_path / "printed").read_text()
         yield started
     finally:
-        children = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-        for each in psutil.wait_procs(children, timeout=20)[1]:
-            each.kill()
+        kill_with_children(process)
 
 
 def _listens(port: int) -> bool:

@@ -19,6 +19,7 @@ import pytest
 from naturaltone.infra import local
 from naturaltone.serving.archive.report import FOLDER as REPORT
 from naturaltone.serving.archive.report import JSON_LINES
+from tests.processes import kill_with_children
 
 pytestmark = pytest.mark.timeout(1200)  # an environment is filled with everything that naturaltone needs
 
@@ -41,7 +42,9 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     environment = {**os.environ, "PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
-    subprocess.run([folder / "bin" / "pip", "install", "--quiet", wheel], env=environment, check=True)
+    # Python compiles what it imports; pip would compile everything, for a minute.
+    command = [folder / "bin" / "pip", "install", "--quiet", "--no-compile", wheel]
+    subprocess.run(command, env=environment, check=True)
     return folder / "bin"
 
 
@@ -156,6 +159,7 @@ def two_nodes(
         for number, command in enumerate((head, other)):
             cwd = hostile(tmp_path_factory.mktemp(f"node-{number}"))
             process = started.enter_context(running(command, cwd, own | token))
+            started.callback(kill_with_children, process)
             printed(process, cwd, "Ray runtime started", seconds=_NODE_SECONDS)
         yield token | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
 

@@ -10,7 +10,6 @@ import contextlib
 import http.client
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
-import psutil
 import pytest
 import yaml
 
@@ -28,6 +26,7 @@ from naturaltone.training import model_registry
 from tests import postgresql
 from tests.infra.kubernetes.manifests import Manifest, environment, find, pods, ray_cluster, rendered
 from tests.infra.kubernetes.test_commands import SUBMIT
+from tests.processes import kill_with_children
 from tests.soak.test_deploy import wait_until
 
 pytestmark = pytest.mark.timeout(1200)
@@ -108,13 +107,7 @@ def started(
     try:
         yield process
     finally:
-        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(60)
-        process.kill()
-        for each in psutil.wait_procs(children, timeout=20)[1]:
-            each.kill()
+        kill_with_children(process)
 
 
 @pytest.fixture
@@ -224,6 +217,7 @@ def test_every_command_of_the_manifests_runs(
     retrain(cluster)
     slot = json.loads(s3.get_object(Bucket="naturaltone", Key=f"store/slots/nightly/{SLOT}.json")["Body"].read())
     assert slot["outcome"] and slot["name"] == f"nightly-{SLOT}"
+    assert slot["start"] == "checkpoint", "of the champion's run"
 
     code, printed = cluster.submit("enhance", find(OBJECTS, "RayJob", "enhance")["spec"]["entrypoint"])
     assert code == 0 and "by naturaltone/" in printed, printed
