@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import ray
 
 from naturaltone.pipeline import storage, tone
+from naturaltone.pipeline.cpus import num_cpus
 from naturaltone.pipeline.dataset import ledger, shards
 from naturaltone.pipeline.dataset.digests import DigestSet, Run, among
 from naturaltone.pipeline.dataset.tables import from_ipc, to_ipc, to_tables
@@ -39,6 +40,10 @@ from naturaltone.pipeline.photo.stored import encode_jpeg
 from naturaltone.pipeline.progress import Progress
 from naturaltone.pipeline.reasons import Reason
 
+# Of a core, for the task that prepares photos and the one that writes a shard. Ray Data sets a quarter of the CPUs aside for
+# each stage. So of two cores one would prepare and one rest, but for the small share of few writers. A writer keeps up
+# with eight cores: a shard of 256 photos takes them 20 s and more, and a second or two to write.
+_PREPARE_CPUS, _WRITE_CPUS, _CPUS_A_WRITER = 0.9, 0.1, 8
 WAVE_PHOTOS = 2**16
 
 FILES_READ = Counter("naturaltone_ingest_files_read", "Files that ingests have read and hashed.", "role")
@@ -256,14 +261,15 @@ def _ingest_wave(
             },
             batch_size=None,
             batch_format="pyarrow",
+            num_cpus=_PREPARE_CPUS,
         )
-        # With the CPU share of the stage before, Ray would fuse the two, and one task would take as long as a whole shard.
         .map_batches(
             _write_batch,
             fn_kwargs={"role": role, "store": store.uri, "algorithm": store.algorithm},
             batch_size=shards.SHARD_PHOTOS,
             batch_format="pyarrow",
-            num_cpus=0.5,
+            num_cpus=_WRITE_CPUS,
+            compute=ray.data.TaskPoolStrategy(size=max(1, int(num_cpus() / _CPUS_A_WRITER))),
         )
     )
     written.context.execution_options.preserve_order = True

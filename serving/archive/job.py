@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import ray
 import torch
 
 from naturaltone.pipeline import handover, storage
+from naturaltone.pipeline.cpus import num_cpus
 from naturaltone.pipeline.errors import RunFailed
 from naturaltone.pipeline.lease import Lease, hold
 from naturaltone.pipeline.progress import Progress
@@ -211,9 +211,7 @@ def _entries(plan: ArchivePlan, enhancer: Enhancer) -> Iterator[Entry]:
 
 
 def _run_segment(tasks: list[FileTask], job: Job, bundle: ray.ObjectRef) -> Iterator[Entry]:
-    resources = ray.cluster_resources()
-    limit = ray.data.DataContext.get_current().execution_options.resource_limits.cpu
-    workers = max(1, int(min(resources.get("CPU", 1), limit or math.inf) / _CPU_SHARE))
+    workers = int(num_cpus() / _CPU_SHARE)
     table = pa.Table.from_pylist([vars(task) for task in tasks], schema=TASKS)
     blocks, start = [], 0
     while start < table.num_rows:
@@ -229,7 +227,7 @@ def _run_segment(tasks: list[FileTask], job: Job, bundle: ray.ObjectRef) -> Iter
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=_CPU_SHARE,
-        num_gpus=_GPU_SHARE if resources.get("GPU") else 0,
+        num_gpus=_GPU_SHARE if ray.cluster_resources().get("GPU") else 0,
     )
     for block in handover.hand_over(dataset, waiting=_CHUNK_PHOTOS):
         for row in pa.table(block).to_pylist():

@@ -1,11 +1,11 @@
 """How much faster archives and ingests are with two nodes of one core each than with one.
 
-    python -m tests.benchmarks.nodes ../photos --photos 400
+    python -m tests.benchmarks.nodes ../photos --photos 200
 
 Ray's head has no CPU. Each node is a `ray start` with one CPU, and its processes are bound to a core of their own. The driver
 and the head run where there is room: with one node, on the core that is free. So the second node has less than a core, and
-the factor is a little lower than on machines of their own. One run with one node and one with two take turns; a run of
-each before the timed ones warms up workers and page cache. The last line printed is one JSON object.
+the factor is a little lower than on machines of their own. One run with one node and one with two take turns; a run with
+few photos before each timed one starts the workers. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from naturaltone.serving.enhancer import Enhancer
 from tests.processes import kill_with_children
 
 _RAY = Path(sys.executable).with_name("ray")
-_ROUNDS = 3
+_ROUNDS, _FEW = 3, 32
 _MEGAPIXELS = 3.0
 
 
@@ -55,19 +55,19 @@ def started(arguments: list[str], folder: Path, *, core: int | None = None) -> I
         kill_with_children(process)
 
 
-def time_one_and_two(work: Callable[[Path], None], photos: int) -> dict[str, float]:
-    """Photos a second of `work`, which writes into a folder, with one and with two nodes: the median of rounds in turn."""
+def time_one_and_two(work: Callable[[Path, Path], int], photos: Path) -> dict[str, float]:
+    """Photos a second of `work` (source, target) with one and with two nodes: the median of rounds in turn."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     for number in range(_ROUNDS):
         for nodes in rates:
-            rates[nodes].append(photos / _seconds(work, nodes))
+            rates[nodes].append(_rate(work, photos, nodes))
             print(f"round {number + 1}: {nodes} nodes, {rates[nodes][-1]:.2f} photos/s", file=sys.stderr, flush=True)
     one, two = (statistics.median(found) for found in rates.values())
     return {"one_node": one, "two_nodes": two, "factor": two / one}
 
 
-def _seconds(work: Callable[[Path], None], nodes: int) -> float:
-    """The seconds of the second of two runs on a new cluster; the first one starts the workers."""
+def _rate(work: Callable[[Path, Path], int], photos: Path, nodes: int) -> float:
+    """Photos a second on a new cluster, whose workers have started."""
     with contextlib.ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="nt-", ignore_cleanup_errors=True)))
         port = local.free_port()
@@ -77,33 +77,35 @@ def _seconds(work: Callable[[Path], None], nodes: int) -> float:
             node = ["--address", f"127.0.0.1:{port}", "--num-cpus", "1"]
             running.enter_context(started(node, folder / f"node-{core}", core=core))
         with local.environment({"RAY_ADDRESS": f"127.0.0.1:{port}"}), local.ray_session():
-            work(folder / "warm")
+            work(photos / "few", folder / "warm")
             begun = time.perf_counter()
-            work(folder / "timed")
-            return time.perf_counter() - begun
+            return work(photos / "all", folder / "timed") / (time.perf_counter() - begun)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("photos", help="folder of photos; they are enlarged to 3 megapixels")
-    parser.add_argument("--photos", dest="count", type=int, default=400, help="photos of a run (%(default)s)")
+    parser.add_argument("--photos", dest="count", type=int, default=200, help="photos of a run (%(default)s)")
     options = parser.parse_args()
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
     found: dict[str, object] = {"photos": options.count, "megapixels": _MEGAPIXELS}
     with tempfile.TemporaryDirectory() as folder:
-        for number, uri in enumerate(itertools.islice(itertools.cycle(find_photos(options.photos)), options.count)):
-            data = photo_of(uri, _MEGAPIXELS)[0]
-            Path(folder, f"{number:04}.jpg").write_bytes(data + bytes(number))  # each file is another photo
+        photos = Path(folder)
+        for name, count in (("few", _FEW), ("all", options.count)):
+            (photos / name).mkdir()
+            for number, uri in enumerate(itertools.islice(itertools.cycle(find_photos(options.photos)), count)):
+                data = photo_of(uri, _MEGAPIXELS)[0] + bytes(number)  # each file is another photo
+                (photos / name / f"{number:04}.jpg").write_bytes(data)
         enhancer = Enhancer.load("pretrained")
 
-        def archive(target: Path) -> None:
-            assert enhance_archive(folder, str(target), enhancer).counts == {"enhanced": options.count}
+        def archive(source: Path, target: Path) -> int:
+            return enhance_archive(str(source), str(target), enhancer).counts["enhanced"]
 
-        def stored(target: Path) -> None:
-            assert ingest(folder, role="input", store=str(target)).added == options.count
+        def stored(source: Path, target: Path) -> int:
+            return ingest(str(source), role="input", store=str(target)).added
 
         for name, work in (("archive", archive), ("ingest", stored)):
-            found |= {f"{name}_{key}": value for key, value in time_one_and_two(work, options.count).items()}
+            found |= {f"{name}_{key}": value for key, value in time_one_and_two(work, photos).items()}
     print(json.dumps(found))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -42,6 +43,35 @@ def test_a_cached_intermediate_is_made_from_the_whole_stored_photo(store: str) -
     stored = encode_jpeg(shrink(photo, 128))
     assert row["image"] == stored
     assert row["intermediate"] == encode_jpeg(tone.intermediate(decode_rgb(stored)))
+
+
+@pytest.mark.skipif(local.cores() < 2, reason="takes two cores")
+def test_all_cores_prepare_photos(tmp_path: Path, astronaut: np.ndarray, to_file: Callable[..., bytes]) -> None:
+    """Ray Data sets CPUs aside for each stage; of two cores, one could rest."""
+    (tmp_path / "photos").mkdir()
+    for number in range(64):  # four tasks
+        pixels = np.ascontiguousarray(np.roll(astronaut, number, axis=1))
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(to_file(pixels, quality=92))
+    most, is_over = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not is_over.wait(0.05):
+            children = psutil.Process().children(recursive=True)
+            most = max(most, sum(ingest._prepare_batch.__name__ in _title(child) for child in children))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    ingest.ingest(str(tmp_path / "photos"), role="input", store=str(tmp_path / "store"), long_side=512)
+    is_over.set()
+    watching.join()
+    assert most >= 2
+
+
+def _title(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error, IndexError):
+        return process.cmdline()[0]
+    return ""
 
 
 def test_known_photos_are_not_added_twice(store: str, photo_folder: Path) -> None:
