@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.nodes ../photos --photos 200
 
-Ray's head has no CPU. Each node is a `ray start` with one CPU, and its processes are bound to a core of their own. The driver
-and the head run where there is room: with one node, on the core that is free. So the second node has less than a core, and
-the factor is a little lower than on machines of their own. One run with one node and one with two take turns; a run with
-few photos before each timed one starts the workers. The last line printed is one JSON object.
+Each node is a `ray start` with one CPU, and its processes are bound to a core of their own. The first core also carries what
+every cluster has once: Ray's head and the driver. With `--room` these two may use any core: then one node has a core alone,
+and of two nodes none has. One run with one node and one with two take turns; a run with few photos before each timed
+one starts the workers. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ from tests.processes import kill_with_children
 
 _RAY = Path(sys.executable).with_name("ray")
 _ROUNDS, _FEW = 3, 32
+_CORES = os.sched_getaffinity(0)
 _MEGAPIXELS = 3.0
 
 
 @contextlib.contextmanager
-def started(arguments: list[str], folder: Path, *, core: int | None = None) -> Iterator[None]:
-    """`ray start`, bound to a core, until the context ends."""
+def started(arguments: list[str], folder: Path, cores: set[int]) -> Iterator[None]:
+    """`ray start`, bound to these cores, until the context ends."""
     folder.mkdir()
-    bound = [] if core is None else ["taskset", "--cpu-list", str(core)]
+    bound = ["taskset", "--cpu-list", ",".join(map(str, cores))]
     command = [*bound, str(_RAY), "start", "--block", "--temp-dir", str(folder), *arguments]
     with open(folder / "printed", "wb") as printed:
         process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True)
@@ -72,10 +73,10 @@ def _rate(work: Callable[[Path, Path], int], photos: Path, nodes: int) -> float:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="nt-", ignore_cleanup_errors=True)))
         port = local.free_port()
         head = ["--head", "--port", str(port), "--num-cpus", "0", "--include-dashboard", "false"]
-        running.enter_context(started(head, folder / "head"))
-        for core in range(nodes):
+        running.enter_context(started(head, folder / "head", os.sched_getaffinity(0)))
+        for core in sorted(_CORES)[:nodes]:
             node = ["--address", f"127.0.0.1:{port}", "--num-cpus", "1"]
-            running.enter_context(started(node, folder / f"node-{core}", core=core))
+            running.enter_context(started(node, folder / f"node-{core}", {core}))
         with local.environment({"RAY_ADDRESS": f"127.0.0.1:{port}"}), local.ray_session():
             work(photos / "few", folder / "warm")
             begun = time.perf_counter()
@@ -86,9 +87,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("photos", help="folder of photos; they are enlarged to 3 megapixels")
     parser.add_argument("--photos", dest="count", type=int, default=200, help="photos of a run (%(default)s)")
+    parser.add_argument("--room", action="store_true", help="let the head and the driver use any core")
     options = parser.parse_args()
+    if not options.room:
+        os.sched_setaffinity(0, {min(_CORES)})
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
-    found: dict[str, object] = {"photos": options.count, "megapixels": _MEGAPIXELS}
+    found: dict[str, object] = {"photos": options.count, "megapixels": _MEGAPIXELS, "room": options.room}
     with tempfile.TemporaryDirectory() as folder:
         photos = Path(folder)
         for name, count in (("few", _FEW), ("all", options.count)):
