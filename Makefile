@@ -35,10 +35,7 @@ test: lint types  ## check lint and types, run all tests but the long ones; ARGS
 	[ $$second = 5 ] && exit $$first || exit $$second  # 5: ARGS select no test of this half
 
 test-soak: setup  ## run the long tests: they kill processes, wait, or take minutes
-	$(BIN)/pytest tests/soak --ignore tests/soak/test_service.py --numprocesses 2 --dist loadfile $(ARGS); first=$$?; \
-	[ $$first = 0 ] || [ $$first = 5 ] || exit $$first; \
-	$(BIN)/pytest tests/soak/test_service.py $(ARGS); second=$$?; \
-	[ $$second = 5 ] && exit $$first || exit $$second  # alone: it counts photos within seconds
+	$(BIN)/pytest tests/soak $(ARGS)
 
 clean:  ## remove .venv and the results of the demo
 	rm -rf $(VENV) demo

@@ -56,16 +56,22 @@ class Cluster:
     nodes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def add_node(self) -> None:
-        folder = self.short / f"node-{len(self.nodes)}"
+        """Start a node, again and again as a supervisor does: on a busy machine Ray gives up after 30 s."""
+        deadline = time.monotonic() + _SECONDS
+        while not self._starts(self.short / f"node-{len(self.nodes)}"):
+            assert time.monotonic() < deadline
+
+    def _starts(self, folder: Path) -> bool:
         # Nodes of one machine would give the same ports to their workers.
         ports = ("--min-worker-port", "0", "--max-worker-port", "0")
         command = [str(_RAY), "start", "--address", self.head, "--block", "--num-cpus", "3", *ports]
-        command += ["--temp-dir", str(folder)]
-        self.nodes.append(self.start(command, folder))
+        self.nodes.append(self.start([*command, "--temp-dir", str(folder)], folder))
         wait_until(
             lambda: self.nodes[-1].poll() is not None or "Ray runtime started" in (folder / "printed").read_text()
         )
-        assert self.nodes[-1].poll() is None, (folder / "printed").read_text()
+        if self.nodes[-1].poll() is not None:
+            say((folder / "printed").read_text())
+        return self.nodes[-1].poll() is None
 
     def start(self, command: list[str], folder: Path) -> subprocess.Popen[bytes]:
         folder.mkdir()
