@@ -36,7 +36,7 @@ pytestmark = pytest.mark.timeout(1500)
 _START_SECONDS = 180
 _LOOK_SECONDS = 0.5
 # Ten minutes tell the slope of memory from noise: run it so by hand, with NATURALTONE_SOAK_SECONDS=600, which also sends
-# more garbage. A short run with its swaps, some 5,000 photos, finds a leak of 13 kB a photo.
+# more garbage. A short run with its swaps, some 3,000 photos, finds a leak of 20 kB a photo.
 _SLOPE_SECONDS = 600.0
 _MOST_SLOPE, _MOST_GROWTH = 1.0, 64.0  # MiB a minute; MiB
 _MEMORY_SECONDS = float(os.environ.get("NATURALTONE_SOAK_SECONDS", "40"))
