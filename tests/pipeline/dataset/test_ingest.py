@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import shutil
@@ -32,6 +31,7 @@ from naturaltone.pipeline.stream.plan import make_plan
 from naturaltone.pipeline.stream.samples import _row_group, read_samples
 from tests.ingests import run
 from tests.mutations import mutations, samples
+from tests.processes import title
 from tests.stores import LONG_SIDE, content, names, photos_of
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -58,7 +58,7 @@ def test_all_cores_prepare_photos(tmp_path: Path, astronaut: np.ndarray, to_file
         nonlocal most
         while not is_over.wait(0.05):
             children = psutil.Process().children(recursive=True)
-            most = max(most, sum(ingest._prepare_batch.__name__ in _title(child) for child in children))
+            most = max(most, sum(ingest._prepare_batch.__name__ in title(child) for child in children))
 
     watching = threading.Thread(target=watch)
     watching.start()
@@ -66,12 +66,6 @@ def test_all_cores_prepare_photos(tmp_path: Path, astronaut: np.ndarray, to_file
     is_over.set()
     watching.join()
     assert most >= 2
-
-
-def _title(process: psutil.Process) -> str:
-    with contextlib.suppress(psutil.Error, IndexError):
-        return process.cmdline()[0]
-    return ""
 
 
 def test_known_photos_are_not_added_twice(store: str, photo_folder: Path) -> None:
