@@ -40,9 +40,10 @@ from naturaltone.pipeline.photo.stored import encode_jpeg
 from naturaltone.pipeline.progress import Progress
 from naturaltone.pipeline.reasons import Reason
 
-# Of a core, for the task that prepares photos and the one that writes a shard. Ray Data sets a quarter of the CPUs aside for
-# each stage. So of two cores one would prepare and one rest, but for the small share of few writers. A writer keeps up
-# with eight cores: a shard of 256 photos takes them 20 s and more, and a second or two to write.
+# The share of a core for a task that prepares photos, and for one that writes a shard. They must differ, or Ray would fuse
+# the two stages, and one task would take as long as a whole shard. Ray Data keeps CPUs free for each stage: with 1 and 0.5
+# of a core, one of two cores rested. Eight cores prepare a shard of photos of 3 megapixels in 6 s. That one writer keeps up
+# with them is an assumption.
 _PREPARE_CPUS, _WRITE_CPUS, _CPUS_A_WRITER = 0.9, 0.1, 8
 WAVE_PHOTOS = 2**16
 
