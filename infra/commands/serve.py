@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
+import urllib.error
+import urllib.request
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -14,6 +17,8 @@ from naturaltone.pipeline.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from naturaltone.serving.service.access import Access
+
+_READY_SECONDS = 60.0
 
 HELP = "run an HTTP service and a web page that enhance photos"
 EXAMPLE = """example: naturaltone serve      then open http://127.0.0.1:8000, on this machine
@@ -111,6 +116,8 @@ def run(options: argparse.Namespace) -> int:
                 print(f"serving {version} at {address} (API: {address}/docs); Ctrl-C stops it", flush=True)
                 print(f"try: curl --data-binary @photo.jpg {address}/v1/enhance -o enhanced.jpg", flush=True)
                 print(f"requests are logged in {chosen[settings.LOG]}", flush=True)
+                if why := _why_not_ready(address):
+                    print(f"naturaltone: no model serves yet: {why} (its log says more)", flush=True)
                 if options.no_auth:
                     print("--no-auth: everybody who can reach this address may use the service", flush=True)
                 serves = True
@@ -119,6 +126,15 @@ def run(options: argparse.Namespace) -> int:
             if not serves:
                 raise
     return OK
+
+
+def _why_not_ready(address: str) -> str:
+    """What the service answers to who asks whether it is ready; empty if it is."""
+    try:
+        urllib.request.urlopen(f"{address}/readyz", timeout=_READY_SECONDS).close()
+    except urllib.error.HTTPError as error:
+        return str(json.load(error)["detail"])
+    return ""
 
 
 def _check_access(host: str, access: Access) -> None:

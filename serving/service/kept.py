@@ -40,9 +40,9 @@ def keep(uri: str, folder: Path, version: str) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             temporary = file.name
             with zipfile.ZipFile(file, "w") as archive:
-                archive.writestr(_VERSION, version)
-                for name in _FILES:
-                    archive.write(folder / name, name)
+                archive.writestr(zipfile.ZipInfo(_VERSION), version)
+                for name in _FILES:  # without their times: images built reproducibly have 1970, which ZIP does not know
+                    archive.writestr(zipfile.ZipInfo(name), (folder / name).read_bytes())
         os.replace(temporary, path)
     except OSError as error:
         log.warning("'%s': the model cannot be kept for the next start (%s)", uri, error)

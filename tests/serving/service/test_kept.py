@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,16 @@ def test_a_kept_model_comes_back_with_its_version(bundle_folder: Path, cache: Pa
     assert (bundle.digest, version) == (load_bundle(bundle_folder).digest, "x/1-ab")
     assert kept.read("models:/x@challenger") is None
     assert [path.suffix for path in (cache / "models").iterdir()] == [".zip"], "no temporary file stays"
+
+
+def test_a_model_of_an_image_whose_files_are_from_1970_is_kept(
+    bundle_folder: Path, tmp_path: Path, cache: Path
+) -> None:
+    folder = Path(shutil.copytree(bundle_folder, tmp_path / "bundle"))
+    for path in folder.iterdir():
+        os.utime(path, (0, 0))
+    kept.keep("uri", folder, "v-1")
+    assert kept.read("uri") is not None
 
 
 def test_a_uri_cannot_lead_out_of_the_cache(bundle_folder: Path, cache: Path) -> None:
