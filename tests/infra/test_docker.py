@@ -96,7 +96,8 @@ def test_the_kernel_is_compiled_for_the_cpu_and_the_path_that_the_result_has() -
     [compiled] = re.findall(r"^ENV (NUMBA_CPU_NAME=\S+) \\\n +(NUMBA_CPU_FEATURES=)$", BUILD, re.MULTILINE)
     assert set(compiled) <= {f"{name}={value}" for name, value in environment().items()}
     built = environment()[caches.BUILT]
-    assert f"RUN {caches.VARIABLE}={built} " in BUILD and built.startswith("/opt/naturaltone/")
+    assert f"RUN {caches.VARIABLE}={built} \\\n    python -P -c" in BUILD and built.startswith("/opt/naturaltone/")
+    assert "apply._apply.stats.cache_misses" in RESULT, "the build fails if the result does not find it"
     assert "COPY --from=build /opt/naturaltone /opt/naturaltone\n" in RESULT
     assert f"--group 10001 {environment()[caches.VARIABLE]}\n" in RESULT, "and the user may write to its own cache"
 
