@@ -40,11 +40,11 @@ from naturaltone.pipeline.photo.stored import encode_jpeg
 from naturaltone.pipeline.progress import Progress
 from naturaltone.pipeline.reasons import Reason
 
-# The share of a core for a task that prepares photos, and for one that writes a shard. They must differ, or Ray would fuse
-# the two stages, and one task would take as long as a whole shard. Ray Data keeps CPUs free for each stage: with 1 and 0.5
-# of a core, one of two cores rested. Eight cores prepare a shard of photos of 3 megapixels in 6 s. That one writer keeps up
-# with them is an assumption.
-_PREPARE_CPUS, _WRITE_CPUS, _CPUS_A_WRITER = 0.9, 0.1, 8
+# CPUs of a task that prepares photos, and of one that writes a shard. They must differ, or Ray would fuse the two stages, and
+# one task would take as long as a whole shard. Ray Data keeps CPUs free for each stage, and rounds what remains of a node
+# down: with 1 and 0.5 one of two cores rested, with 0.9 and 0.1 one of each node's after some seconds. Eight cores prepare a
+# shard of photos of 3 megapixels in 6 s. That one writer keeps up with them is an assumption.
+_PREPARE_CPUS, _WRITE_CPUS, _CPUS_A_WRITER = 1, 0, 8
 WAVE_PHOTOS = 2**16
 
 FILES_READ = Counter("naturaltone_ingest_files_read", "Files that ingests have read and hashed.", "role")

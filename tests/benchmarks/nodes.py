@@ -87,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("photos", help="folder of photos; they are enlarged to 3 megapixels")
     parser.add_argument("--photos", dest="count", type=int, default=200, help="photos of a run (%(default)s)")
+    parser.add_argument("--only", choices=["archive", "ingest"], help="time only this (default: both)")
     parser.add_argument("--room", action="store_true", help="let the head and the driver use any core")
     options = parser.parse_args()
     if not options.room:
@@ -109,6 +110,8 @@ def main() -> None:
             return ingest(str(source), role="input", store=str(target)).added
 
         for name, work in (("archive", archive), ("ingest", stored)):
+            if options.only not in (name, None):
+                continue
             found |= {f"{name}_{key}": value for key, value in time_one_and_two(work, photos).items()}
     print(json.dumps(found))
 
