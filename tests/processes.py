@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import time
+from collections.abc import Callable
 
 import psutil
+
+_START_SECONDS = 240.0
 
 
 def title(process: psutil.Process) -> str:
@@ -13,6 +17,22 @@ def title(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error, IndexError):
         return process.cmdline()[0]
     return ""
+
+
+def start_until_ready(
+    start: Callable[[], subprocess.Popen[bytes]], is_ready: Callable[[], bool]
+) -> subprocess.Popen[bytes]:
+    """Start a program until one is ready, as a supervisor does: on a busy machine `ray start` gives up after 30 s."""
+    deadline = time.monotonic() + _START_SECONDS
+    process = start()
+    while not is_ready():
+        if process.poll() is not None:
+            process = start()
+        if time.monotonic() > deadline:
+            kill_with_children(process)
+            raise AssertionError(f"not ready after {_START_SECONDS:.0f} s: {process.args}")
+        time.sleep(0.1)
+    return process
 
 
 def kill_with_children(process: subprocess.Popen[bytes]) -> None:

@@ -26,7 +26,7 @@ from naturaltone.infra import local
 from naturaltone.serving.service import settings
 from naturaltone.training.checkpoint import load_bundle, save_bundle
 from naturaltone.training.config import TrainConfig
-from tests.processes import kill_with_children
+from tests.processes import kill_with_children, start_until_ready
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -85,13 +85,14 @@ def cluster(tmp_path: Path, clean_environment: dict[str, str]) -> Iterator[Clust
         *("--node-ip-address", "127.0.0.1", "--port", str(gcs), "--dashboard-port", str(dashboard)),
         *("--ray-client-server-port", str(local.free_port())),
     ]
-    with open(tmp_path / "printed", "wb") as printed:
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=printed, stderr=subprocess.STDOUT)
-    started = Cluster(process, f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{port}", environment, tmp_path)
+
+    def start() -> subprocess.Popen[bytes]:
+        with open(tmp_path / "printed", "wb") as printed:
+            return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=printed, stderr=subprocess.STDOUT)
+
+    process = start_until_ready(start, lambda: _listens(dashboard))
     try:
-        wait_until(lambda: process.poll() is not None or _listens(dashboard))
-        assert process.poll() is None, (tmp_path / "printed").read_text()
-        yield started
+        yield Cluster(process, f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{port}", environment, tmp_path)
     finally:
         kill_with_children(process)
 

@@ -19,14 +19,13 @@ import pytest
 from naturaltone.infra import local
 from naturaltone.serving.archive.report import FOLDER as REPORT
 from naturaltone.serving.archive.report import JSON_LINES
-from tests.processes import kill_with_children
+from tests.processes import kill_with_children, start_until_ready
 
 pytestmark = pytest.mark.timeout(1200)  # an environment is filled with everything that naturaltone needs
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = ["pipeline", "training", "serving", "infra"]
 _SERVE_SECONDS = 120
-_NODE_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -155,12 +154,18 @@ def two_nodes(
     node = ["ray", "start", "--block", "--disable-usage-stats", "--min-worker-port", "0", "--max-worker-port", "0"]
     head = [*node, "--head", "--port", str(port), "--num-cpus", "0", "--include-dashboard", "false"]
     other = [*node, "--address", f"127.0.0.1:{port}", "--num-cpus", "4"]
-    with contextlib.ExitStack() as started:
+    with contextlib.ExitStack() as running:
         for number, command in enumerate((head, other)):
             cwd = hostile(tmp_path_factory.mktemp(f"node-{number}"))
-            process = started.enter_context(running(command, cwd, own | token))
-            started.callback(kill_with_children, process)
-            printed(process, cwd, "Ray runtime started", seconds=_NODE_SECONDS)
+
+            def start(command: list[str] = command, cwd: Path = cwd) -> subprocess.Popen[bytes]:
+                with open(cwd / "log", "wb") as log:
+                    return subprocess.Popen(command, cwd=cwd, env=own | token, stdout=log, stderr=subprocess.STDOUT)
+
+            def is_ready(cwd: Path = cwd) -> bool:
+                return "Ray runtime started" in (cwd / "log").read_text()
+
+            running.callback(kill_with_children, start_until_ready(start, is_ready))
         yield token | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
 
 

@@ -26,7 +26,7 @@ from naturaltone.training import model_registry
 from tests import postgresql
 from tests.infra.kubernetes.manifests import Manifest, environment, find, pods, ray_cluster, rendered
 from tests.infra.kubernetes.test_commands import SUBMIT
-from tests.processes import kill_with_children
+from tests.processes import kill_with_children, start_until_ready
 from tests.soak.test_deploy import wait_until
 
 pytestmark = pytest.mark.timeout(1200)
@@ -97,13 +97,17 @@ def answers(address: str, path: str) -> bool:
     return False
 
 
+def program(command: list[str], variables: Mapping[str, str], folder: Path, name: str) -> subprocess.Popen[bytes]:
+    with open(folder / f"{name}.log", "wb") as log:
+        return subprocess.Popen(command, env=dict(variables), cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+
+
 @contextlib.contextmanager
 def started(
     command: list[str], variables: Mapping[str, str], folder: Path, name: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A program with its children, until the context ends."""
-    with open(folder / f"{name}.log", "wb") as log:
-        process = subprocess.Popen(command, env=dict(variables), cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+    process = program(command, variables, folder, name)
     try:
         yield process
     finally:
@@ -181,13 +185,20 @@ def cluster(place: Place) -> Iterator[Place]:
         *("--ray-client-server-port", str(local.free_port()), "--dashboard-agent-listen-port", str(agent)),
     ]
     place.dashboard = f"http://127.0.0.1:{dashboard}"
-    with started(command, variables | ray_token(), place.folder, "ray") as process:
-        health = head["readinessProbe"]["httpGet"]["path"]
-        wait_until(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{agent}", health), 300)
-        assert process.poll() is None, (place.folder / "ray.log").read_text()
-        wait_until(lambda: answers(place.dashboard, "/api/gcs_healthz"))
+    health = head["readinessProbe"]["httpGet"]["path"]
+
+    def start() -> subprocess.Popen[bytes]:
+        return program(command, variables | ray_token(), place.folder, "ray")
+
+    def is_ready() -> bool:
+        return answers(f"http://127.0.0.1:{agent}", health) and answers(place.dashboard, "/api/gcs_healthz")
+
+    process = start_until_ready(start, is_ready)
+    try:
         assert get(place.dashboard, "/api/jobs/")[0] in (401, 403), "without the token, nobody gets in"
         yield place
+    finally:
+        kill_with_children(process)
 
 
 def test_every_command_of_the_manifests_runs(
