@@ -16,6 +16,7 @@ from naturaltone.pipeline.photo.pixels import shrink
 from naturaltone.pipeline.progress import track
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation.measures import MEASURES, Scores, measure_picture
+from naturaltone.serving.evaluation.people import Face, find_face
 from naturaltone.serving.evaluation.photos import EvaluationPhoto
 from naturaltone.serving.sheet.pictures import COMPARED_LONG_SIDE
 from naturaltone.training.checkpoint import Bundle
@@ -55,7 +56,7 @@ class Evaluation:
 
     held_out: training never saw the photos. labels: of the stages, in order. judged: the stage that is compared with
     the input to find the worst photos. scores: by name of the photo. identity: by stage, the PSNR in dB between each
-    natural photo and its picture.
+    natural photo and its picture. faces: those of all photos, the natural ones too.
     """
 
     held_out: bool
@@ -64,6 +65,7 @@ class Evaluation:
     scores: dict[str, Scores]
     examples: list[Example]
     identity: dict[str, list[float]]
+    faces: list[Face]
 
     @property
     def photos(self) -> int:
@@ -129,7 +131,9 @@ def score(
     natural photos for NIQE; without such a model, NIQE is left out. Other arguments and errors: see `evaluate`.
     """
     scores: dict[str, Scores] = {}
+    faces: list[Face] = []
     gallery = _Gallery(judged)
+    _, *made = stages
     labels = {name: stage.label for name, stage in stages.items()}
     for photo in track(photos, "evaluate", total=total):
         pictures = {name: stage.make(photo.input) for name, stage in stages.items()}
@@ -141,22 +145,29 @@ def score(
             name += "'"
         scores[name] = {stage: measure_picture(picture, photo, judge) for stage, picture in pictures.items()}
         gallery.add(name, pictures, scores[name])
+        faces += _faces(name, photo, {stage: pictures[stage] for stage in made})
     if not scores:
         raise UserError("none of the photos can be read; give other photos")
-    _, *made = stages
-    identity: dict[str, list[float]] = {}
+    identity: dict[str, list[float]] = {name: [] for name in made}
     for photo in track(natural, "natural photos"):
-        for name in made:
-            psnr = metrics.psnr(stages[name].make(photo.input), photo.input)
-            identity.setdefault(name, []).append(psnr)
+        pictures = {name: stages[name].make(photo.input) for name in made}
+        for name, picture in pictures.items():
+            identity[name].append(metrics.psnr(picture, photo.input))
+        faces += _faces(photo.name, photo, pictures)
     return Evaluation(
         held_out=held_out,
         labels=labels,
         judged=judged,
         scores=scores,
         examples=gallery.examples(),
-        identity=identity,
+        identity={name: values for name, values in identity.items() if values},
+        faces=faces,
     )
+
+
+def _faces(name: str, photo: EvaluationPhoto, pictures: dict[str, np.ndarray]) -> list[Face]:
+    face = find_face(name, photo.input, pictures)
+    return [face] if face else []
 
 
 class _Gallery:

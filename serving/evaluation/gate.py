@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from naturaltone.serving import promotions
-from naturaltone.serving.evaluation.gate_scores import PEOPLE, SLICES, PhotoScores
+from naturaltone.serving.evaluation.gate_scores import PEOPLE, SKIN, SLICES, PhotoScores
 from naturaltone.serving.evaluation.measures import MEASURES
 from naturaltone.serving.evaluation.verdict import MIN_PHOTOS, Check, Finding, improves, is_not_worse
 
@@ -44,7 +44,10 @@ GUARDS = {
     "skin_hue_shift": Guard(sign=-1, margin=0.5),
     "neutral_shift": Guard(sign=-1, margin=0.3),
 }
-SKIN_LIGHTNESS = Guard(sign=-1, margin=1.5)  # L*; checked for each skin tone by itself
+# In L*, C* and degrees; checked for each skin tone by itself and in low key, in inputs and natural photos.
+SKIN_GUARDS = dict(
+    zip(SKIN, (Guard(sign=-1, margin=1.5), Guard(sign=-1, margin=2.0), Guard(sign=-1, margin=2.0)), strict=True)
+)
 IDENTITY = Guard(sign=+1, margin=0.75)  # dB; on natural photos
 _SLICE_MARGIN = 2.0
 _LISTED = 4  # checks in the one line that says why
@@ -105,12 +108,12 @@ def judge(
     checks.append(_guard("identity_psnr", IDENTITY, natural, slice="natural photos"))
     not_judged = {}
     for slice in SLICES:
-        members = [each for each in inputs if slice in each.slices]
+        members = [each for each in scores if slice in each.slices]
         if len(members) < MIN_PHOTOS:
             not_judged[slice] = len(members)
             continue
         if slice in PEOPLE:
-            checks.append(_guard("skin_lightness_shift", SKIN_LIGHTNESS, members, slice=slice))
+            checks += [_guard(name, guard, members, slice=slice) for name, guard in SKIN_GUARDS.items()]
             continue
         for name, guard in {PRIMARY: Guard(sign=+1, margin=least_gain), **GUARDS}.items():
             check = _guard(name, guard, members, slice=slice, times=_SLICE_MARGIN)
@@ -162,7 +165,7 @@ def _said(check: Check) -> str:
 
 
 def _signs() -> dict[str, int]:
-    guards = {**GUARDS, "skin_lightness_shift": SKIN_LIGHTNESS, "identity_psnr": IDENTITY}
+    guards = {**GUARDS, **SKIN_GUARDS, "identity_psnr": IDENTITY}
     return {PRIMARY: +1} | {name: guard.sign for name, guard in guards.items()}
 
 

@@ -19,24 +19,26 @@ from naturaltone.pipeline.progress import Progress
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.evaluation.gate_set import GatePhoto
 from naturaltone.serving.evaluation.measures import measure_picture
+from naturaltone.serving.evaluation.people import TONES, tone_of
 from naturaltone.serving.evaluation.photos import EvaluationPhoto
 from naturaltone.training.checkpoint import load_bundle
 from naturaltone.training.measures import metrics, tmqi
-from naturaltone.training.measures.skin import face_skin, skin_lightness_shift, skin_tone
+from naturaltone.training.measures.skin import face_skin, is_low_key, skin_change, skin_tone
 
-PEOPLE = ("dark skin", "medium skin", "light skin")
+SKIN_IN_LOW_KEY = "skin in low key"  # of any tone: where a model that brightens would make another skin tone of it
+PEOPLE = (*(f"{tone} skin" for tone in TONES), SKIN_IN_LOW_KEY)
+SKIN = ("skin_lightness_shift", "skin_chroma_shift", "skin_turn")  # how far L*, C* and hue in degrees moved, up or down
 SLICES = ("night", "high key", "already good", "people", *PEOPLE)
 _NIGHT, _HIGH_KEY = 30, 65  # mean L*
 _ALREADY_GOOD = 0.8  # naturalness N; a fifth of people's photos are above
-# Typology angles. The photo decides, not the person: a face in the shade counts as darker.
-_DARK_SKIN, _LIGHT_SKIN = 10, 38
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoScores:
     """The measures of one photo of the gate, for each model; NaN if there is nothing to measure.
 
-    slices: those of `SLICES` that the photo belongs to. Natural photos are in none, and only `identity_psnr` is measured.
+    slices: those of `SLICES` that the photo belongs to. A natural photo can only be in those of `PEOPLE`, and only its skin
+    and `identity_psnr` are measured.
     """
 
     photo_id: str
@@ -89,18 +91,17 @@ def _load(champion: Path, challenger: Path) -> None:
 def _score(photo: GatePhoto) -> PhotoScores:
     pixels = decode_rgb(photo.image)
     made = [model.enhance(pixels) for model in _models]
+    skin = face_skin(pixels)
     if photo.role == "natural":
-        slices: tuple[str, ...] = ()
-        champion, challenger = ({"identity_psnr": metrics.psnr(picture, pixels)} for picture in made)
+        slices = people_slices(pixels, skin)
+        measured = [{"identity_psnr": metrics.psnr(picture, pixels)} for picture in made]
     else:
-        skin = face_skin(pixels)
         slices = slices_of(pixels, skin)
         judge, source = _models[0].bundle, EvaluationPhoto(name=photo.name, input=pixels)
-        champion, challenger = (
-            measure_picture(picture, source, judge)
-            | {"skin_lightness_shift": skin_lightness_shift(picture, pixels, skin)}
-            for picture in made
-        )
+        measured = [measure_picture(picture, source, judge) for picture in made]
+    champion, challenger = (
+        values | skin_scores(picture, pixels, skin) for values, picture in zip(measured, made, strict=True)
+    )
     return PhotoScores(
         photo_id=photo.photo_id,
         name=photo.name,
@@ -120,7 +121,20 @@ def slices_of(pixels: np.ndarray, skin: np.ndarray) -> tuple[str, ...]:
         "already good": tmqi.naturalness(pixels) >= _ALREADY_GOOD,
         "people": bool(skin.any()),
     }
-    slices = [name for name, does in belongs.items() if does]
-    if skin.any():
-        slices.append(PEOPLE[int(np.digitize(skin_tone(pixels, skin), (_DARK_SKIN, _LIGHT_SKIN)))])
-    return tuple(slices)
+    return (*(name for name, does in belongs.items() if does), *people_slices(pixels, skin))
+
+
+def people_slices(pixels: np.ndarray, skin: np.ndarray) -> tuple[str, ...]:
+    """The slices by skin of a photo with faces. The photo decides, not the person: a face in the shade counts as darker."""
+    if not skin.any():
+        return ()
+    tone = f"{tone_of(skin_tone(pixels, skin))} skin"
+    return (tone, SKIN_IN_LOW_KEY) if is_low_key(pixels) else (tone,)
+
+
+def skin_scores(picture: np.ndarray, input: np.ndarray, skin: np.ndarray) -> dict[str, float]:
+    """The measures of `SKIN`; empty without faces."""
+    if not skin.any():
+        return {}
+    change = skin_change(picture, input, skin)
+    return dict(zip(SKIN, map(abs, (change.lightness, change.chroma, change.hue)), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 
 from naturaltone.serving.evaluation.evaluate import Evaluation, Example
 from naturaltone.serving.evaluation.measures import MEASURES, Measure, Scores
+from naturaltone.serving.evaluation.people import group_faces
 from naturaltone.serving.sheet.parts import Comparison, Table, compare, make_table
 from naturaltone.serving.sheet.pictures import Inside
 from naturaltone.serving.sheet.render import render
@@ -29,7 +31,7 @@ def format_table(evaluation: Evaluation) -> str:
     for row in _rows(evaluation):
         cells = "".join(f"{cell + '*' * best:>{width}}" for cell, best in row.cells)
         lines.append(f"{row.measure.label:22}{cells}   {row.measure.meaning}")
-    return "\n".join([*lines, *remarks(evaluation)])
+    return "\n".join([*lines, *_skin_lines(evaluation), *remarks(evaluation)])
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -48,7 +50,38 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         "stages": evaluation.labels,
         "table": plain(evaluation.table),
         "scores": {name: plain(scores) for name, scores in evaluation.scores.items()},
+        "skin": {
+            stage: [dataclasses.asdict(group) for group in group_faces(evaluation.faces, stage)]
+            for stage in dict.fromkeys(stage for face in evaluation.faces for stage in face.changes)
+        },
     }
+
+
+_SKIN_COLUMNS = ["skin of faces", "faces", "ΔL*", "ΔC*", "Δhue", "farthest ΔL*", "in"]
+
+
+def _skin_rows(evaluation: Evaluation) -> list[list[str]]:
+    """A row for each group of faces: the mean change that the judged stage makes to their skin."""
+    return [
+        [
+            group.label,
+            str(group.faces),
+            *(f"{value:+.1f}" for value in (group.mean.lightness, group.mean.chroma)),
+            f"{group.mean.hue:+.1f}°",
+            f"{group.farthest:+.1f}",
+            group.farthest_name,
+        ]
+        for group in group_faces(evaluation.faces, evaluation.judged)
+    ]
+
+
+def _skin_lines(evaluation: Evaluation) -> list[str]:
+    rows = _skin_rows(evaluation)
+    return (
+        ["", *("".join([f"{row[0]:26}", *(f"{cell:>14}" for cell in row[1:])]) for row in [_SKIN_COLUMNS, *rows])]
+        if rows
+        else []
+    )
 
 
 def to_metrics(evaluation: Evaluation) -> dict[str, float]:
@@ -65,13 +98,14 @@ def to_metrics(evaluation: Evaluation) -> dict[str, float]:
 class EvaluationView:
     """An evaluation as a page shows it.
 
-    photos: their number. whose: end of a sentence that says whether training saw them. judged: the label of the judged
-    stage.
+    photos: their number. whose: end of a sentence that says whether training saw them. skin: of the faces; None if there are
+    none. judged: the label of the judged stage.
     """
 
     photos: int
     whose: str
     table: Table
+    skin: Table | None
     remarks: list[str]
     judged: str
     comparison: Comparison
@@ -93,6 +127,7 @@ def make_view(evaluation: Evaluation, *, side_by_side: bool = False) -> Evaluati
                 if best
             },
         ),
+        skin=make_table(_SKIN_COLUMNS, skin) if (skin := _skin_rows(evaluation)) else None,
         remarks=remarks(evaluation),
         judged=evaluation.labels[evaluation.judged],
         comparison=Comparison(

@@ -7,6 +7,7 @@ Pictures are H×W×3 uint8 sRGB.
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from skimage.feature import Cascade
 from naturaltone.pipeline.photo.pixels import shrink
 from naturaltone.training.measures.metrics import to_lab
 
+_LOW_KEY = 40.0
 _FEW = 0.005  # a measure is NaN if skin is a smaller share of the photo
 
 _FACE_LONG_SIDE = 400  # pixels; the search takes 0.1 s
@@ -62,11 +64,29 @@ def skin_tone(pixels: np.ndarray, skin: np.ndarray) -> float:
     return float(np.degrees(np.arctan2(lightness - 50, max(yellow, 1e-6))))
 
 
-def skin_lightness_shift(result: np.ndarray, input: np.ndarray, skin: np.ndarray) -> float:
-    """How far the mean L* of the skin moved, up or down; NaN if there is no skin. skin: of the input, see `face_skin`."""
-    if not skin.any():
-        return float("nan")
-    return float(abs(to_lab(result)[skin][:, 0].mean() - to_lab(input)[skin][:, 0].mean()))
+@dataclass(frozen=True, kw_only=True)
+class SkinChange:
+    """How far the median colour of skin moved: in L*, in chroma C*, and in degrees of hue, −180 to 180, up towards yellow."""
+
+    lightness: float
+    chroma: float
+    hue: float
+
+
+def skin_change(result: np.ndarray, input: np.ndarray, skin: np.ndarray) -> SkinChange:
+    """What became of the median colour of the skin in L*a*b*. skin: of the input, see `face_skin`; at least one pixel."""
+    before, after = (np.median(to_lab(picture)[skin], axis=0) for picture in (input, result))
+    turn = np.degrees(np.arctan2(after[2], after[1]) - np.arctan2(before[2], before[1]))
+    return SkinChange(
+        lightness=float(after[0] - before[0]),
+        chroma=float(np.hypot(*after[1:]) - np.hypot(*before[1:])),
+        hue=float((turn + 180) % 360 - 180),
+    )
+
+
+def is_low_key(pixels: np.ndarray) -> bool:
+    """Whether most of the picture is dark: its median L* is below 40. A dark backdrop or dark clothes are nothing wrong."""
+    return bool(np.median(to_lab(pixels)[..., 0]) < _LOW_KEY)
 
 
 def skin_hue_shift(result: np.ndarray, input: np.ndarray) -> float:

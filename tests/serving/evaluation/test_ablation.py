@@ -35,7 +35,13 @@ def evaluation_of(means: dict[str, dict[str, float]]) -> evaluate.Evaluation:
         for name, shift in (("a", -0.5), ("b", 0.5))
     }
     return evaluate.Evaluation(
-        held_out=True, labels=ablation.LABELS, judged=ablation.MODELS[-1], scores=scores, examples=[], identity={}
+        held_out=True,
+        labels=ablation.LABELS,
+        judged=ablation.MODELS[-1],
+        scores=scores,
+        examples=[],
+        identity={},
+        faces=[],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from naturaltone.pipeline import tone
 from naturaltone.serving.evaluation import gate_scores
-from naturaltone.serving.evaluation.gate import GUARDS, PRIMARY, Outcome, Verdict, judge
+from naturaltone.serving.evaluation.gate import GUARDS, PRIMARY, SKIN_GUARDS, Outcome, Verdict, judge
 from naturaltone.serving.evaluation.gate_scores import PEOPLE, PhotoScores
 from naturaltone.serving.evaluation.verdict import Finding
 from tests.gates import gate_photos, pretrained_and
@@ -21,13 +22,13 @@ CHAMPION = {
         "halo_overshoot": 0.07,
         "skin_hue_shift": 2.2,
         "neutral_shift": 1.0,
-        "skin_lightness_shift": 4.0,
+        **{"skin_lightness_shift": 4.0, "skin_chroma_shift": 3.0, "skin_turn": 3.0},
     },
 }
 SPREAD = {
     **{"naturalness": 0.02, "niqe": 0.13, "local_contrast_gain": 0.05, "clipped_fraction": 0.03, "banding": 0.06},
     **{"noise_gain": 0.11, "halo_overshoot": 0.01, "skin_hue_shift": 0.45, "neutral_shift": 0.23},
-    **{"skin_lightness_shift": 1.0, "identity_psnr": 1.6},
+    **{"skin_lightness_shift": 1.0, "skin_chroma_shift": 1.0, "skin_turn": 1.0, "identity_psnr": 1.6},
 }  # of two models that differ by chance, over photos
 
 
@@ -89,11 +90,29 @@ def test_a_slice_that_got_worse_stops_a_gain_over_all() -> None:
     assert {("noise_gain", "night"), (PRIMARY, "night")} <= failed(judge(mixed))
 
 
-def test_skin_of_one_tone_that_is_bleached_stops_a_gain_over_all() -> None:
-    dark = scores(naturalness=0.05, slice=("dark skin", 30))
-    for each in dark[:30]:
-        each.challenger["skin_lightness_shift"] += 4
-    assert failed(judge(dark)) == {("skin_lightness_shift", "dark skin")}
+@pytest.mark.parametrize("slice", PEOPLE)
+@pytest.mark.parametrize("measure", SKIN_GUARDS)
+def test_skin_of_one_tone_or_in_low_key_that_changes_stops_a_gain_over_all(slice: str, measure: str) -> None:
+    mixed = scores(naturalness=0.05, slice=(slice, 30))
+    for each in mixed[:30]:
+        each.challenger[measure] += 4
+    assert failed(judge(mixed)) == {(measure, slice)}
+
+
+def test_the_skin_of_natural_photos_counts_too() -> None:
+    """Well-exposed portraits are among them; inputs may have no face at all."""
+    good = scores(naturalness=0.05, slice=("night", 0))
+    portraits = [
+        dataclasses.replace(
+            each,
+            slices=("brown to dark skin",),
+            champion=each.champion | dict.fromkeys(SKIN_GUARDS, 1.0),
+            challenger=each.challenger | dict.fromkeys(SKIN_GUARDS, 9.0),
+        )
+        for each in good[200:230]
+    ]
+    verdict = judge([*good[:200], *portraits, *good[230:]])
+    assert failed(verdict) == {(measure, "brown to dark skin") for measure in SKIN_GUARDS}
 
 
 def test_a_slice_of_few_photos_is_not_judged_and_is_named() -> None:

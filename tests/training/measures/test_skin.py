@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from skimage.color import rgb2lab
 
-from naturaltone.training.measures.skin import face_skin, skin_hue_shift, skin_lightness_shift, skin_tone
+from naturaltone.training.measures.skin import (
+    face_skin,
+    is_low_key,
+    skin_change,
+    skin_hue_shift,
+    skin_tone,
+)
 
 SKIN = np.full((40, 40, 3), (200, 150, 130), np.uint8)
 GREY = np.full((40, 40, 3), 150, np.uint8)
@@ -30,14 +36,26 @@ def test_skin_that_loses_its_colour_has_not_turned() -> None:
     assert skin_hue_shift(half_faded, SKIN) < 0.5
 
 
-def test_bleached_and_darkened_skin_have_moved_by_the_same_lightness() -> None:
-    skin = np.arange(1600).reshape(40, 40) < 800
-    for factor in (1.1, 0.9):
-        other = (SKIN * factor).astype(np.uint8)
-        distance = abs(float(rgb2lab(other)[0, 0, 0] - rgb2lab(SKIN)[0, 0, 0]))
-        other[20:] = 0  # where there is no skin, nothing is measured
-        assert skin_lightness_shift(other, SKIN, skin) == pytest.approx(distance, abs=0.05)
-    assert skin_lightness_shift(SKIN, SKIN, skin) == 0
+def test_the_change_of_skin_has_the_signs_that_people_expect() -> None:
+    everywhere = np.ones((40, 40), bool)
+    still = skin_change(SKIN, SKIN, everywhere)
+    assert (still.lightness, still.chroma, still.hue) == (0, 0, 0)
+    paler, yellower = (np.full((40, 40, 3), colour, np.uint8) for colour in ((220, 190, 175), (200, 155, 110)))
+    for other in (paler, yellower):
+        before, after = (rgb2lab(pixels)[0, 0] for pixels in (SKIN, other))
+        change = skin_change(other, SKIN, everywhere)
+        assert change.lightness == pytest.approx(after[0] - before[0], abs=0.05)
+        assert change.chroma == pytest.approx(np.hypot(*after[1:]) - np.hypot(*before[1:]), abs=0.05)
+    assert skin_change(paler, SKIN, everywhere).lightness > 10 and skin_change(paler, SKIN, everywhere).chroma < -5
+    assert 10 < skin_change(yellower, SKIN, everywhere).hue < 40
+    assert skin_change(SKIN, yellower, everywhere).hue == pytest.approx(-skin_change(yellower, SKIN, everywhere).hue)
+
+
+def test_a_dark_backdrop_makes_a_picture_low_key_and_a_light_one_does_not() -> None:
+    for level, expected in ((30, True), (150, False)):
+        picture = np.full((40, 40, 3), level, np.uint8)
+        picture[10:20, 10:20] = SKIN[0, 0]
+        assert is_low_key(picture) == expected
 
 
 def test_the_skin_of_a_face_is_found_and_the_suit_beside_it_is_not(astronaut: np.ndarray) -> None:
@@ -61,7 +79,7 @@ def test_the_tone_of_skin_is_its_typology_angle(colour: tuple[int, int, int]) ->
 def test_a_photo_without_skin_has_no_value() -> None:
     nowhere = face_skin(GREY)
     assert not nowhere.any()
-    assert math.isnan(skin_tone(GREY, nowhere)) and math.isnan(skin_lightness_shift(SKIN, GREY, nowhere))
+    assert math.isnan(skin_tone(GREY, nowhere))
     assert math.isnan(skin_hue_shift(SKIN, GREY))
 
 
