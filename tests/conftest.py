@@ -132,7 +132,7 @@ def config() -> TrainConfig:
 def bundle_folder(tmp_path_factory: pytest.TempPathFactory, config: TrainConfig) -> Path:
     """The bundle of a tiny model with random weights, which changes a photo visibly."""
     torch.manual_seed(7)
-    generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)
+    generator = ToneEnhancer(**config.architecture)
     torch.nn.init.normal_(generator.decoder[-1].weight, std=0.03)
     torch.nn.init.constant_(generator.decoder[-1].bias, 0.1)
     folder = tmp_path_factory.mktemp("bundle")

@@ -74,7 +74,7 @@ class Snapshot:
 
     def generator(self) -> ToneEnhancer:
         """The moving average of G, on the CPU, in evaluation mode."""
-        generator = ToneEnhancer(width=self.config.width, residual_blocks=self.config.residual_blocks)
+        generator = ToneEnhancer(**self.config.architecture)
         generator.load_state_dict(
             {
                 name.removeprefix(_EMA_PREFIX): tensor
@@ -152,7 +152,7 @@ def save_bundle(
         }
     document = {
         "format_version": FORMAT_VERSION,
-        "architecture": {"width": config.width, "residual_blocks": config.residual_blocks},
+        "architecture": config.architecture,
         "working_resolution": working_resolution,
         "lineage": lineage,
         "metrics": metrics or {},

@@ -55,6 +55,8 @@ class TrainConfig:
     """Channels of the generator's first encoder layer; the next two have twice and four times as many."""
     residual_blocks: int = _at_least(4, 0)
     """Blocks of two convolutions in the generator's residual part."""
+    colour_gain: bool = False
+    """Whether the generator also has a gain of colour at each pixel, for vivid colours. The patent has none."""
     discriminator_width: int = _at_least(16, 1)
     """Channels of the discriminator's first layer; each of the next three layers doubles the number."""
     inverse_width: int = _at_least(8, 1)
@@ -107,6 +109,11 @@ class TrainConfig:
                 raise UserError(f"{field.name}={value}: {wrong}")
         if not any((self.lambda_color, self.lambda_natural, self.lambda_artifact, self.lambda_identity)):
             raise UserError("every lambda is 0, so G would learn nothing; set at least lambda_color")
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What gives G's weights their shapes: the arguments of `ToneEnhancer`."""
+        return {"width": self.width, "residual_blocks": self.residual_blocks, "colour_gain": self.colour_gain}
 
 
 def smoke() -> TrainConfig:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from naturaltone.pipeline.errors import UserError
+from naturaltone.pipeline.tone import LUMA
 
 STRIDE = 8  # pixels of the input to one of G's residual part: three layers halve the size
 RESIDUAL_SCALE = 0.1
@@ -50,15 +51,19 @@ class ToneEnhancer(nn.Module):
     offset, both 0 at first, and G(x) = x + gain · (x + 1) / 2 + offset. An offset alone cannot stretch the detail of a dark
     photo: only the input has all that detail. The three colours share gain and offset. The fixed algorithms do no more
     than that. Sharing keeps each hue: with a gain for each colour, skies turned turquoise.
+
+    colour_gain: the last layer also gives each pixel a gain s of its colour, 0 at first, since an offset makes colours paler:
+    with the luminance Y of the result so far, it becomes Y + (1 + s) · (result − Y), of the same hue.
     """
 
-    def __init__(self, *, width: int, residual_blocks: int) -> None:
+    def __init__(self, *, width: int, residual_blocks: int, colour_gain: bool = False) -> None:
         super().__init__()
         self.encoder = nn.ModuleList(
             [_conv(3, width, stride=2), _conv(width, 2 * width, stride=2), _conv(2 * width, 4 * width, stride=2)]
         )
         self.residual = nn.Sequential(*(ResidualBlock(4 * width) for _ in range(residual_blocks)))
-        self.decoder = nn.ModuleList([_conv(4 * width, 2 * width), _conv(2 * width, width), _conv(width, 2)])
+        outputs = 3 if colour_gain else 2
+        self.decoder = nn.ModuleList([_conv(4 * width, 2 * width), _conv(2 * width, width), _conv(width, outputs)])
         for parameter in self.decoder[-1].parameters():
             nn.init.zeros_(parameter)
 
@@ -83,8 +88,9 @@ class ToneEnhancer(nn.Module):
         """The corrected image, from the input and the features of `encode` and the residual part."""
         features = F.leaky_relu(self.decoder[0](_double(features)), _SLOPE) + quarter
         features = F.leaky_relu(self.decoder[1](_double(features)), _SLOPE) + half
-        gain, offset = self.decoder[2](_double(features)).chunk(2, dim=1)
-        return padded + gain * (padded + 1) / 2 + offset
+        gain, offset, *colour_gain = self.decoder[2](_double(features)).split(1, dim=1)
+        toned = padded + gain * (padded + 1) / 2 + offset
+        return toned + colour_gain[0] * (toned - luminance(toned)) if colour_gain else toned
 
 
 class NaturalnessDiscriminator(nn.Module):
@@ -135,6 +141,11 @@ def check_imbalance(generator: ToneEnhancer, inverse: InverseEnhancer) -> None:
             f"inverse_layers={ours}: the inverse network may not have more convolution layers than the generator's {theirs}; "
             "lower inverse_layers or raise residual_blocks"
         )
+
+
+def luminance(images: Tensor) -> Tensor:
+    """N×1×H×W: the luminance of encoded values (Rec. 709), on the scale of the images."""
+    return (images * images.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
 
 
 def _double(x: Tensor) -> Tensor:

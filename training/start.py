@@ -13,7 +13,7 @@ from naturaltone.training.config import TrainConfig
 from naturaltone.training.step import GanStep
 
 # What gives the weights their shapes. The discriminator's last layer depends on the crop.
-_SHAPES_OF_G = ("width", "residual_blocks")
+_SHAPES_OF_G = ("width", "residual_blocks", "colour_gain")
 _SHAPES = (*_SHAPES_OF_G, "discriminator_width", "inverse_width", "inverse_layers", "crop")
 
 
@@ -45,9 +45,9 @@ def from_bundle(bundle: Bundle, config: TrainConfig) -> Snapshot:
 
 def _refuse_other_shapes(before: dict[str, object], config: TrainConfig, fields: tuple[str, ...], what: str) -> None:
     other = [
-        f"{field} {before[field]}, now {getattr(config, field)}"
+        f"{field} {before.get(field, False)}, now {getattr(config, field)}"
         for field in fields
-        if before[field] != getattr(config, field)
+        if before.get(field, False) != getattr(config, field)  # older models say nothing of a colour gain
     ]
     if other:
         raise UserError(f"{what} has {'; '.join(other)}: a run can only go on from networks of the same size")

@@ -50,7 +50,7 @@ class GanStep:
         self.device = device
         self.workers = workers
         torch.manual_seed(config.seed)
-        generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)
+        generator = ToneEnhancer(**config.architecture)
         discriminator = NaturalnessDiscriminator(width=config.discriminator_width, crop=config.crop)
         inverse = InverseEnhancer(width=config.inverse_width, num_layers=config.inverse_layers)
         check_imbalance(generator, inverse)

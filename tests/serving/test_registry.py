@@ -112,7 +112,7 @@ def test_latest_is_resolved_to_a_number_too(registered: str) -> None:
 
 def _other_weights(folder: Path, config: TrainConfig, seed: int = 8) -> Path:
     torch.manual_seed(seed)
-    generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)
+    generator = ToneEnhancer(**config.architecture)
     checkpoint.save_bundle(folder, generator, config, working_resolution=96, lineage={"algorithm": "test"})
     return folder
 

@@ -83,7 +83,7 @@ def test_any_flipped_byte_of_a_checkpoint_is_refused(gan: GanStep, data: st.Data
 
 
 def test_a_bundle_gives_the_same_pictures_after_loading(tmp_path: Path, config: TrainConfig) -> None:
-    generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)
+    generator = ToneEnhancer(**config.architecture)
     torch.nn.init.normal_(generator.decoder[-1].weight)
     checkpoint.save_bundle(tmp_path, generator, config, working_resolution=192, lineage={"run": "a"})
     loaded = checkpoint.load_bundle(tmp_path)
@@ -93,7 +93,7 @@ def test_a_bundle_gives_the_same_pictures_after_loading(tmp_path: Path, config: 
 
 
 def test_subnormal_weights_are_flushed(tmp_path: Path, config: TrainConfig) -> None:
-    generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)
+    generator = ToneEnhancer(**config.architecture)
     with torch.no_grad():
         generator.encoder[0].weight.fill_(1e-40)
     checkpoint.save_bundle(tmp_path, generator, config, working_resolution=192, lineage={})
@@ -126,7 +126,7 @@ def test_a_cut_file_is_refused(broken: Path) -> None:
 
 
 def test_a_bundle_keeps_niqes_model_of_natural_photos(tmp_path: Path, config: TrainConfig) -> None:
-    generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)
+    generator = ToneEnhancer(**config.architecture)
     natural = NaturalModel(mean=np.arange(36.0), covariance=np.eye(36) * 1.1, num_patches=99)
     checkpoint.save_bundle(tmp_path, generator, config, working_resolution=192, lineage={}, natural_model=natural)
     loaded = checkpoint.load_bundle(tmp_path).natural_model

@@ -13,12 +13,13 @@ from naturaltone.training.networks import (
     NaturalnessDiscriminator,
     ToneEnhancer,
     check_imbalance,
+    luminance,
     num_convolutions,
 )
 
 
-def generator(width: int = 4, residual_blocks: int = 1) -> ToneEnhancer:
-    return ToneEnhancer(width=width, residual_blocks=residual_blocks)
+def generator(width: int = 4, residual_blocks: int = 1, *, colour_gain: bool = False) -> ToneEnhancer:
+    return ToneEnhancer(width=width, residual_blocks=residual_blocks, colour_gain=colour_gain)
 
 
 @settings(max_examples=25, deadline=None)
@@ -74,11 +75,23 @@ def test_g_can_stretch_detail_that_only_the_input_has() -> None:
     torch.testing.assert_close(g(dark) + 1, 1.25 * (dark + 1))
 
 
+def test_a_colour_gain_makes_colours_more_vivid_and_leaves_luminance_and_greys() -> None:
+    g = generator(colour_gain=True)
+    x = torch.rand(2, 3, 16, 16) - 0.5
+    torch.testing.assert_close(g(x), x, msg="a new G changes nothing")
+    with torch.no_grad():
+        g.decoder[-1].bias[2] = 0.3
+    grey = x[:, :1].expand(-1, 3, -1, -1)
+    torch.testing.assert_close(g(grey), grey)
+    torch.testing.assert_close(luminance(g(x)), luminance(x))
+    torch.testing.assert_close(g(x) - luminance(x), 1.3 * (x - luminance(x)))
+
+
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 99))
-def test_no_weights_can_change_a_hue(seed: int) -> None:
+@given(seed=st.integers(0, 99), colour_gain=st.booleans())
+def test_no_weights_can_change_a_hue(seed: int, colour_gain: bool) -> None:
     torch.manual_seed(seed)
-    g = generator()
+    g = generator(colour_gain=colour_gain)
     nn.init.normal_(g.decoder[-1].weight, std=0.3)
     x = torch.rand(1, 3, 16, 16) * 2 - 1
     before, after = (image - image.mean(dim=1, keepdim=True) for image in (x, g(x)))

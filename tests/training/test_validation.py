@@ -21,7 +21,7 @@ from tests.stores import make_store
 @pytest.fixture
 def generator(config: TrainConfig) -> ToneEnhancer:
     torch.manual_seed(0)
-    return ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks).eval()
+    return ToneEnhancer(**config.architecture).eval()
 
 
 def test_held_out_photos_are_used_if_the_store_has_any(

@@ -154,7 +154,7 @@ def save_model(folder: Path, *, seed: int, bias: float = 0.1) -> Path:
     """Write the bundle of a tiny model; each seed has other weights."""
     torch.manual_seed(seed)
     config = smoke()
-    generator = ToneEnhancer(width=config.width, residual_blocks=config.residual_blocks)
+    generator = ToneEnhancer(**config.architecture)
     torch.nn.init.constant_(generator.decoder[-1].bias, bias)
     save_bundle(folder, generator, config, working_resolution=96, lineage={"algorithm": "test", "seed": seed})
     return folder
