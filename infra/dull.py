@@ -84,6 +84,26 @@ def vary(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return _quantize(rgb ** np.exp(random.uniform(-0.25, 0.25)) * gains, random)
 
 
+def low_key(pixels: np.ndarray, face: tuple[float, float, float, float], random: np.random.Generator) -> np.ndarray:
+    """A portrait, H×W×3 uint8, re-lit as by a single lamp: the face as it was, clothes and backdrop one to four stops darker.
+
+    face: its box, as x, y, width and height in pixels.
+    """
+    left, top, width, height = face
+    rows, columns = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
+    across, down = (columns - left - width / 2) / width, (rows - top - height / 2) / height
+    distance = np.hypot(across / 0.75, down / 0.8)[..., None]  # 1 at the hair
+    lit = 1 / (1 + np.exp(random.uniform(5, 12) * (distance - 1)))
+    dark = np.exp2(-random.uniform(1.0, 4.0))
+    light = (pixels.astype(np.float32) / 255) ** _LINEAR * (dark + (1 - dark) * lit)
+    return _quantize(light ** (1 / _LINEAR), random)
+
+
+def underexpose(pixels: np.ndarray, stops: float, random: np.random.Generator) -> np.ndarray:
+    """A copy of an H×W×3 uint8 photo that was exposed so many stops too short."""
+    return _quantize(pixels.astype(np.float32) / 255 * np.exp2(-stops) ** (1 / _LINEAR), random)
+
+
 def _quantize(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Convert floats in [0, 1] to uint8 with random rounding.
 

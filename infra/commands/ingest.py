@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--algorithm",
         default="local_laplacian",
-        help="fixed algorithm for the intermediates: local_laplacian, shift_scale or clahe (default: local_laplacian)",
+        help="fixed algorithm for the intermediates: local_laplacian, keyed_laplacian (leaves dark scenes dark), "
+        "shift_scale or clahe (default: local_laplacian)",
     )
     parser.add_argument(
         "--intermediates",

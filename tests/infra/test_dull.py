@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,24 @@ def test_a_copy_shows_the_same_scene_in_other_pixels(seed: int, photo: np.ndarra
         assert np.array_equal(copy, change(photo, np.random.default_rng(seed))), "depends only on the seed"
         assert np.abs(copy.astype(int) - photo).mean() > 0.3
         assert np.corrcoef(copy.mean(axis=2).ravel(), photo.mean(axis=2).ravel())[0, 1] > 0.6
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10_000))
+def test_a_portrait_of_low_key_has_its_face_as_it_was_and_all_else_darker(seed: int, photo: np.ndarray) -> None:
+    height, width = photo.shape[:2]
+    face = (0.4 * width, 0.3 * height, 0.2 * width, 0.3 * height)
+    copy = dull.low_key(photo, face, np.random.default_rng(seed))
+    middle = slice(int(0.4 * height), int(0.5 * height)), slice(int(0.45 * width), int(0.55 * width))
+    assert np.abs(copy[middle].astype(int) - photo[middle]).mean() < 4
+    corner = slice(0, 10), slice(0, 10)
+    assert copy[corner].mean() < 0.8 * photo[corner].mean() + 1
+
+
+def test_two_stops_take_three_quarters_of_the_light(photo: np.ndarray) -> None:
+    dark = dull.underexpose(photo, 2.0, np.random.default_rng(0))
+    light, taken = ((picture / 255.0) ** 2.2 for picture in (photo, dark))
+    assert taken.mean() / light.mean() == pytest.approx(0.25, rel=0.02)
 
 
 def test_dulled_copies_have_less_contrast_on_average(photo: np.ndarray) -> None:

@@ -77,6 +77,24 @@ def test_the_tone_rule_brings_the_middle_of_a_dark_photo_up(name: str, photo: np
     assert 100 < np.median(tone.intermediate((photo * 0.3).astype(np.uint8), tone.ALGORITHMS[name])) < 150
 
 
+def low_key(photo: np.ndarray) -> np.ndarray:
+    """The photo, dark but for a bright spot in its middle that is as it was."""
+    rows, columns = np.mgrid[-1 : 1 : photo.shape[0] * 1j, -1 : 1 : photo.shape[1] * 1j]
+    lit = np.exp(-6 * (rows**2 + columns**2))[..., None]
+    return (photo * (0.15 + 0.85 * lit)).astype(np.uint8)
+
+
+def test_the_key_rule_leaves_a_dark_scene_dark_and_brings_up_what_is_underexposed(photo: np.ndarray) -> None:
+    scene, under = low_key(photo), (photo * 0.3).astype(np.uint8)
+    same = dataclasses.replace(tone.KeyedLaplacian(), tone=tone.ToneRule())
+
+    def lightening(picture: np.ndarray, algorithm: tone.Algorithm) -> float:
+        return float(tone.intermediate(picture, algorithm).mean() - picture.mean())
+
+    assert lightening(scene, tone.KeyedLaplacian()) < 0.7 * lightening(scene, same)
+    assert lightening(under, tone.KeyedLaplacian()) > 0.95 * lightening(under, same)
+
+
 def test_detail_alone_keeps_the_large_scale_tone(photo: np.ndarray) -> None:
     luminance = tone.luminance_of(dull(photo))
     filtered = tone.local_laplacian(luminance)
@@ -137,7 +155,7 @@ def test_the_id_changes_with_every_parameter(algorithm: tone.Algorithm) -> None:
         value = getattr(algorithm, field.name)
         for changed in _changes(field.name, value):
             ids.add(tone.algorithm_id(dataclasses.replace(algorithm, **{field.name: changed})))
-    tones = len(dataclasses.fields(tone.ToneRule)) if hasattr(algorithm, "tone") else 1
+    tones = len(dataclasses.fields(algorithm.tone)) if hasattr(algorithm, "tone") else 1
     assert len(ids) == len(dataclasses.fields(algorithm)) + tones
 
 
