@@ -2,15 +2,18 @@
 
     python -m naturaltone.infra.default_model PHOTOS WORK
 
-PHOTOS/inputs holds photos of poor tone, PHOTOS/natural photos of good tone. WORK keeps all results, and a second run resumes.
-Before the training, a quarter of the inputs and an eighth of the natural photos are held out. A hash of their content decides
-which. The tables and sheets at the end show only held-out photos. WORK/pretrained is the model bundle with the numbers of the
-tables; serving/pretrained ships it.
+PHOTOS/inputs holds photos of poor tone, PHOTOS/natural photos of good tone. PHOTOS/portraits, if it is there, holds
+well-exposed portraits, and a table SOURCES.tsv of their face boxes (`face_box`: x,y,width,height). They are natural photos, and
+so are copies that are re-lit as low key: a model must not make another skin tone of what is dark by its scene. Underexposed
+copies are inputs. WORK keeps all results, and a second run resumes. Before the training, a quarter of the inputs, an eighth of
+the natural photos and half of the portraits are held out. A hash of their content decides which. The tables and sheets at the
+end show only held-out photos. WORK/pretrained is the model bundle with the numbers of the tables; serving/pretrained ships it.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import math
 import subprocess
@@ -36,7 +39,7 @@ from naturaltone.serving.evaluation import evaluate
 from naturaltone.serving.evaluation import report as evaluation_report
 from naturaltone.serving.evaluation.evaluate import Evaluation, Stage
 from naturaltone.serving.evaluation.measures import Scores
-from naturaltone.serving.evaluation.photos import EvaluationPhoto, folder_photos
+from naturaltone.serving.evaluation.photos import EvaluationPhoto, folder_photos, with_references
 from naturaltone.training import runs
 from naturaltone.training.alone import train_alone
 from naturaltone.training.checkpoint import load_bundle, save_bundle
@@ -46,7 +49,10 @@ from naturaltone.training.train import write_bundle
 # Crops of 208 pixels then show most of a photo, and so its tone. The enhancer carries the change to any size.
 LONG_SIDE = 320
 COPIES = 1  # dulled copies of each natural photo
-VARIANTS = 5  # copies of each input, a little lighter or darker, warmer or colder
+VARIANTS = 2  # copies of each input, a little lighter or darker, warmer or colder
+LOW_KEYS = 3  # copies of each portrait, re-lit as low key
+STOPS = (1.0, 2.5)  # of the underexposed copies of portraits
+ALGORITHM = tone.KeyedLaplacian()
 RUN = "default"
 # Seeds the choice of the held-out photos. It is the second seed: too many decisions looked at the photos of the first.
 _DRAW = b"2"
@@ -73,7 +79,13 @@ def prepare(photos: Path, work: Path) -> None:
     split(photos, work)
     with local.ray_session():
         for role, folder in (("input", "inputs"), ("natural", "natural")):
-            ingest.ingest(str(work / "train" / folder), role=role, store=str(work / "store"), long_side=LONG_SIDE)
+            ingest.ingest(
+                str(work / "train" / folder),
+                role=role,
+                store=str(work / "store"),
+                long_side=LONG_SIDE,
+                algorithm=ALGORITHM.name,
+            )
     done.touch()
 
 
@@ -92,6 +104,28 @@ def split(photos: Path, work: Path) -> None:
             for copy in range(COPIES if role == "natural" else VARIANTS):
                 other = dull.dull(pixels, random) if role == "natural" else dull.vary(pixels, random)
                 _write(work / "train" / "inputs" / f"{Path(name).stem}-{copy}.jpg", other)
+    if (photos / "portraits").exists():
+        _split_portraits(photos / "portraits", work, random)
+
+
+def _split_portraits(portraits: Path, work: Path, random: np.random.Generator) -> None:
+    with open(portraits / "SOURCES.tsv", newline="", encoding="utf-8") as table:
+        faces = {Path(row["file"]).name: _numbers_of(row["face_box"]) for row in csv.DictReader(table, delimiter="\t")}
+    for number, (name, pixels) in enumerate(_by_content(portraits)):
+        if number % 2 == 0:
+            _write(work / "held-out" / "portraits" / name, pixels)
+            _write(work / "held-out" / "underexposed" / name, dull.underexpose(pixels, 1.5, random))
+            continue
+        shown = [pixels, *(dull.low_key(pixels, faces[name], random) for _ in range(LOW_KEYS))]
+        for copy, each in enumerate(shown):
+            own = f"{Path(name).stem}-{copy}.jpg"
+            _write(work / "train" / "natural" / own, each)
+            _write(work / "train" / "inputs" / own, dull.underexpose(each, random.uniform(*STOPS), random))
+
+
+def _numbers_of(box: str) -> tuple[float, float, float, float]:
+    left, top, width, height = map(float, box.split(","))
+    return left, top, width, height
 
 
 def train(work: Path, config: TrainConfig) -> Path:
@@ -111,17 +145,21 @@ def measure(bundle: Path, work: Path) -> dict[str, Evaluation]:
     enhancer = Enhancer.load(str(bundle))
     stages = {
         "input": Stage("input", lambda pixels: pixels),
-        "intermediate": Stage("fixed algorithm", tone.intermediate),
+        "intermediate": Stage("fixed algorithm", lambda pixels: tone.intermediate(pixels, ALGORITHM)),
         "result": Stage("naturaltone", enhancer.enhance),
     }
     if imagemagick():
         stages["imagemagick"] = Stage("ImageMagick auto", imagemagick_auto)
     evaluations = {}
-    for kind in ("inputs", "dulled"):
+    references = work / "held-out" / "portraits"
+    for kind in ("inputs", "dulled", *(("portraits", "underexposed") if references.exists() else ())):
+        photos = _photos(work / "held-out" / kind)
+        if kind == "underexposed":
+            photos = with_references(photos, {path.stem: str(path) for path in references.iterdir()}, [])
         evaluations[kind] = evaluation = evaluate.score(
-            _photos(work / "held-out" / kind),
+            photos,
             stages,
-            natural=_photos(work / "held-out" / "natural"),
+            natural=_photos(work / "held-out" / "natural") if kind == "inputs" else (),
             held_out=True,
             judged="result",
             judge=enhancer.bundle,

@@ -145,7 +145,7 @@ def score(
             name += "'"
         scores[name] = {stage: measure_picture(picture, photo, judge) for stage, picture in pictures.items()}
         gallery.add(name, pictures, scores[name])
-        faces += _faces(name, photo, {stage: pictures[stage] for stage in made})
+        faces += _faces(name, photo, {stage: pictures[stage] for stage in pictures if stage in (*made, "reference")})
     if not scores:
         raise UserError("none of the photos can be read; give other photos")
     identity: dict[str, list[float]] = {name: [] for name in made}

@@ -46,6 +46,30 @@ def test_the_split_is_the_same_on_every_machine(work: Path, photo_folder: Path, 
         assert path.read_bytes() == (tmp_path / "work" / path.relative_to(work)).read_bytes()
 
 
+def test_portraits_teach_skin_in_low_key_and_underexposed_and_half_of_them_are_held_out(
+    tmp_path: Path, photo_folder: Path
+) -> None:
+    for role in ("inputs", "natural", "portraits"):
+        shutil.copytree(photo_folder, tmp_path / role, ignore=shutil.ignore_patterns("below"))
+    rows = "".join(f"{path.name}\t30,20,40,50\n" for path in sorted((tmp_path / "portraits").iterdir()))
+    (tmp_path / "portraits" / "SOURCES.tsv").write_text(f"file\tface_box\n{rows}")
+    work = tmp_path / "work"
+    default_model.split(tmp_path, work)
+    held_out = names(work / "held-out" / "portraits")
+    assert len(held_out) == 11 and names(work / "held-out" / "underexposed") == held_out
+    copies = {name for name in names(work / "train" / "natural") if "-" in name}
+    assert len(copies) == 11 * (1 + default_model.LOW_KEYS) and copies <= names(work / "train" / "inputs")
+    assert not {Path(name).stem for name in held_out} & {name.rpartition("-")[0] for name in copies}
+
+    def brightness(path: Path) -> float:
+        return float(decode(path.read_bytes()).pixels.mean())
+
+    for name in copies:
+        assert brightness(work / "train/inputs" / name) < 0.9 * brightness(work / "train/natural" / name)
+        first = f"{name.rpartition('-')[0]}-0.jpg"
+        assert brightness(work / "train/natural" / name) <= brightness(work / "train/natural" / first)
+
+
 def test_dulled_copies_are_of_poorer_tone(work: Path) -> None:
     for path in (work / "held-out" / "dulled").iterdir():
         dulled = decode(path.read_bytes()).pixels
