@@ -50,8 +50,8 @@ class KeyRule(ToneRule):
 
     aim: the weights a, b and c of log(median to aim at) = a·log(median) + b·log(bright) + c, of luminance after the stretch;
     bright is the percentile `bright_percentile`. A picture whose bright parts are bright is dark by its scene, one without
-    any is underexposed. The weights are the least-squares fit over the 489 natural photos of shared/photos_open, the 80
-    portraits, and two dulled copies of each (`infra.dull`): their tones after the stretch, and the median of the photo itself.
+    any is underexposed. The weights are a least-squares fit over 569 natural photos and portraits and two dulled copies of each
+    (`tests.benchmarks.key_rule`): tones after the stretch, and the median of the photo itself.
     """
 
     gamma_range: tuple[float, float] = (0.5, 1.6)
