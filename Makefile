@@ -35,7 +35,7 @@ test: lint types  ## check lint and types, run all tests but the long ones; ARGS
 	[ $$second = 5 ] && exit $$first || exit $$second  # 5: ARGS select no test of this half
 
 test-soak: setup  ## run the long tests: they kill processes, wait, or take minutes
-	$(BIN)/pytest tests/soak --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest tests/soak --numprocesses 2 --dist loadfile --durations 12 $(ARGS)
 
 clean:  ## remove .venv and the results of the demo
 	rm -rf $(VENV) demo

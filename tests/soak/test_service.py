@@ -291,8 +291,9 @@ def test_any_user_can_serve_without_a_home_on_a_read_only_root(
     if os.geteuid() or not shutil.which("unshare") or not shutil.which("setpriv"):
         pytest.skip("a read-only root takes root, unshare and setpriv")
     place = Path(tempfile.mkdtemp())  # short: Ray's sockets lie below it, and their paths may have 107 bytes
-    model = shutil.copytree(bundle_folder, tmp_path / "model")
-    for folder in (*tmp_path.parents[:2], tmp_path, model):
+    open_to_all = Path(tempfile.mkdtemp())  # nobody else may enter pytest's folders
+    model = shutil.copytree(bundle_folder, open_to_all / "model")
+    for folder in (open_to_all, model):
         folder.chmod(0o755)
     port = local.free_port()
     command = [
@@ -317,6 +318,7 @@ def test_any_user_can_serve_without_a_home_on_a_read_only_root(
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=90)
         place.rmdir()
+        shutil.rmtree(open_to_all)
 
 
 def test_the_registry_may_go_away_and_the_service_starts_without_it(
