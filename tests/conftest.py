@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
         os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
-        folder = tempfile.TemporaryDirectory(prefix="naturaltone-tests-")
+        folder = tempfile.TemporaryDirectory(prefix="nt-tests-")  # short: a socket's path may have 107 bytes
         os.chmod(folder.name, 0o711)  # PostgreSQL runs as another user
         config.add_cleanup(folder.cleanup)
         os.environ["TMPDIR"] = tempfile.tempdir = folder.name
