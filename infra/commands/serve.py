@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import signal
-import urllib.error
-import urllib.request
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -116,11 +115,11 @@ def run(options: argparse.Namespace) -> int:
                 print(f"serving {version} at {address} (API: {address}/docs); Ctrl-C stops it", flush=True)
                 print(f"try: curl --data-binary @photo.jpg {address}/v1/enhance -o enhanced.jpg", flush=True)
                 print(f"requests are logged in {chosen[settings.LOG]}", flush=True)
-                if why := _why_not_ready(address):
-                    print(f"naturaltone: no model serves yet: {why} (its log says more)", flush=True)
                 if options.no_auth:
                     print("--no-auth: everybody who can reach this address may use the service", flush=True)
                 serves = True
+                if why := _why_not_ready(options.host, options.port):
+                    print(f"naturaltone: no model serves yet: {why} (its log says more)", flush=True)
                 signal.pause()
         except KeyboardInterrupt:  # the normal way to stop a server
             if not serves:
@@ -128,13 +127,17 @@ def run(options: argparse.Namespace) -> int:
     return OK
 
 
-def _why_not_ready(address: str) -> str:
+def _why_not_ready(host: str, port: int) -> str:
     """What the service answers to who asks whether it is ready; empty if it is."""
+    connection = http.client.HTTPConnection(host, port, timeout=_READY_SECONDS)  # past any proxy of the environment
     try:
-        urllib.request.urlopen(f"{address}/readyz", timeout=_READY_SECONDS).close()
-    except urllib.error.HTTPError as error:
-        return str(json.load(error)["detail"])
-    return ""
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        return "" if answer.status == http.client.OK else str(json.load(answer)["detail"])
+    except OSError as error:
+        return f"it does not answer ({error})"
+    finally:
+        connection.close()
 
 
 def _check_access(host: str, access: Access) -> None:

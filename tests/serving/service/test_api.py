@@ -164,7 +164,7 @@ def test_the_state_is_told(server: Server, enhancer: Enhancer) -> None:
     assert model["needs_key"] is True and model["max_bytes"] == 100 * 2**20 and model["max_megapixels"] == 200
     assert json.loads(server.ask("/healthz").body) == {"status": "alive"}
     assert json.loads(server.ask("/readyz").body) == {"status": "ready"}
-    assert not serve._why_not_ready(server.address)
+    assert not serve._why_not_ready(server.host, server.port)
 
 
 def test_without_a_key_no_private_folder_or_store_is_told(server: Server, bundle_folder: object) -> None:
@@ -177,7 +177,7 @@ def test_without_a_key_no_private_folder_or_store_is_told(server: Server, bundle
 def test_without_a_model_the_state_and_photos_are_503_but_the_process_lives(photo: np.ndarray, to_file: ToFile) -> None:
     service = Service(Models())
     with guarded(service) as empty:
-        assert "loaded" in serve._why_not_ready(empty.address), "the command says so"
+        assert "loaded" in serve._why_not_ready(empty.host, empty.port), "the command says so"
         for answer in (empty.ask("/readyz"), empty.ask("/v1/model"), empty.enhance(to_file(photo))):
             assert (answer.status, answer.error(), answer.headers["retry-after"]) == (503, "no_model", "1")
         assert empty.ask("/healthz").status == 200 and empty.ask("/").status == 200
