@@ -20,6 +20,7 @@ import numpy as np
 from naturaltone.pipeline.errors import UserError
 
 LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709, on encoded values
+BRIGHT = 95.0  # the percentile of luminance that tells how bright the bright parts are
 WHITE = 64 * 255  # luminance in int16: fine enough for smooth skies, with as much headroom for overshoot
 _ZERO = 2**15  # the index of luminance 0 in a table with an entry for every int16
 # Samples of luminance lie at multiples of 1/1020 of its range: weights are whole numbers, so products are exact in float32.
@@ -28,8 +29,8 @@ _COARSE = 4  # shift_scale computes its smooth planes at 1/4 of the width and he
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToneRule:
-    """The global rule after a local algorithm: stretch between percentiles, then move the median towards middle grey.
+class StretchRule:
+    """The global rule after a local algorithm: stretch between percentiles, then move the median by a power.
 
     Luminance is in [0, 1]. The stretch and the power are bounded, so that a black or flat frame does not become noise.
     max_black: the upper limit of the black point. min_range: the least luminance range to stretch. gamma_range: the limits
@@ -39,23 +40,28 @@ class ToneRule:
     stretch_percentiles: tuple[float, float] = (0.5, 99.5)
     max_black: float = 0.25
     min_range: float = 0.35
-    middle_grey: float = 0.46
     gamma_range: tuple[float, float] = (0.45, 1.5)
     max_ratio: float = 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeyRule(ToneRule):
+class ToneRule(StretchRule):
+    """The global rule that moves the median of every photo towards middle grey."""
+
+    middle_grey: float = 0.46
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyRule(StretchRule):
     """The global rule that keeps the key of a scene: the median moves to where natural photos with such tones have theirs.
 
     aim: the weights a, b and c of log(median to aim at) = a·log(median) + b·log(bright) + c, of luminance after the stretch;
-    bright is the percentile `bright_percentile`. A picture whose bright parts are bright is dark by its scene, one without
+    bright is its 95th percentile (`BRIGHT`). A picture whose bright parts are bright is dark by its scene, one without
     any is underexposed. The weights are a least-squares fit over 569 natural photos and portraits and two dulled copies of each
     (`tests.benchmarks.key_rule`): tones after the stretch, and the median of the photo itself.
     """
 
     gamma_range: tuple[float, float] = (0.5, 1.6)
-    bright_percentile: float = 95.0
     aim: tuple[float, float, float] = (0.60, -0.43, -0.42)
 
 
@@ -75,7 +81,7 @@ class LocalLaplacian:
     beta: float = 0.9
     sigma: float = 0.15
     samples: int = 13
-    tone: ToneRule = ToneRule()
+    tone: ToneRule | KeyRule = ToneRule()
 
     def __post_init__(self) -> None:
         if self.samples < 2 or _WEIGHT_UNITS % (self.samples - 1):
@@ -90,7 +96,7 @@ class KeyedLaplacian(LocalLaplacian):
 
     name: ClassVar[str] = "keyed_laplacian"
     alpha: float = 0.5
-    tone: ToneRule = KeyRule()
+    tone: ToneRule | KeyRule = KeyRule()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,20 +242,17 @@ def clahe(pixels: np.ndarray, parameters: Clahe | None = None) -> np.ndarray:
     return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
 
 
-def tone_rule(luminance: np.ndarray, rule: ToneRule) -> np.ndarray:
+def tone_rule(luminance: np.ndarray, rule: ToneRule | KeyRule) -> np.ndarray:
     """Stretch between two percentiles, then bring the median towards what the rule aims at by a power.
 
     H×W int16 in, which may overshoot [0, WHITE]; H×W int16 in [0, WHITE] out.
     """
     index = luminance.view(np.uint16) ^ np.uint16(_ZERO)  # overshoot included: the stretch brings most of it back
-    bright = rule.bright_percentile if isinstance(rule, KeyRule) else 50.0
-    low, high, *tones = (value / WHITE for value in _percentiles(index, (*rule.stretch_percentiles, 50, bright)))
+    low, high, *tones = (value / WHITE for value in _percentiles(index, (*rule.stretch_percentiles, 50, BRIGHT)))
     low = min(low, rule.max_black)
     high = max(high, low + rule.min_range)
     log_median, log_bright = np.log(np.clip((np.array(tones) - low) / (high - low), 1e-3, 1 - 1e-3))
-    log_aim = np.log(rule.middle_grey)
-    if isinstance(rule, KeyRule):
-        log_aim = np.dot(rule.aim, (log_median, log_bright, 1.0))
+    log_aim = np.dot(rule.aim, (log_median, log_bright, 1)) if isinstance(rule, KeyRule) else np.log(rule.middle_grey)
     gamma = np.clip(log_aim / log_median, *rule.gamma_range)
     stretched = np.clip(((np.arange(2**16) - _ZERO) / WHITE - low) / (high - low), 0, 1)
     return cv2.LUT(index, np.rint(stretched**gamma * WHITE).astype(np.int16)[None])

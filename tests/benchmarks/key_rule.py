@@ -57,7 +57,7 @@ def main() -> None:
 def stretched(pixels: np.ndarray, rule: tone.KeyRule) -> np.ndarray:
     """The logarithms of the median and of the bright percentile of the luminance, after the rule's stretch."""
     luminance = tone.luminance_of(pixels) / tone.WHITE
-    low, high, *tones = np.percentile(luminance, (*rule.stretch_percentiles, 50, rule.bright_percentile))
+    low, high, *tones = np.percentile(luminance, (*rule.stretch_percentiles, 50, tone.BRIGHT))
     low = min(low, rule.max_black)
     high = max(high, low + rule.min_range)
     return np.log(np.clip((np.array(tones) - low) / (high - low), 0.01, 0.99))

@@ -160,7 +160,7 @@ def test_the_id_changes_with_every_parameter(algorithm: tone.Algorithm) -> None:
 
 
 def _changes(name: str, value: object) -> list[object]:
-    if isinstance(value, tone.ToneRule):
+    if isinstance(value, tone.StretchRule):
         return [
             dataclasses.replace(value, **{field.name: changed})
             for field in dataclasses.fields(value)
