@@ -118,7 +118,7 @@ def _split_portraits(portraits: Path, work: Path, random: np.random.Generator) -
             continue
         shown = [pixels, *(dull.low_key(pixels, faces[name], random) for _ in range(LOW_KEYS))]
         for copy, each in enumerate(shown):
-            own = f"{Path(name).stem}-{copy}.jpg"
+            own = f"portrait-{Path(name).stem}-{copy}.jpg"
             _write(work / "train" / "natural" / own, each)
             _write(work / "train" / "inputs" / own, dull.underexpose(each, random.uniform(*STOPS), random))
 

@@ -145,7 +145,8 @@ def check_imbalance(generator: ToneEnhancer, inverse: InverseEnhancer) -> None:
 
 def luminance(images: Tensor) -> Tensor:
     """N×1×H×W: the luminance of encoded values (Rec. 709), on the scale of the images."""
-    return (images * images.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
+    red, green, blue = (float(weight) * plane for weight, plane in zip(LUMA, images.split(1, dim=1), strict=True))
+    return red + green + blue
 
 
 def _double(x: Tensor) -> Tensor:

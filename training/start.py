@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 
 from naturaltone.pipeline.errors import UserError
@@ -27,7 +25,7 @@ def last_checkpoint(store_uri: str, run: str, config: TrainConfig) -> Snapshot |
     if newest is None:
         return None
     snapshot = runs.read_checkpoint(uri, newest)
-    _refuse_other_shapes(dataclasses.asdict(snapshot.config), config, _SHAPES, f"run '{run}'")
+    _refuse_other_shapes(snapshot.config, config, _SHAPES, f"run '{run}'")
     return snapshot
 
 
@@ -36,18 +34,18 @@ def from_bundle(bundle: Bundle, config: TrainConfig) -> Snapshot:
 
     `UserError` if `config` has a G of another shape.
     """
-    _refuse_other_shapes(bundle.description["training"], config, _SHAPES_OF_G, "the model")
+    _refuse_other_shapes(TrainConfig(**bundle.description["training"]), config, _SHAPES_OF_G, "the model")
     gan = GanStep(config, device=torch.device("cpu"))
     for generator in (gan.networks["generator"], gan.ema):
         generator.load_state_dict(bundle.generator.state_dict())
     return take_snapshot(gan, step=0)
 
 
-def _refuse_other_shapes(before: dict[str, object], config: TrainConfig, fields: tuple[str, ...], what: str) -> None:
+def _refuse_other_shapes(before: TrainConfig, config: TrainConfig, fields: tuple[str, ...], what: str) -> None:
     other = [
-        f"{field} {before.get(field, False)}, now {getattr(config, field)}"
+        f"{field} {getattr(before, field)}, now {getattr(config, field)}"
         for field in fields
-        if before.get(field, False) != getattr(config, field)  # older models say nothing of a colour gain
+        if getattr(before, field) != getattr(config, field)
     ]
     if other:
         raise UserError(f"{what} has {'; '.join(other)}: a run can only go on from networks of the same size")

@@ -133,7 +133,7 @@ def score(
     scores: dict[str, Scores] = {}
     faces: list[Face] = []
     gallery = _Gallery(judged)
-    _, *made = stages
+    given, *made = stages
     labels = {name: stage.label for name, stage in stages.items()}
     for photo in track(photos, "evaluate", total=total):
         pictures = {name: stage.make(photo.input) for name, stage in stages.items()}
@@ -145,7 +145,7 @@ def score(
             name += "'"
         scores[name] = {stage: measure_picture(picture, photo, judge) for stage, picture in pictures.items()}
         gallery.add(name, pictures, scores[name])
-        faces += _faces(name, photo, {stage: pictures[stage] for stage in pictures if stage in (*made, "reference")})
+        faces += _faces(name, photo, {stage: picture for stage, picture in pictures.items() if stage != given})
     if not scores:
         raise UserError("none of the photos can be read; give other photos")
     identity: dict[str, list[float]] = {name: [] for name in made}

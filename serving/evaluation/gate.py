@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from naturaltone.serving import promotions
-from naturaltone.serving.evaluation.gate_scores import PEOPLE, SKIN, SLICES, PhotoScores
+from naturaltone.serving.evaluation.gate_scores import PEOPLE, SLICES, PhotoScores
 from naturaltone.serving.evaluation.measures import MEASURES
 from naturaltone.serving.evaluation.verdict import MIN_PHOTOS, Check, Finding, improves, is_not_worse
 
@@ -45,9 +45,11 @@ GUARDS = {
     "neutral_shift": Guard(sign=-1, margin=0.3),
 }
 # In L*, C* and degrees; checked for each skin tone by itself and in low key, in inputs and natural photos.
-SKIN_GUARDS = dict(
-    zip(SKIN, (Guard(sign=-1, margin=1.5), Guard(sign=-1, margin=2.0), Guard(sign=-1, margin=2.0)), strict=True)
-)
+SKIN_GUARDS = {
+    "skin_lightness_shift": Guard(sign=-1, margin=1.5),
+    "skin_chroma_shift": Guard(sign=-1, margin=2.0),
+    "skin_turn": Guard(sign=-1, margin=2.0),
+}
 IDENTITY = Guard(sign=+1, margin=0.75)  # dB; on natural photos
 _SLICE_MARGIN = 2.0
 _LISTED = 4  # checks in the one line that says why

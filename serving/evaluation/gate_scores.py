@@ -27,7 +27,6 @@ from naturaltone.training.measures.skin import face_skin, is_low_key, skin_chang
 
 SKIN_IN_LOW_KEY = "skin in low key"  # of any tone: where a model that brightens would make another skin tone of it
 PEOPLE = (*(f"{tone} skin" for tone in TONES), SKIN_IN_LOW_KEY)
-SKIN = ("skin_lightness_shift", "skin_chroma_shift", "skin_turn")  # how far L*, C* and hue in degrees moved, up or down
 SLICES = ("night", "high key", "already good", "people", *PEOPLE)
 _NIGHT, _HIGH_KEY = 30, 65  # mean L*
 _ALREADY_GOOD = 0.8  # naturalness N; a fifth of people's photos are above
@@ -133,8 +132,12 @@ def people_slices(pixels: np.ndarray, skin: np.ndarray) -> tuple[str, ...]:
 
 
 def skin_scores(picture: np.ndarray, input: np.ndarray, skin: np.ndarray) -> dict[str, float]:
-    """The measures of `SKIN`; empty without faces."""
+    """How far L*, C* and hue (degrees) of the skin moved, up or down; empty without faces."""
     if not skin.any():
         return {}
     change = skin_change(picture, input, skin)
-    return dict(zip(SKIN, map(abs, (change.lightness, change.chroma, change.hue)), strict=True))
+    return {
+        "skin_lightness_shift": abs(change.lightness),
+        "skin_chroma_shift": abs(change.chroma),
+        "skin_turn": abs(change.hue),
+    }

@@ -6,7 +6,7 @@ the picture brightens the face, too, and nothing was wrong with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,10 +62,9 @@ def tone_of(angle: float) -> str:
     return next((tone for tone, least in zip(TONES, _LEAST_ANGLES, strict=False) if angle > least), TONES[-1])
 
 
-def group_faces(faces: Iterable[Face], stage: str) -> list[Group]:
+def group_faces(faces: Sequence[Face], stage: str) -> list[Group]:
     """The groups that have faces: those of low key first, from lighter to darker skin."""
     groups = []
-    faces = list(faces)
     for low_key in (True, False):
         for tone in TONES:
             members = [face for face in faces if face.tone == tone and face.is_low_key == low_key]

@@ -18,6 +18,7 @@ from naturaltone.serving.sheet.render import render
 
 GIVEN = ("input", "reference")  # stages that neither a model nor an algorithm made
 
+_SKIN_COLUMNS = ["skin of faces", "faces", "ΔL*", "ΔC*", "Δhue", "farthest ΔL*", "in"]
 _NO_NIQE = (
     "NIQE is missing: the bundle has no model of natural photos; train on a store with more or larger natural photos."
 )
@@ -55,33 +56,6 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
             for stage in dict.fromkeys(stage for face in evaluation.faces for stage in face.changes)
         },
     }
-
-
-_SKIN_COLUMNS = ["skin of faces", "faces", "ΔL*", "ΔC*", "Δhue", "farthest ΔL*", "in"]
-
-
-def _skin_rows(evaluation: Evaluation) -> list[list[str]]:
-    """A row for each group of faces: the mean change that the judged stage makes to their skin."""
-    return [
-        [
-            group.label,
-            str(group.faces),
-            *(f"{value:+.1f}" for value in (group.mean.lightness, group.mean.chroma)),
-            f"{group.mean.hue:+.1f}°",
-            f"{group.farthest:+.1f}",
-            group.farthest_name,
-        ]
-        for group in group_faces(evaluation.faces, evaluation.judged)
-    ]
-
-
-def _skin_lines(evaluation: Evaluation) -> list[str]:
-    rows = _skin_rows(evaluation)
-    return (
-        ["", *("".join([f"{row[0]:26}", *(f"{cell:>14}" for cell in row[1:])]) for row in [_SKIN_COLUMNS, *rows])]
-        if rows
-        else []
-    )
 
 
 def to_metrics(evaluation: Evaluation) -> dict[str, float]:
@@ -176,6 +150,28 @@ def _rows(evaluation: Evaluation) -> list[_Row]:
         cells = [(_number(value), stage in made and _number(value) == best) for stage, value in values.items()]
         rows.append(_Row(measure, cells))
     return rows
+
+
+def _skin_rows(evaluation: Evaluation) -> list[list[str]]:
+    """A row for each group of faces: the mean change that the judged stage makes to their skin."""
+    return [
+        [
+            group.label,
+            str(group.faces),
+            f"{group.mean.lightness:+.1f}",
+            f"{group.mean.chroma:+.1f}",
+            f"{group.mean.hue:+.1f}°",
+            f"{group.farthest:+.1f}",
+            group.farthest_name,
+        ]
+        for group in group_faces(evaluation.faces, evaluation.judged)
+    ]
+
+
+def _skin_lines(evaluation: Evaluation) -> list[str]:
+    if not (rows := _skin_rows(evaluation)):
+        return []
+    return ["", *(f"{label:26}" + "".join(f"{cell:>14}" for cell in cells) for label, *cells in (_SKIN_COLUMNS, *rows))]
 
 
 def _note(evaluation: Evaluation, example: Example) -> str:

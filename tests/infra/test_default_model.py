@@ -47,7 +47,7 @@ def test_the_split_is_the_same_on_every_machine(work: Path, photo_folder: Path, 
 
 
 def test_portraits_teach_skin_in_low_key_and_underexposed_and_half_of_them_are_held_out(
-    tmp_path: Path, photo_folder: Path
+    tmp_path: Path, photo_folder: Path, bundle_folder: Path
 ) -> None:
     for role in ("inputs", "natural", "portraits"):
         shutil.copytree(photo_folder, tmp_path / role, ignore=shutil.ignore_patterns("below"))
@@ -57,9 +57,9 @@ def test_portraits_teach_skin_in_low_key_and_underexposed_and_half_of_them_are_h
     default_model.split(tmp_path, work)
     held_out = names(work / "held-out" / "portraits")
     assert len(held_out) == 11 and names(work / "held-out" / "underexposed") == held_out
-    copies = {name for name in names(work / "train" / "natural") if "-" in name}
+    copies = {name for name in names(work / "train" / "natural") if name.startswith("portrait-")}
     assert len(copies) == 11 * (1 + default_model.LOW_KEYS) and copies <= names(work / "train" / "inputs")
-    assert not {Path(name).stem for name in held_out} & {name.rpartition("-")[0] for name in copies}
+    assert not {f"portrait-{Path(name).stem}" for name in held_out} & {name.rpartition("-")[0] for name in copies}
 
     def brightness(path: Path) -> float:
         return float(decode(path.read_bytes()).pixels.mean())
@@ -68,6 +68,13 @@ def test_portraits_teach_skin_in_low_key_and_underexposed_and_half_of_them_are_h
         assert brightness(work / "train/inputs" / name) < 0.9 * brightness(work / "train/natural" / name)
         first = f"{name.rpartition('-')[0]}-0.jpg"
         assert brightness(work / "train/natural" / name) <= brightness(work / "train/natural" / first)
+
+    evaluations = default_model.measure(bundle_folder, work)
+    assert {kind: each.photos for kind, each in evaluations.items()} == {
+        **{"inputs": 6, "dulled": 3},
+        **{"portraits": 11, "underexposed": 11},
+    }
+    assert "psnr" in evaluations["underexposed"].table["result"], "against the portraits themselves"
 
 
 def test_dulled_copies_are_of_poorer_tone(work: Path) -> None:
