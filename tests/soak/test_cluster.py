@@ -1,7 +1,7 @@
 """The topology of a cluster as plain processes: PostgreSQL, MLflow, S3, and Ray's head with two workers, each started by
 `ray start`. Nodes are killed, and the results are the bytes of an undisturbed run.
 
-The whole file takes about six minutes on two cores.
+The whole file takes about ten minutes on two cores; a test that takes 15 fails.
 """
 
 from __future__ import annotations
