@@ -30,6 +30,7 @@ from naturaltone.serving.service import settings
 _PR_SET_PDEATHSIG = 1
 _START_SECONDS = 20.0
 _AGAIN_SECONDS = 2.0
+_PORTS = range(20_000, 30_000)
 BUCKET = "naturaltone"
 
 log = logging.getLogger(__name__)
@@ -305,10 +306,16 @@ def check_port(host: str, port: int, *, option: str = "") -> None:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 on which no program listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of 127.0.0.1 on which no program listens.
+
+    Ray's workers take ports from 10002 to 19999, Kubernetes from 30000, Linux from 32768. A port of theirs could be taken
+    between this look and the start of the caller's server, so it is none of these.
+    """
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -114,6 +114,19 @@ def test_a_port_that_is_taken_is_refused_and_named() -> None:
         local.check_port("127.0.0.1", 99999)
 
 
+def test_a_free_port_is_none_that_ray_kubernetes_or_linux_may_take_before_our_server_does() -> None:
+    assert all(19_999 < local.free_port() < 30_000 for _ in range(50))
+
+
+def test_a_free_port_is_not_one_on_which_a_program_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = local.free_port()
+    monkeypatch.setattr(local, "_PORTS", (port, port + 1))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        assert {local.free_port() for _ in range(20)} == {port + 1}
+
+
 def test_a_server_that_stops_at_once_is_reported_with_its_message() -> None:
     command = [sys.executable, "-c", "import sys; sys.exit('no such option')"]
     with (
