@@ -66,13 +66,13 @@ def run(options: argparse.Namespace) -> int:
     enhancers = [Enhancer.load(uri) for uri in plan.models]
     photos, held_out = open_photos(source, rejects)
     natural = natural_photos(options.natural, source, rejects)
-    evaluation = ablation.ablate(enhancers, photos, natural=natural, held_out=held_out, total=total)
-    expected = ablation.expectations(evaluation)
+    found = ablation.ablate(enhancers, photos, natural=natural, held_out=held_out, total=total)
+    evaluation, expected = found.evaluation, ablation.expectations(found)
     if options.sheet:
-        storage.write_bytes(options.sheet, ablation.ablation_page(options.run, evaluation).encode())
+        storage.write_bytes(options.sheet, ablation.ablation_page(options.run, found).encode())
     if options.json:
         versions = dict(zip(ablation.MODELS, (enhancer.version for enhancer in enhancers), strict=True))
-        figures = {"models": versions, **to_json(evaluation), "expectations": ablation.to_json(expected)}
+        figures = {"models": versions, **to_json(evaluation), **ablation.to_json(found)}
         print(json.dumps({**figures, "rejected": rejects}))
     else:
         print(f"{options.run} on {evaluation.photos} photos\n{format_table(evaluation)}\n")

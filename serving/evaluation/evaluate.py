@@ -102,7 +102,7 @@ def evaluate(
     against: another model, scored too. total: the number of photos, for the progress line. `UserError` if there are no
     photos.
     """
-    algorithm = _algorithm_of(enhancer.bundle)
+    algorithm = algorithm_of(enhancer.bundle)
     stages = {
         "input": Stage("input", lambda pixels: pixels),
         "intermediate": Stage("intermediate", lambda pixels: tone.intermediate(pixels, algorithm)),
@@ -124,11 +124,13 @@ def score(
     judged: str,
     judge: Bundle,
     total: int | None = None,
+    see: Callable[[dict[str, np.ndarray]], None] = lambda pictures: None,
 ) -> Evaluation:
     """Make and measure the picture of every stage for every photo. The first stage must be the input itself.
 
     judged: the stage that is compared with the input to find the worst photos. judge: the bundle with the model of
-    natural photos for NIQE; without such a model, NIQE is left out. Other arguments and errors: see `evaluate`.
+    natural photos for NIQE; without such a model, NIQE is left out. see: gets the pictures of each photo, by stage. Other
+    arguments and errors: see `evaluate`.
     """
     scores: dict[str, Scores] = {}
     faces: list[Face] = []
@@ -145,6 +147,7 @@ def score(
             name += "'"
         scores[name] = {stage: measure_picture(picture, photo, judge) for stage, picture in pictures.items()}
         gallery.add(name, pictures, scores[name])
+        see(pictures)
         faces += _faces(name, photo, {stage: picture for stage, picture in pictures.items() if stage != given})
     if not scores:
         raise UserError("none of the photos can be read; give other photos")
@@ -215,7 +218,7 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(known)) if known else math.nan
 
 
-def _algorithm_of(bundle: Bundle) -> tone.Algorithm:
+def algorithm_of(bundle: Bundle) -> tone.Algorithm:
     """The algorithm that made the intermediates for the training; the default if this version does not know it."""
     try:
         return tone.algorithm_of(bundle.description["lineage"]["algorithm"])

@@ -36,7 +36,7 @@ def test_the_missing_models_are_trained_once_on_the_photos_of_the_run(
     told = capsys.readouterr()
     assert "training whole-color into models/whole-color" in told.err
     figures = json.loads(told.out.splitlines()[-1])
-    assert set(figures["models"]) == set(ablation.MODELS) and len(figures["expectations"]) == 7
+    assert set(figures["models"]) == set(ablation.MODELS) and len(figures["expectations"]) == 12
     weights = {name: Enhancer.load(f"models/{name}").bundle for name in ("whole", "whole-color", "whole-natural")}
     assert len({bundle.digest for bundle in weights.values()}) == 3
     trained = {name: bundle.description["training"] for name, bundle in weights.items()}
