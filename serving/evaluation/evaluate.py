@@ -73,14 +73,17 @@ class Evaluation:
 
     @property
     def table(self) -> Scores:
-        """The means by stage and measure. A photo without a value is left out; NaN if no photo has a value."""
+        """The means by stage and measure, and the 10th percentile of `identity`, which a mean hides.
+
+        A photo without a value is left out; NaN if no photo has a value.
+        """
         columns: dict[str, dict[str, list[float]]] = {stage: defaultdict(list) for stage in self.labels}
         for scores in self.scores.values():
             for stage, values in scores.items():
                 for name, value in values.items():
                     columns[stage][name].append(value)
         for stage, column in self.identity.items():
-            columns[stage]["identity_psnr"] = column
+            columns[stage] |= {"identity_psnr": column, "identity_psnr_p10": [float(np.percentile(column, 10))]}
         return {
             stage: {name: _mean(values[name]) for name in MEASURES if name in values}
             for stage, values in columns.items()

@@ -70,5 +70,6 @@ def test_natural_photos_are_scored_by_how_little_they_change(bundle: Bundle, pho
     result = evaluate.evaluate(enhancer, natural[:1], natural=natural, held_out=True)
     expected = np.mean([metrics.psnr(enhancer.enhance(one.input), one.input) for one in natural])
     assert result.table["result"]["identity_psnr"] == pytest.approx(expected)
+    assert result.table["result"]["identity_psnr_p10"] == pytest.approx(np.percentile(result.identity["result"], 10))
     assert "identity_psnr" not in result.table["input"] and "identity PSNR" in evaluation_report.format_table(result)
     assert evaluation_report.to_json(result)["natural_photos"] == 2
