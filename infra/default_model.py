@@ -8,12 +8,12 @@ so are copies that are re-lit as low key: a model must not make another skin ton
 copies are inputs. WORK keeps all results, and a second run resumes. Before the training, a quarter of the inputs, an eighth of
 the natural photos and half of the portraits are held out. A hash of their content decides which. The tables and sheets at the
 end show only held-out photos. WORK/pretrained is the model bundle with the numbers of the tables; serving/pretrained ships it.
+If PHOTOS/SOURCES.tsv and PHOTOS/portraits/SOURCES.tsv name the licence and author of each `file`, the bundle names them too.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import math
 import subprocess
@@ -28,6 +28,7 @@ import torch
 
 from naturaltone.infra import dull, local
 from naturaltone.infra.imagemagick import imagemagick
+from naturaltone.infra.photo_sources import TABLE, list_sources, read_table
 from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import ingest
 from naturaltone.pipeline.photo.decode import decode
@@ -68,6 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
     prepare(options.photos, options.work)
     bundle = train(options.work, config)
     release(bundle, measure(bundle, options.work), options.work / "pretrained")
+    if sources := list_sources(options.photos, options.work / "held-out"):
+        (options.work / "pretrained" / TABLE).write_text(sources, encoding="utf-8")
     return 0
 
 
@@ -109,8 +112,7 @@ def split(photos: Path, work: Path) -> None:
 
 
 def _split_portraits(portraits: Path, work: Path, random: np.random.Generator) -> None:
-    with open(portraits / "SOURCES.tsv", newline="", encoding="utf-8") as table:
-        faces = {Path(row["file"]).name: _numbers_of(row["face_box"]) for row in csv.DictReader(table, delimiter="\t")}
+    faces = {row["file"]: _numbers_of(row["face_box"]) for row in read_table(portraits)}
     for number, (name, pixels) in enumerate(_by_content(portraits)):
         if number % 2 == 0:
             _write(work / "held-out" / "portraits" / name, pixels)

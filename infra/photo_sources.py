@@ -1,0 +1,51 @@
+"""The sources of the photos of a model: where each photo comes from, under which licence, and what it was used for."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from naturaltone.pipeline.errors import UserError
+from naturaltone.pipeline.photo.find import find_photos
+
+TABLE = "SOURCES.tsv"
+_MEASURED = ("face_box", "ita", "class", "poor tone by rule")  # columns that say nothing of the source
+
+
+def read_table(folder: Path) -> list[dict[str, Any]]:
+    """The rows of `folder`/SOURCES.tsv; none if there is no such file. `file` is relative to the folder."""
+    if not (folder / TABLE).exists():
+        return []
+    with open(folder / TABLE, newline="", encoding="utf-8") as table:
+        return list(csv.DictReader(table, delimiter="\t"))
+
+
+def list_sources(photos: Path, held_out: Path) -> str:
+    """A table of all photos in `photos`, as TSV: the columns of their SOURCES.tsv, and what each photo was used for.
+
+    held_out: the photos that training did not see, by role; see `default_model.split`. Empty if `photos` has no SOURCES.tsv.
+    `UserError` if it has one without a row for a photo: every author must be named.
+    """
+    rows = read_table(photos)
+    rows += [{**row, "file": f"portraits/{row['file']}"} for row in read_table(photos / "portraits")]
+    if not rows:
+        return ""
+    roles = [role for role in ("inputs", "natural", "portraits") if (photos / role).exists()]
+    ours = {f"{role}/{Path(uri).name}" for role in roles for uri in find_photos(str(photos / role))}
+    if unknown := sorted(ours - {row["file"] for row in rows}):
+        raise UserError(f"'{unknown[0]}' has no row in {TABLE}; add its source and licence, or remove the photo")
+    columns = list(
+        dict.fromkeys(["file", "used for", *(name for row in rows for name in row if name not in _MEASURED)])
+    )
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, delimiter="\t", extrasaction="ignore", lineterminator="\n", restval="")
+    table.writeheader()
+    for row in rows:
+        if row["file"] not in ours:
+            continue
+        role, name = row["file"].split("/")
+        measuring = (held_out / role / f"{Path(name).stem}.jpg").exists()
+        table.writerow({**row, "used for": "measuring" if measuring else "training"})
+    return text.getvalue()
