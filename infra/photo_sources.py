@@ -22,15 +22,19 @@ def read_table(folder: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(table, delimiter="\t"))
 
 
+def sources_of(photos: Path) -> list[dict[str, Any]]:
+    """The rows of `photos`/SOURCES.tsv and `photos`/portraits/SOURCES.tsv. `file` is relative to `photos`."""
+    portraits = [{**row, "file": f"portraits/{row['file']}"} for row in read_table(photos / "portraits")]
+    return read_table(photos) + portraits
+
+
 def list_sources(photos: Path, held_out: Path) -> str:
     """A table of all photos in `photos`, as TSV: the columns of their SOURCES.tsv, and what each photo was used for.
 
     held_out: the photos that training did not see, by role; see `default_model.split`. Empty if `photos` has no SOURCES.tsv.
     `UserError` if it has one without a row for a photo: every author must be named.
     """
-    rows = read_table(photos)
-    rows += [{**row, "file": f"portraits/{row['file']}"} for row in read_table(photos / "portraits")]
-    if not rows:
+    if not (rows := sources_of(photos)):
         return ""
     roles = [role for role in ("inputs", "natural", "portraits") if (photos / role).exists()]
     ours = {f"{role}/{Path(uri).name}" for role in roles for uri in find_photos(str(photos / role))}

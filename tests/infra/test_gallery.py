@@ -1,0 +1,40 @@
+"""The gallery shows only photos that training never saw, and credits each."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from naturaltone.infra import gallery
+from naturaltone.pipeline.errors import UserError
+from naturaltone.pipeline.photo.stored import encode_jpeg
+
+
+@pytest.fixture
+def photos(tmp_path: Path, photo: np.ndarray, bundle_folder: Path) -> Path:
+    """A folder of photos and of a finished default model: `a` and `nobody` are held out, `b` is not."""
+    (tmp_path / "SOURCES.tsv").write_text(
+        "file\tlicence\tauthor or credit\ninputs/a.png\tCC BY\tAnn <Lee>\ninputs/b.png\tCC0\t\n"
+    )
+    (tmp_path / "held-out/inputs").mkdir(parents=True)
+    for name in ("a", "nobody"):
+        (tmp_path / f"held-out/inputs/{name}.jpg").write_bytes(encode_jpeg(photo, quality=90))
+    shutil.copytree(bundle_folder, tmp_path / "pretrained")
+    return tmp_path
+
+
+def test_each_photo_stands_there_before_and_after_with_its_licence_and_author(photos: Path) -> None:
+    page = photos / "gallery.html"
+    assert gallery.main([str(photos), str(photos), str(page), "inputs/a.jpg"]) == 0
+    text = page.read_text()
+    assert text.count("<img") == 2 and "Ann &lt;Lee&gt; · CC BY" in text and "1 photos" not in text
+
+
+def test_a_photo_that_training_saw_or_without_a_source_is_refused(photos: Path) -> None:
+    with pytest.raises(UserError, match=r"'inputs/b.jpg' was not held out; show photos that training never saw"):
+        gallery.make_gallery(photos, photos, ["inputs/b.jpg"])
+    with pytest.raises(UserError, match=r"'inputs/nobody.jpg' has no row in SOURCES.tsv; add its source"):
+        gallery.make_gallery(photos, photos, ["inputs/nobody.jpg"])
