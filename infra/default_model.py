@@ -3,12 +3,13 @@
     python -m naturaltone.infra.default_model PHOTOS WORK
 
 PHOTOS/inputs holds photos of poor tone, PHOTOS/natural photos of good tone. PHOTOS/portraits, if it is there, holds
-well-exposed portraits, and a table SOURCES.tsv of their face boxes (`face_box`: x,y,width,height). They are natural photos, and
-so are copies that are re-lit as low key: a model must not make another skin tone of what is dark by its scene. Underexposed
-copies are inputs. WORK keeps all results, and a second run resumes. Before the training, a quarter of the inputs, an eighth of
-the natural photos and half of the portraits are held out. A hash of their content decides which. The tables and sheets at the
-end show only held-out photos. WORK/pretrained is the model bundle with the numbers of the tables; serving/pretrained ships it.
-If PHOTOS/SOURCES.tsv and PHOTOS/portraits/SOURCES.tsv name the licence and author of each `file`, the bundle names them too.
+well-exposed portraits, and a table SOURCES.tsv of their face boxes (`face_box`: x,y,width,height) and classes of skin tone
+(`class`). They are natural photos, and so are copies that are re-lit as low key: a model must not make another skin tone of
+what is dark by its scene. Underexposed copies are inputs. WORK keeps all results, and a second run resumes. Before the
+training, a quarter of the inputs, an eighth of the natural photos and half of the portraits are held out. A hash of their
+content decides which. The tables and sheets at the end show only held-out photos. WORK/pretrained is the model bundle with the
+numbers of the tables; serving/pretrained ships it. If PHOTOS/SOURCES.tsv and PHOTOS/portraits/SOURCES.tsv name the licence and
+author of each `file`, the bundle names them too.
 """
 
 from __future__ import annotations
@@ -51,8 +52,12 @@ from naturaltone.training.train import write_bundle
 LONG_SIDE = 320
 COPIES = 1  # dulled copies of each natural photo
 VARIANTS = 2  # copies of each input, a little lighter or darker, warmer or colder
-LOW_KEYS = 3  # copies of each portrait, re-lit as low key
-STOPS = (1.0, 2.5)  # of the underexposed copies of portraits
+# Copies of each portrait, re-lit as low key. Darker skin has more: there are fewer portraits of it, and it is the first that a
+# model takes for underexposed.
+LOW_KEYS = {"tan": 6, "brown": 10, "dark": 10}
+OTHER_LOW_KEYS = 4
+UNDEREXPOSED = 2  # copies of each portrait: of itself and of one in low key
+STOPS = (1.0, 2.5)  # of the underexposed copies
 ALGORITHM = tone.KeyedLaplacian()
 RUN = "default"
 # Seeds the choice of the held-out photos. It is the second seed: too many decisions looked at the photos of the first.
@@ -112,17 +117,20 @@ def split(photos: Path, work: Path) -> None:
 
 
 def _split_portraits(portraits: Path, work: Path, random: np.random.Generator) -> None:
-    faces = {row["file"]: _numbers_of(row["face_box"]) for row in read_table(portraits)}
+    rows = {row["file"]: row for row in read_table(portraits)}
     for number, (name, pixels) in enumerate(_by_content(portraits)):
         if number % 2 == 0:
             _write(work / "held-out" / "portraits" / name, pixels)
             _write(work / "held-out" / "underexposed" / name, dull.underexpose(pixels, 1.5, random))
             continue
-        shown = [pixels, *(dull.low_key(pixels, faces[name], random) for _ in range(LOW_KEYS))]
-        for copy, each in enumerate(shown):
+        face, copies = _numbers_of(rows[name]["face_box"]), LOW_KEYS.get(rows[name]["class"], OTHER_LOW_KEYS)
+        for copy in range(1 + copies):
             own = f"portrait-{Path(name).stem}-{copy}.jpg"
-            _write(work / "train" / "natural" / own, each)
-            _write(work / "train" / "inputs" / own, dull.underexpose(each, random.uniform(*STOPS), random))
+            shown = dull.low_key(pixels, face, random) if copy else pixels
+            _write(work / "train" / "natural" / own, shown)
+            # Few inputs are both low key and underexposed: they teach G to lighten what looks like a good photo of low key.
+            if copy < UNDEREXPOSED:
+                _write(work / "train" / "inputs" / own, dull.underexpose(shown, random.uniform(*STOPS), random))
 
 
 def _numbers_of(box: str) -> tuple[float, float, float, float]:

@@ -9,6 +9,7 @@ from typing import Any
 from naturaltone.pipeline.errors import UserError
 
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+SHAPES_OF_G = ("width", "residual_blocks", "colour_gain", "peaks")  # the fields that give G's weights their shapes
 _MOST = 1e6  # every float is below this; more is a typing error
 # A key of a field's metadata. Its function returns what a value must be, or None if the value is allowed.
 _WRONG = "wrong"
@@ -57,6 +58,8 @@ class TrainConfig:
     """Blocks of two convolutions in the generator's residual part."""
     colour_gain: bool = False
     """Whether the generator also has a gain of colour at each pixel, for vivid colours. The patent has none."""
+    peaks: bool = False
+    """Whether G's residual part also sees the peaks of its features, so that it can tell dark scenes from underexposed ones."""
     discriminator_width: int = _at_least(16, 1)
     """Channels of the discriminator's first layer; each of the next three layers doubles the number."""
     inverse_width: int = _at_least(8, 1)
@@ -112,8 +115,8 @@ class TrainConfig:
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """What gives G's weights their shapes: the arguments of `ToneEnhancer`."""
-        return {"width": self.width, "residual_blocks": self.residual_blocks, "colour_gain": self.colour_gain}
+        """The arguments of `ToneEnhancer`."""
+        return {name: getattr(self, name) for name in SHAPES_OF_G}
 
 
 def smoke() -> TrainConfig:

@@ -30,16 +30,21 @@ class ResidualBlock(nn.Module):
 
     The mean over the picture tells every pixel how dark or flat the whole photo is, like the global features of Gharbi et al.
     2017 (HDRNet) and Chen et al. 2018 (DPE). Convolutions alone need thousands of steps to learn to carry that so far.
+    peaks: the largest value of each channel of x tells it too: an underexposed photo has no bright spot, a dark scene has some.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, peaks: bool) -> None:
         super().__init__()
         self.first = _conv(width, width)
-        self.context = nn.Linear(width, width)
+        self.peaks = peaks
+        self.context = nn.Linear(2 * width if peaks else width, width)
         self.second = _conv(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        context = self.context(x.mean(dim=(2, 3)))[..., None, None]
+        seen = x.mean(dim=(2, 3))
+        if self.peaks:
+            seen = torch.cat([seen, x.amax(dim=(2, 3))], dim=1)
+        context = self.context(seen)[..., None, None]
         return x + RESIDUAL_SCALE * self.second(F.leaky_relu(self.first(x) + context, _SLOPE))
 
 
@@ -54,14 +59,16 @@ class ToneEnhancer(nn.Module):
 
     colour_gain: the last layer also gives each pixel a gain s of its colour, 0 at first, since an offset makes colours paler:
     with the luminance Y of the result so far, it becomes Y + (1 + s) · (result − Y), of the same hue.
+
+    peaks: see `ResidualBlock`.
     """
 
-    def __init__(self, *, width: int, residual_blocks: int, colour_gain: bool = False) -> None:
+    def __init__(self, *, width: int, residual_blocks: int, colour_gain: bool = False, peaks: bool = False) -> None:
         super().__init__()
         self.encoder = nn.ModuleList(
             [_conv(3, width, stride=2), _conv(width, 2 * width, stride=2), _conv(2 * width, 4 * width, stride=2)]
         )
-        self.residual = nn.Sequential(*(ResidualBlock(4 * width) for _ in range(residual_blocks)))
+        self.residual = nn.Sequential(*(ResidualBlock(4 * width, peaks=peaks) for _ in range(residual_blocks)))
         outputs = 3 if colour_gain else 2
         self.decoder = nn.ModuleList([_conv(4 * width, 2 * width), _conv(2 * width, width), _conv(width, outputs)])
         for parameter in self.decoder[-1].parameters():

@@ -7,12 +7,11 @@ import torch
 from naturaltone.pipeline.errors import UserError
 from naturaltone.training import runs
 from naturaltone.training.checkpoint import Bundle, Snapshot, take_snapshot
-from naturaltone.training.config import TrainConfig
+from naturaltone.training.config import SHAPES_OF_G, TrainConfig
 from naturaltone.training.step import GanStep
 
-# What gives the weights their shapes. The discriminator's last layer depends on the crop.
-_SHAPES_OF_G = ("width", "residual_blocks", "colour_gain")
-_SHAPES = (*_SHAPES_OF_G, "discriminator_width", "inverse_width", "inverse_layers", "crop")
+# What gives the weights of all networks their shapes. The discriminator's last layer depends on the crop.
+_SHAPES = (*SHAPES_OF_G, "discriminator_width", "inverse_width", "inverse_layers", "crop")
 
 
 def last_checkpoint(store_uri: str, run: str, config: TrainConfig) -> Snapshot | None:
@@ -34,7 +33,7 @@ def from_bundle(bundle: Bundle, config: TrainConfig) -> Snapshot:
 
     `UserError` if `config` has a G of another shape.
     """
-    _refuse_other_shapes(TrainConfig(**bundle.description["training"]), config, _SHAPES_OF_G, "the model")
+    _refuse_other_shapes(TrainConfig(**bundle.description["training"]), config, SHAPES_OF_G, "the model")
     gan = GanStep(config, device=torch.device("cpu"))
     for generator in (gan.networks["generator"], gan.ema):
         generator.load_state_dict(bundle.generator.state_dict())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -51,21 +53,28 @@ def test_portraits_teach_skin_in_low_key_and_underexposed_and_half_of_them_are_h
 ) -> None:
     for role in ("inputs", "natural", "portraits"):
         shutil.copytree(photo_folder, tmp_path / role, ignore=shutil.ignore_patterns("below"))
-    rows = "".join(f"{path.name}\t30,20,40,50\n" for path in sorted((tmp_path / "portraits").iterdir()))
-    (tmp_path / "portraits" / "SOURCES.tsv").write_text(f"file\tface_box\n{rows}")
+    tones = itertools.cycle(("light", "brown"))
+    rows = "".join(f"{path.name}\t30,20,40,50\t{next(tones)}\n" for path in sorted((tmp_path / "portraits").iterdir()))
+    (tmp_path / "portraits" / "SOURCES.tsv").write_text(f"file\tface_box\tclass\n{rows}")
     work = tmp_path / "work"
     default_model.split(tmp_path, work)
     held_out = names(work / "held-out" / "portraits")
     assert len(held_out) == 11 and names(work / "held-out" / "underexposed") == held_out
     copies = {name for name in names(work / "train" / "natural") if name.startswith("portrait-")}
-    assert len(copies) == 11 * (1 + default_model.LOW_KEYS) and copies <= names(work / "train" / "inputs")
-    assert not {f"portrait-{Path(name).stem}" for name in held_out} & {name.rpartition("-")[0] for name in copies}
+    inputs = {name for name in names(work / "train" / "inputs") if name.startswith("portrait-")}
+    assert inputs < copies and len(inputs) == 11 * default_model.UNDEREXPOSED
+    count = collections.Counter(name.rpartition("-")[0] for name in copies)
+    brown = {f"portrait-{Path(line.split()[0]).stem}" for line in rows.splitlines() if "brown" in line}
+    assert {count[name] for name in count.keys() & brown} == {1 + default_model.LOW_KEYS["brown"]}
+    assert {count[name] for name in count.keys() - brown} == {1 + default_model.OTHER_LOW_KEYS}
+    assert not {f"portrait-{Path(name).stem}" for name in held_out} & count.keys()
 
     def brightness(path: Path) -> float:
         return float(decode(path.read_bytes()).pixels.mean())
 
-    for name in copies:
+    for name in inputs:
         assert brightness(work / "train/inputs" / name) < 0.9 * brightness(work / "train/natural" / name)
+    for name in copies:
         first = f"{name.rpartition('-')[0]}-0.jpg"
         assert brightness(work / "train/natural" / name) <= brightness(work / "train/natural" / first)
 

@@ -11,6 +11,7 @@ from torch import nn
 from naturaltone.training.networks import (
     InverseEnhancer,
     NaturalnessDiscriminator,
+    ResidualBlock,
     ToneEnhancer,
     check_imbalance,
     luminance,
@@ -85,6 +86,17 @@ def test_a_colour_gain_makes_colours_more_vivid_and_leaves_luminance_and_greys()
     torch.testing.assert_close(g(grey), grey)
     torch.testing.assert_close(luminance(g(x)), luminance(x))
     torch.testing.assert_close(g(x) - luminance(x), 1.3 * (x - luminance(x)))
+
+
+@pytest.mark.parametrize("peaks", [False, True])
+def test_only_peaks_tell_a_dark_scene_with_a_bright_spot_from_an_even_picture_of_its_mean(peaks: bool) -> None:
+    block = ResidualBlock(2, peaks=peaks)
+    nn.init.zeros_(block.first.weight)  # so that a pixel sees nothing but the whole picture
+    spot = torch.zeros(1, 2, 16, 16)
+    spot[..., 0, 0] = 1
+    even = spot.mean().expand(spot.shape)
+    changes = [(block(x) - x)[..., 8:, 8:] for x in (spot, even)]
+    assert torch.allclose(*changes) is not peaks
 
 
 @settings(max_examples=25, deadline=None)

@@ -76,12 +76,15 @@ def test_a_bundle_gives_g_and_its_average_and_nothing_else(bundle: Bundle, confi
         from_bundle(bundle, dataclasses.replace(config, residual_blocks=3))
 
 
-def test_a_bundle_of_an_older_version_has_no_colour_gain(bundle: Bundle, config: TrainConfig) -> None:
-    known = {name: value for name, value in bundle.description["training"].items() if name != "colour_gain"}
+@pytest.mark.parametrize("newer", ["colour_gain", "peaks"])
+def test_a_bundle_of_an_older_version_has_none_of_what_is_newer(
+    bundle: Bundle, config: TrainConfig, newer: str
+) -> None:
+    known = {name: value for name, value in bundle.description["training"].items() if name != newer}
     older = dataclasses.replace(bundle, description=bundle.description | {"training": known})
     assert from_bundle(older, config).step == 0
-    with pytest.raises(UserError, match="the model has colour_gain False, now True"):
-        from_bundle(older, dataclasses.replace(config, colour_gain=True))
+    with pytest.raises(UserError, match=f"the model has {newer} False, now True"):
+        from_bundle(older, dataclasses.replace(config, **{newer: True}))  # type: ignore[arg-type]
 
 
 def test_a_store_knows_no_checkpoint_of_a_run_that_only_began(store: str, config: TrainConfig) -> None:
