@@ -58,7 +58,7 @@ LOW_KEYS = {"tan": 6, "brown": 10, "dark": 10}
 OTHER_LOW_KEYS = 4
 UNDEREXPOSED = 2  # copies of each portrait: of itself and of one in low key
 STOPS = (1.0, 2.5)  # of the underexposed copies
-ALGORITHM = tone.KeyedLaplacian()
+ALGORITHM = tone.KEYED_LAPLACIAN
 RUN = "default"
 # Seeds the choice of the held-out photos. It is the second seed: too many decisions looked at the photos of the first.
 _DRAW = b"2"

@@ -82,7 +82,7 @@ class Ingest(_Part):
     inputs: list[Place] = []
     natural: list[Place] = []
     long_side: int = Field(default=shards.LONG_SIDE, ge=shards.MIN_LONG_SIDE, le=shards.MAX_LONG_SIDE)
-    algorithm: Annotated[str, _one_of(*tone.ALGORITHMS)] = tone.LOCAL_LAPLACIAN.name
+    algorithm: Annotated[str, _one_of(*tone.ALGORITHMS)] | None = None
     intermediates: Annotated[str, _one_of(*shards.INTERMEDIATES)] = "cached"
     at_least: int = Field(default=1, ge=0)
     """Photos that the store must have more or fewer than at the last training; else the slot ends. 0 trains in every slot."""

@@ -137,8 +137,9 @@ class Clahe:
 Algorithm = LocalLaplacian | ShiftScale | Clahe
 
 LOCAL_LAPLACIAN = LocalLaplacian()
+KEYED_LAPLACIAN = KeyedLaplacian()  # of new stores
 ALGORITHMS: dict[str, Algorithm] = {
-    algorithm.name: algorithm for algorithm in (LOCAL_LAPLACIAN, KeyedLaplacian(), ShiftScale(), Clahe())
+    algorithm.name: algorithm for algorithm in (KEYED_LAPLACIAN, LOCAL_LAPLACIAN, ShiftScale(), Clahe())
 }
 
 

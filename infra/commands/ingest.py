@@ -11,7 +11,7 @@ from naturaltone.infra.exit_codes import OK, SOME_FAILED
 HELP = "add photos to a store for training, and the intermediate images that a fixed algorithm makes of them"
 EXAMPLE = """example: naturaltone ingest ~/photos --role input --to s3://bucket/store
 
-Give every ingest into a store the same --long-side, --algorithm and --intermediates."""
+Give every ingest into a store the same --long-side and --intermediates; it keeps its --algorithm."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--algorithm",
-        default="local_laplacian",
-        help="fixed algorithm for the intermediates: local_laplacian, keyed_laplacian (leaves dark scenes dark), "
-        "shift_scale or clahe (default: local_laplacian)",
+        metavar="NAME",
+        help="fixed algorithm for the intermediates: keyed_laplacian (leaves dark scenes dark), local_laplacian (brings every "
+        "photo to middle grey), shift_scale or clahe (default: that of the store; keyed_laplacian for a new one)",
     )
     parser.add_argument(
         "--intermediates",

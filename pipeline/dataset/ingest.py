@@ -84,14 +84,15 @@ def ingest(
     role: str,
     store: str,
     long_side: int = shards.LONG_SIDE,
-    algorithm: str = tone.LOCAL_LAPLACIAN.name,
+    algorithm: str | None = None,
     intermediates: str = "cached",
     full: bool = False,
     before_work: Callable[[], None] = lambda: None,
 ) -> IngestReport:
     """Add the photos below the folder `source` to the store `store` (both URIs) as `input` or `natural` photos.
 
-    full: also read the files that the store knows by name, size and version. before_work: called before each wave with files
+    algorithm: None for that of the store, and for `tone.KEYED_LAPLACIAN` in a new one. full: also read the files that the store
+    knows by name, size and version. before_work: called before each wave with files
     to read; it may start Ray. Errors come before any work: `StorageError` if the folder has no photos, storage cannot be
     reached, the store was made with other options, or another process is adding or removing `role` photos; `UserError` if an
     option is not allowed.
@@ -132,20 +133,20 @@ def open_or_new(
     *,
     role: str,
     long_side: int = shards.LONG_SIDE,
-    algorithm: str = tone.LOCAL_LAPLACIAN.name,
+    algorithm: str | None = None,
     intermediates: str = "cached",
 ) -> shards.Store:
-    """The store at `store`, or a new one that is not written yet.
+    """The store at `store`, or a new one that is not written yet. algorithm: see `ingest`.
 
     `UserError` if an option is not allowed; `StorageError` if the store was made with other options.
     """
     for name, value, allowed in (
         ("role", role, shards.ROLES),
-        ("algorithm", algorithm, tuple(tone.ALGORITHMS)),
+        ("algorithm", algorithm, (None, *tone.ALGORITHMS)),
         ("intermediates", intermediates, shards.INTERMEDIATES),
     ):
         if value not in allowed:
-            raise UserError(f"{name} '{value}' is unknown; use one of {', '.join(allowed)}")
+            raise UserError(f"{name} '{value}' is unknown; use one of {', '.join(filter(None, allowed))}")
     if long_side < shards.MIN_LONG_SIDE:
         raise UserError(
             f"--long-side {long_side}: such small photos teach a model nothing; use at least {shards.MIN_LONG_SIDE}"
@@ -153,15 +154,14 @@ def open_or_new(
     if long_side > shards.MAX_LONG_SIDE:
         raise UserError(f"--long-side {long_side}: a JPEG cannot be that large; use at most {shards.MAX_LONG_SIDE}")
     storage.check_writable(store)
-    wanted = shards.empty_store(
-        store,
-        algorithm=tone.algorithm_id(tone.ALGORITHMS[algorithm]),
-        long_side=long_side,
-        intermediates=intermediates,
-    )
-    if not storage.exists(storage.join(store, shards.MANIFEST)):
+    opened = shards.open_store(store) if storage.exists(storage.join(store, shards.MANIFEST)) else None
+    if opened and algorithm is None:
+        used = opened.algorithm
+    else:
+        used = tone.algorithm_id(tone.ALGORITHMS[algorithm or tone.KEYED_LAPLACIAN.name])
+    wanted = shards.empty_store(store, algorithm=used, long_side=long_side, intermediates=intermediates)
+    if opened is None:
         return wanted
-    opened = shards.open_store(store)
     for name in ("algorithm", "long_side", "intermediates"):
         ours, theirs = getattr(wanted, name), getattr(opened, name)
         if ours != theirs:

@@ -175,7 +175,7 @@ def test_an_id_leads_back_to_its_algorithm(algorithm: tone.Algorithm) -> None:
 
 
 def test_an_unknown_id_is_refused_with_the_known_ids() -> None:
-    with pytest.raises(ValueError, match=r"local_laplacian/0-abc: this version of naturaltone has local_laplacian/1-"):
+    with pytest.raises(ValueError, match=r"local_laplacian/0-abc: this version of naturaltone has keyed_laplacian/1-"):
         tone.algorithm_of("local_laplacian/0-abc")
 
 

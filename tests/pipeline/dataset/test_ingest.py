@@ -42,7 +42,7 @@ def test_a_cached_intermediate_is_made_from_the_whole_stored_photo(store: str) -
     photo = decode(storage.read_bytes(row["source"])).pixels
     stored = encode_jpeg(shrink(photo, 128))
     assert row["image"] == stored
-    assert row["intermediate"] == encode_jpeg(tone.intermediate(decode_rgb(stored)))
+    assert row["intermediate"] == encode_jpeg(tone.intermediate(decode_rgb(stored), tone.KEYED_LAPLACIAN))
 
 
 @pytest.mark.skipif(local.cores() < 2, reason="takes two cores")
@@ -283,7 +283,15 @@ def test_another_algorithm_makes_another_store(name: str, photo_folder: Path, tm
     made = tone.intermediate(decode_rgb(row["image"]), tone.ALGORITHMS[name])
     assert row["intermediate"] == encode_jpeg(made)
     with pytest.raises(storage.StorageError, match="made with algorithm"):
-        run(photo_folder, tmp_path / "store", "input")
+        run(photo_folder, tmp_path / "store", "input", algorithm=tone.KEYED_LAPLACIAN.name)
+
+
+def test_a_store_keeps_its_algorithm_and_a_new_one_gets_the_keyed_one(tmp_path: Path) -> None:
+    for store, algorithm in (("old", tone.LOCAL_LAPLACIAN), ("new", tone.KEYED_LAPLACIAN)):
+        if store == "old":
+            made = shards.empty_store(str(tmp_path / store), algorithm=tone.algorithm_id(algorithm), long_side=1024)
+            shards.update_manifest(made, lambda store: store)
+        assert ingest.open_or_new(str(tmp_path / store), role="input").algorithm == tone.algorithm_id(algorithm)
 
 
 def test_a_store_can_be_read_while_it_grows(folder: Path, tmp_path: Path, to_file: Callable[..., bytes]) -> None:
