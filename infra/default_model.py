@@ -6,7 +6,7 @@ PHOTOS/inputs holds photos of poor tone, PHOTOS/natural photos of good tone. PHO
 well-exposed portraits, and a table SOURCES.tsv of their face boxes (`face_box`: x,y,width,height) and classes of skin tone
 (`class`). They are natural photos, and so are copies that are re-lit as low key: a model must not make another skin tone of
 what is dark by its scene. Underexposed copies are inputs. WORK keeps all results, and a second run resumes. Before the
-training, a quarter of the inputs, an eighth of the natural photos and half of the portraits are held out. A hash of their
+training, a quarter of the inputs, an eighth of the natural photos and a quarter of the portraits are held out. A hash of their
 content decides which. The tables and sheets at the end show only held-out photos. WORK/pretrained is the model bundle with the
 numbers of the tables; serving/pretrained ships it. If PHOTOS/SOURCES.tsv and PHOTOS/portraits/SOURCES.tsv name the licence and
 author of each `file`, the bundle names them too.
@@ -56,12 +56,11 @@ VARIANTS = 2  # copies of each input, a little lighter or darker, warmer or cold
 # model takes for underexposed.
 LOW_KEYS = {"tan": 6, "brown": 10, "dark": 10}
 OTHER_LOW_KEYS = 4
-UNDEREXPOSED = 2  # copies of each portrait: of itself and of one in low key
+UNDEREXPOSED = 2  # copies of each portrait
 STOPS = (1.0, 2.5)  # of the underexposed copies
 ALGORITHM = tone.KEYED_LAPLACIAN
 RUN = "default"
-# Seeds the choice of the held-out photos. It is the second seed: too many decisions looked at the photos of the first.
-_DRAW = b"2"
+DRAW = "2"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,9 +68,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("photos", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--draw", default=DRAW, help="seeds the choice of the held-out photos (default: %(default)s)")
     options = parser.parse_args(arguments)
     config = make_config("small", options.set)
-    prepare(options.photos, options.work)
+    prepare(options.photos, options.work, draw=options.draw)
     bundle = train(options.work, config)
     release(bundle, measure(bundle, options.work), options.work / "pretrained")
     if sources := list_sources(options.photos, options.work / "held-out"):
@@ -79,12 +79,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def prepare(photos: Path, work: Path) -> None:
+def prepare(photos: Path, work: Path, *, draw: str = DRAW) -> None:
     """Split the photos, make dulled copies, and ingest the training photos; does nothing if an earlier run did this."""
     done = work / "prepared"
     if done.exists():
         return
-    split(photos, work)
+    split(photos, work, draw=draw)
     with local.ray_session():
         for role, folder in (("input", "inputs"), ("natural", "natural")):
             ingest.ingest(
@@ -97,12 +97,12 @@ def prepare(photos: Path, work: Path) -> None:
     done.touch()
 
 
-def split(photos: Path, work: Path) -> None:
+def split(photos: Path, work: Path, *, draw: str = DRAW) -> None:
     """Write each photo and its copies either to `work/train` or to `work/held-out`, never to both."""
     held_out = work / "held-out"
     random = np.random.default_rng(0)
     for role, share in (("inputs", 4), ("natural", 8)):
-        for number, (name, pixels) in enumerate(_by_content(photos / role)):
+        for number, (name, pixels) in enumerate(_by_content(photos / role, draw)):
             if number % share == 0:
                 _write(held_out / role / name, pixels)
                 if role == "natural":
@@ -113,24 +113,26 @@ def split(photos: Path, work: Path) -> None:
                 other = dull.dull(pixels, random) if role == "natural" else dull.vary(pixels, random)
                 _write(work / "train" / "inputs" / f"{Path(name).stem}-{copy}.jpg", other)
     if (photos / "portraits").exists():
-        _split_portraits(photos / "portraits", work, random)
+        _split_portraits(photos / "portraits", work, draw, random)
 
 
-def _split_portraits(portraits: Path, work: Path, random: np.random.Generator) -> None:
+def _split_portraits(portraits: Path, work: Path, draw: str, random: np.random.Generator) -> None:
     rows = {row["file"]: row for row in read_table(portraits)}
-    for number, (name, pixels) in enumerate(_by_content(portraits)):
-        if number % 2 == 0:
+    # By class first, so that each class of skin tone has its share of the held-out portraits.
+    ordered = sorted(_by_content(portraits, draw), key=lambda each: rows[each[0]]["class"])
+    for number, (name, pixels) in enumerate(ordered):
+        if number % 4 == 0:
             _write(work / "held-out" / "portraits" / name, pixels)
             _write(work / "held-out" / "underexposed" / name, dull.underexpose(pixels, 1.5, random))
             continue
         face, copies = _numbers_of(rows[name]["face_box"]), LOW_KEYS.get(rows[name]["class"], OTHER_LOW_KEYS)
         for copy in range(1 + copies):
-            own = f"portrait-{Path(name).stem}-{copy}.jpg"
             shown = dull.low_key(pixels, face, random) if copy else pixels
-            _write(work / "train" / "natural" / own, shown)
-            # Few inputs are both low key and underexposed: they teach G to lighten what looks like a good photo of low key.
-            if copy < UNDEREXPOSED:
-                _write(work / "train" / "inputs" / own, dull.underexpose(shown, random.uniform(*STOPS), random))
+            _write(work / "train" / "natural" / f"portrait-{Path(name).stem}-{copy}.jpg", shown)
+        # None is both in low key and underexposed: it would teach G to lighten what looks like a good photo of low key.
+        for copy in range(UNDEREXPOSED):
+            dark = dull.underexpose(pixels, random.uniform(*STOPS), random)
+            _write(work / "train" / "inputs" / f"portrait-{Path(name).stem}-{copy}.jpg", dark)
 
 
 def _numbers_of(box: str) -> tuple[float, float, float, float]:
@@ -210,10 +212,10 @@ def imagemagick_auto(pixels: np.ndarray) -> np.ndarray:
         return cv2.cvtColor(cv2.imread(str(after), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def _by_content(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
+def _by_content(folder: Path, draw: str) -> Iterator[tuple[str, np.ndarray]]:
     """Yield name and pixels of each photo of a folder, ordered by a hash of the file: random, and the same on every machine."""
     files = {uri: storage.read_bytes(uri) for uri in find_photos(str(folder))}
-    for uri in sorted(files, key=lambda uri: hashlib.sha256(_DRAW + files[uri]).hexdigest()):
+    for uri in sorted(files, key=lambda uri: hashlib.sha256(draw.encode() + files[uri]).hexdigest()):
         yield f"{Path(uri).stem}.jpg", training_pixels(decode(files[uri]))
 
 

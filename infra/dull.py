@@ -85,7 +85,7 @@ def vary(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def low_key(pixels: np.ndarray, face: tuple[float, float, float, float], random: np.random.Generator) -> np.ndarray:
-    """A portrait, H×W×3 uint8, re-lit as by a single lamp: the face as it was, clothes and backdrop one to four stops darker.
+    """A portrait, H×W×3 uint8, re-lit by one lamp: clothes and backdrop one to four stops darker, the face up to half a stop.
 
     face: its box, as x, y, width and height in pixels.
     """
@@ -95,7 +95,8 @@ def low_key(pixels: np.ndarray, face: tuple[float, float, float, float], random:
     distance = np.hypot(across / 0.75, down / 0.8)[..., None]  # 1 at the hair
     lit = 1 / (1 + np.exp(random.uniform(5, 12) * (distance - 1)))
     dark = np.exp2(-random.uniform(1.0, 4.0))
-    light = (pixels.astype(np.float32) / 255) ** _LINEAR * (dark + (1 - dark) * lit)
+    face_light = np.exp2(-random.uniform(0.0, 0.5))
+    light = (pixels.astype(np.float32) / 255) ** _LINEAR * (dark + (face_light - dark) * lit)
     return _quantize(light ** (1 / _LINEAR), random)
 
 

@@ -65,7 +65,7 @@ class KeyRule(StretchRule):
 
     stretch_percentiles: tuple[float, float] = (0.05, 99.95)
     gamma_range: tuple[float, float] = (0.5, 1.6)
-    colour: float = 1.25
+    colour: float = 1.3
     aim: tuple[float, float, float] = (0.60, -0.37, -0.42)
 
 
@@ -99,7 +99,7 @@ class KeyedLaplacian(LocalLaplacian):
     """Parameters of `local_laplacian` with milder detail, and with a tone rule that leaves dark scenes dark (`KeyRule`)."""
 
     name: ClassVar[str] = "keyed_laplacian"
-    alpha: float = 0.5
+    alpha: float = 0.6
     tone: ToneRule | KeyRule = KeyRule()
 
 
