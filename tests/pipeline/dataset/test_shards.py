@@ -33,7 +33,7 @@ def test_shards_hold_every_photo_at_reduced_size_and_only_inputs_have_intermedia
 
 def test_row_groups_are_small_and_the_shard_names_its_algorithm(store: str) -> None:
     opened = shards.open_store(store)
-    assert opened.algorithm == tone.algorithm_id()
+    assert opened.algorithm == tone.algorithm_id(tone.KEYED_LAPLACIAN)
     for file in set(opened.row_groups["file"].to_pylist()):
         metadata = pq.read_metadata(io.BytesIO(storage.read_bytes(storage.join(store, file))))
         assert metadata.metadata[b"algorithm"].decode() == opened.algorithm

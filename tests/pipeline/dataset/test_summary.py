@@ -15,6 +15,6 @@ def test_the_summary_counts_all_photos_and_the_page_shows_random_ones(stores: di
         numbers = summary.summarize(store)
         for role in shards.ROLES:
             assert sum(split["photos"] for split in numbers["photos"][role].values()) == 24
-        assert "local_laplacian/1-" in summary.format_summary(numbers)
+        assert "keyed_laplacian/1-" in summary.format_summary(numbers)
         page = store_page.store_page(store, pairs=2, seed=0)
         assert page.count("<img") == 6 and page != store_page.store_page(store, pairs=2, seed=1)
