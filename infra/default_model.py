@@ -60,6 +60,7 @@ UNDEREXPOSED = 2  # copies of each portrait
 STOPS = (1.0, 2.5)  # of the underexposed copies
 ALGORITHM = tone.KEYED_LAPLACIAN
 RUN = "default"
+_MADE_OF = {"dulled": "natural", "underexposed": "portraits"}
 DRAW = "2"
 
 
@@ -69,11 +70,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("work", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--draw", default=DRAW, help="seeds the choice of the held-out photos (default: %(default)s)")
+    parser.add_argument("--against", metavar="MODEL", help="another model for the tables, such as pretrained")
     options = parser.parse_args(arguments)
     config = make_config("small", options.set)
     prepare(options.photos, options.work, draw=options.draw)
     bundle = train(options.work, config)
-    release(bundle, measure(bundle, options.work), options.work / "pretrained")
+    release(bundle, measure(bundle, options.work, against=options.against), options.work / "pretrained")
     if sources := list_sources(options.photos, options.work / "held-out"):
         (options.work / "pretrained" / TABLE).write_text(sources, encoding="utf-8")
     return 0
@@ -149,10 +151,11 @@ def train(work: Path, config: TrainConfig) -> Path:
     return work / "bundle"
 
 
-def measure(bundle: Path, work: Path) -> dict[str, Evaluation]:
-    """Score the held-out inputs and dulled photos: print a table and write a sheet for each.
+def measure(bundle: Path, work: Path, *, against: str | None = None) -> dict[str, Evaluation]:
+    """Score all kinds of held-out photos: print a table and write a sheet for each.
 
-    The tables compare with ImageMagick if it is installed.
+    The tables compare with the model `against`, and with ImageMagick if it is installed. Dulled and underexposed photos
+    are compared with those that they were made of.
     """
     enhancer = Enhancer.load(str(bundle))
     stages = {
@@ -160,14 +163,17 @@ def measure(bundle: Path, work: Path) -> dict[str, Evaluation]:
         "intermediate": Stage("fixed algorithm", lambda pixels: tone.intermediate(pixels, ALGORITHM)),
         "result": Stage("naturaltone", enhancer.enhance),
     }
+    if against:
+        stages["against"] = Stage(against, Enhancer.load(against).enhance)
     if imagemagick():
         stages["imagemagick"] = Stage("ImageMagick auto", imagemagick_auto)
     evaluations = {}
-    references = work / "held-out" / "portraits"
-    for kind in ("inputs", "dulled", *(("portraits", "underexposed") if references.exists() else ())):
+    kinds = [kind for kind in ("inputs", "dulled", "portraits", "underexposed") if (work / "held-out" / kind).exists()]
+    for kind in kinds:
         photos = _photos(work / "held-out" / kind)
-        if kind == "underexposed":
-            photos = with_references(photos, {path.stem: str(path) for path in references.iterdir()}, [])
+        if kind in _MADE_OF:
+            originals = (work / "held-out" / _MADE_OF[kind]).iterdir()
+            photos = with_references(photos, {path.stem: str(path) for path in originals}, [])
         evaluations[kind] = evaluation = evaluate.score(
             photos,
             stages,

@@ -79,12 +79,15 @@ def test_portraits_teach_skin_in_low_key_and_underexposed_and_some_of_each_tone_
             assert brightness(work / "train/inputs" / name) < 0.9 * brightness(work / "train/natural" / first)
         assert brightness(work / "train/natural" / name) <= brightness(work / "train/natural" / first)
 
-    evaluations = default_model.measure(bundle_folder, work)
+    evaluations = default_model.measure(bundle_folder, work, against=str(bundle_folder))
     assert {kind: each.photos for kind, each in evaluations.items()} == {
         **{"inputs": 6, "dulled": 3},
         **{"portraits": 6, "underexposed": 6},
     }
-    assert "psnr" in evaluations["underexposed"].table["result"], "against the portraits themselves"
+    for kind in ("dulled", "underexposed"):
+        table = evaluations[kind].table
+        assert table["result"]["psnr"] == table["against"]["psnr"], "both are compared with the photo before"
+    assert "psnr" not in evaluations["inputs"].table["result"]
 
 
 def test_dulled_copies_are_of_poorer_tone(work: Path) -> None:
