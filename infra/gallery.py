@@ -24,7 +24,6 @@ from naturaltone.serving.sheet.pictures import Inside
 from naturaltone.serving.sheet.render import render
 
 _LONG_SIDE, _QUALITY = 420, 80  # pixels; 24 photos then take less than 2 MB
-_CREDITS = ("author or credit", "licence as stated", "licence", "source page")
 _LABELS = {"before": "before", "after": "after"}
 
 
@@ -53,7 +52,8 @@ def make_gallery(photos: Path, work: Path, names: list[str]) -> str:
                 f"'{name}' was not held out; show photos that training never saw: see '{work / 'held-out'}'"
             )
         before = np.ascontiguousarray(decode(storage.read_bytes(str(path))).pixels)
-        credit = " · ".join(dict.fromkeys(row[column] for column in _CREDITS if row.get(column)))
+        licence = row.get("licence as stated") or row["licence"]
+        credit = " · ".join(filter(None, (row.get("author or credit"), licence, row.get("source page"))))
         compared.append(compare(name, credit, {"before": before, "after": enhancer.enhance(before)}, pictures))
     shown = "The model never saw these photos. It learned from others, and never from a retouched one"
     comparison = Comparison(labels=_LABELS, photos=compared, left="before", right="after")

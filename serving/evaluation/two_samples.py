@@ -1,8 +1,8 @@
 """A test of naturalness that never looks at the input: can a new discriminator tell pictures from natural photos?
 
-TMQI and fidelity compare with the input, so they reward what stays near it. Here a discriminator is trained from nothing
-on half of the pictures and half of the natural photos, and judges the other halves. How often it is right is a test of
-whether both are of one kind (Lopez-Paz & Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017).
+Measures that compare with the input reward what stays near it. Here a discriminator is trained from nothing on three quarters
+of the pictures and of the natural photos, and judges the last quarters; each quarter is the last once. How often it is right
+tells whether both are of one kind (Lopez-Paz & Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ SIDE = 144  # pixels of the short side: the discriminator sees nearly the whole 
 LEAST = 8  # pictures of each kind
 _WIDTH, _STEPS, _BATCH, _RATE = 16, 150, 16, 1e-3
 _FOLDS = 4
+_CPU = torch.device("cpu")
 
 
 def as_sample(pixels: np.ndarray) -> np.ndarray:
@@ -34,7 +35,7 @@ def told_apart(pictures: Sequence[np.ndarray], natural: Sequence[np.ndarray], *,
     """How often a new discriminator is right about pictures that it has not seen: 0.5 is chance, 1 is always.
 
     pictures, natural: samples as `as_sample` makes them; NaN if there are fewer than `LEAST` of either. Both kinds count the
-    same, however many there are of each. seed: of the halves, the initial weights and the crops.
+    same, however many there are of each. seed: of the quarters, the initial weights and the crops.
     """
     if min(len(pictures), len(natural)) < LEAST:
         return float("nan")
@@ -88,6 +89,3 @@ def _cut(picture: np.ndarray, place: float) -> np.ndarray:
     """The square at `place` along the long side, from 0 to 1."""
     top, left = (round((side - SIDE) * place) for side in picture.shape[:2])
     return picture[top : top + SIDE, left : left + SIDE]
-
-
-_CPU = torch.device("cpu")

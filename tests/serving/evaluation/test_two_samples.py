@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from naturaltone.serving.evaluation import two_samples
 from naturaltone.serving.evaluation.two_samples import LEAST, as_sample, told_apart
@@ -43,7 +44,9 @@ def test_the_larger_kind_has_no_more_weight() -> None:
 
 def test_a_seed_gives_the_same_number_and_leaves_the_random_numbers_of_others_alone() -> None:
     ours, theirs = pictures(120, seed=0), pictures(136, seed=1)
+    before = torch.get_rng_state()
     assert told_apart(ours, theirs, seed=3) == told_apart(ours, theirs, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_too_few_pictures_say_nothing() -> None:
