@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from naturaltone.infra import dull, local
+from naturaltone.infra.endings import end_with
 from naturaltone.infra.imagemagick import imagemagick
 from naturaltone.infra.photo_sources import TABLE, list_sources, read_table
 from naturaltone.pipeline import storage, tone
@@ -235,4 +236,7 @@ def _write(path: Path, pixels: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except Exception as error:
+        sys.exit(end_with(error, None))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from naturaltone.infra.endings import end_with
 from naturaltone.infra.photo_sources import TABLE, sources_of
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.errors import UserError
@@ -61,4 +62,7 @@ def make_gallery(photos: Path, work: Path, names: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except Exception as error:
+        sys.exit(end_with(error, None))

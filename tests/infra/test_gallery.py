@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from naturaltone.infra import gallery
+from naturaltone.infra import exit_codes, gallery
 from naturaltone.pipeline.errors import UserError
 from naturaltone.pipeline.photo.stored import encode_jpeg
 
@@ -31,6 +33,20 @@ def test_each_photo_stands_there_before_and_after_with_its_licence_and_author(ph
     assert gallery.main([str(photos), str(photos), str(page), "inputs/a.jpg"]) == 0
     text = page.read_text()
     assert text.count("<img") == 2 and "Ann &lt;Lee&gt; · CC BY 2.0<" in text
+
+
+def test_a_mistake_is_one_line_without_a_traceback(photos: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "naturaltone.infra.gallery",
+        *[str(photos)] * 2,
+        str(photos / "page.html"),
+        "inputs/b.jpg",
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == exit_codes.WRONG_USAGE
+    assert ended.stderr.startswith("naturaltone: 'inputs/b.jpg' was not held out") and ended.stderr.count("\n") == 1
 
 
 def test_a_photo_that_training_saw_or_without_a_source_is_refused(photos: Path) -> None:
