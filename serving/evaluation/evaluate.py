@@ -73,7 +73,7 @@ class Evaluation:
 
     @property
     def table(self) -> Scores:
-        """The means by stage and measure, and the 10th percentile of `identity`, which a mean hides.
+        """The means by stage and measure, and of `identity` the median and the 10th percentile too, which a mean hides.
 
         A photo without a value is left out; NaN if no photo has a value.
         """
@@ -83,7 +83,9 @@ class Evaluation:
                 for name, value in values.items():
                     columns[stage][name].append(value)
         for stage, column in self.identity.items():
-            columns[stage] |= {"identity_psnr": column, "identity_psnr_p10": [float(np.percentile(column, 10))]}
+            percentiles = {"identity_psnr_p50": 50, "identity_psnr_p10": 10}
+            columns[stage] |= {"identity_psnr": column}
+            columns[stage] |= {name: [float(np.percentile(column, percent))] for name, percent in percentiles.items()}
         return {
             stage: {name: _mean(values[name]) for name in MEASURES if name in values}
             for stage, values in columns.items()

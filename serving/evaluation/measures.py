@@ -37,6 +37,7 @@ MEASURES = {
     "skin_hue_shift": Measure("skin hue shift", "degrees away from the input's; lower is better", min),
     "neutral_shift": Measure("neutral shift", "colour cast on the input's greys, in a*b*; lower is better", min),
     "identity_psnr": Measure("identity PSNR", "dB, natural photos before and after; higher is less changed", max),
+    "identity_psnr_p50": Measure("identity, median", "dB; half of the natural photos change more", max),
     "identity_psnr_p10": Measure("identity, worst tenth", "dB; a tenth of the natural photos changes more", max),
     "psnr": Measure("PSNR to reference", "dB; higher is closer", max),
     "ssim": Measure("SSIM to reference", "1 is the same structure; higher is closer", max),
