@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -11,9 +13,10 @@ import numpy as np
 import pytest
 
 from naturaltone import cli, serving
+from naturaltone.infra.photo_sources import read_table
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.registry import PRETRAINED
-from naturaltone.training.measures import metrics
+from naturaltone.training.measures import metrics, skin
 
 FOLDER = Path(serving.__file__).parent / PRETRAINED
 
@@ -25,14 +28,27 @@ def pretrained() -> Enhancer:
 
 def test_it_has_a_card_and_is_small() -> None:
     card = (FOLDER / "README.md").read_text()
-    assert "research and education" in card and "## Limits" in card
+    assert "also commercially" in card and "## Skin" in card and "## Limits" in card
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 12e6
+
+
+def test_each_photo_has_a_source_and_a_licence_that_allows_commercial_use() -> None:
+    rows = read_table(FOLDER)
+    assert Counter(row["used for"] for row in rows) == {"training": 756, "measuring": 172}
+    for row in rows:
+        assert (
+            row["licence"].startswith(("CC0", "CC BY 3.0", "Public domain", "Apache-2.0")) or row["licence"] == "CC BY"
+        ), row
+        assert not re.search(
+            r"\b(NC|ND|SA)\b|noncommercial", row["licence"] + row["licence as stated"], re.IGNORECASE
+        ), row
+        assert row["author or credit"] or row["source page"] or row["found in repository"] or row["repository"], row
 
 
 def test_it_names_its_measurements_but_no_path_of_its_training_machine(pretrained: Enhancer) -> None:
     description = pretrained.bundle.description
     assert not {"store", "run", "mlflow_run_id"} & set(description["lineage"])
-    assert set(description["metrics"]) == {"inputs", "dulled"}
+    assert set(description["metrics"]) == {"inputs", "dulled", "portraits", "underexposed"}
     for kind in description["metrics"].values():
         assert kind["photos"] >= 16 and {"niqe", "naturalness", "clipped_fraction"} <= set(kind["result"])
     for row in (row for kind in description["metrics"].values() for row in kind.values() if isinstance(row, dict)):
@@ -56,6 +72,11 @@ def test_it_keeps_hues(pretrained: Enhancer, astronaut: np.ndarray) -> None:
     coloured = cv2.cvtColor(astronaut, cv2.COLOR_RGB2HSV)[..., 1] > 80
     apart = np.abs(hue[0] - hue[1])[coloured] * 2
     assert np.median(np.minimum(apart, 360 - apart)) <= 4
+
+
+def test_it_leaves_a_well_exposed_face_as_it_is(pretrained: Enhancer, astronaut: np.ndarray) -> None:
+    change = skin.skin_change(pretrained.enhance(astronaut), astronaut, skin.face_skin(astronaut))
+    assert abs(change.lightness) <= 2 and abs(change.chroma) <= 2 and abs(change.hue) <= 2
 
 
 def test_a_user_without_a_registry_gets_it_by_default_and_sees_its_name(
