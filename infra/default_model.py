@@ -9,7 +9,7 @@ what is dark by its scene. Underexposed copies are inputs. WORK keeps all result
 training, a quarter of the inputs, an eighth of the natural photos and a quarter of the portraits are held out. A hash of their
 content decides which. The tables and sheets at the end show only held-out photos. WORK/pretrained is the model bundle with the
 numbers of the tables; serving/pretrained ships it. If PHOTOS/SOURCES.tsv and PHOTOS/portraits/SOURCES.tsv name the licence and
-author of each `file`, the bundle names them too.
+author of each `file`, the bundle names them too; then no photo may lack a row, or its author if it is under CC BY.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import torch
 from naturaltone.infra import dull, local
 from naturaltone.infra.endings import end_with
 from naturaltone.infra.imagemagick import imagemagick
-from naturaltone.infra.photo_sources import TABLE, list_sources, read_table
+from naturaltone.infra.photo_sources import TABLE, list_sources, read_table, sources_of_all
 from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import ingest
 from naturaltone.pipeline.photo.decode import decode
@@ -74,6 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--against", metavar="MODEL", help="another model for the tables, such as pretrained")
     options = parser.parse_args(arguments)
     config = make_config("small", options.set)
+    sources_of_all(options.photos)  # a photo without a source is found before the training
     prepare(options.photos, options.work, draw=options.draw)
     bundle = train(options.work, config)
     release(bundle, measure(bundle, options.work, against=options.against), options.work / "pretrained")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from naturaltone.infra.photo_sources import list_sources
+from naturaltone.infra.photo_sources import list_sources, sources_of_all
 from naturaltone.pipeline.errors import UserError
 
 
@@ -25,7 +25,7 @@ def photos(tmp_path: Path, photo_folder: Path) -> Path:
         (tmp_path / "held-out" / role).mkdir(parents=True)
         shutil.copy(first, tmp_path / "held-out" / role / "0.jpg")
     rows = "".join(f"{role}/{number}.jpg\tCC BY\tAnn\n" for role in ("inputs", "natural") for number in (0, 1))
-    (tmp_path / "SOURCES.tsv").write_text(f"file\tlicence\tauthor\n{rows}natural/gone.jpg\tCC0\t\n")
+    (tmp_path / "SOURCES.tsv").write_text(f"file\tlicence\tauthor or credit\n{rows}natural/gone.jpg\tCC0\t\n")
     rows = "".join(f"{number}.jpg\tpublic domain\t1,2,3,4\ta.org\n" for number in (0, 1))
     (tmp_path / "portraits" / "SOURCES.tsv").write_text(f"file\tlicence\tface_box\tpage\n{rows}")
     return tmp_path
@@ -37,7 +37,7 @@ def test_every_photo_is_listed_once_with_its_licence_author_and_use(photos: Path
         f"{role}/{number}.jpg" for role in ("inputs", "natural", "portraits") for number in (0, 1)
     ]
     assert [row["used for"] for row in rows] == ["measuring", "training"] * 3
-    assert rows[0]["author"] == "Ann" and rows[5]["page"] == "a.org" and rows[5]["author"] == ""
+    assert rows[0]["author or credit"] == "Ann" and rows[5]["page"] == "a.org" and rows[5]["author or credit"] == ""
     assert "face_box" not in rows[5]
 
 
@@ -45,6 +45,16 @@ def test_a_photo_without_a_source_is_refused(photos: Path) -> None:
     shutil.copy(photos / "inputs/0.jpg", photos / "inputs/nobody.jpg")
     with pytest.raises(UserError, match=r"'inputs/nobody.jpg' has no row in SOURCES.tsv; add its source and licence"):
         list_sources(photos, photos / "held-out")
+
+
+@pytest.mark.parametrize("author", ["", "see the page", "Unknown author"])
+def test_a_photo_under_cc_by_without_its_author_is_refused(photos: Path, author: str) -> None:
+    table = photos / "SOURCES.tsv"
+    table.write_text(table.read_text().replace("natural/1.jpg\tCC BY\tAnn", f"natural/1.jpg\tCC BY\t{author}"))
+    with pytest.raises(UserError, match=r"names no author for 1 photos under CC BY, such as 'natural/1.jpg'; add"):
+        sources_of_all(photos)
+    table.write_text(table.read_text().replace(f"CC BY\t{author}\n", f"CC BY 3.0, (c) Parliament\t{author}\n"))
+    assert len(sources_of_all(photos)) == 6, "the licence names the author"
 
 
 def test_photos_without_tables_have_no_list(photos: Path) -> None:

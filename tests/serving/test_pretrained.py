@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from naturaltone import cli, serving
-from naturaltone.infra.photo_sources import read_table
+from naturaltone.infra.photo_sources import names_its_author, read_table
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.serving.registry import PRETRAINED
 from naturaltone.training.measures import metrics, skin
@@ -42,7 +42,8 @@ def test_each_photo_has_a_source_and_a_licence_that_allows_commercial_use() -> N
         assert not re.search(
             r"\b(NC|ND|SA)\b|noncommercial", row["licence"] + row["licence as stated"], re.IGNORECASE
         ), row
-        assert row["author or credit"] or row["source page"] or row["found in repository"] or row["repository"], row
+    nameless = [row for row in rows if not names_its_author(row)]
+    assert len(nameless) <= 80, "the card says so; mend the table, do not raise this"
 
 
 def test_it_names_its_measurements_but_no_path_of_its_training_machine(pretrained: Enhancer) -> None:
