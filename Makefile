@@ -29,10 +29,10 @@ types: setup
 	$(BIN)/mypy
 
 test: lint  ## check lint and types, run all tests but the long ones; ARGS="-k name" picks some
-	@# mypy runs beside the tests without Ray, because they wait for a fifth of their time.
+	@# mypy runs beside the tests without Ray, because these wait for a fifth of their time.
 	$(BIN)/mypy & types=$$!; \
 	$(BIN)/pytest --ignore tests/soak -m "not ray" --numprocesses 2 --dist loadfile $(ARGS); first=$$?; \
-	wait $$types || exit 1; \
+	wait $$types || { echo "mypy failed: see its errors above"; exit 1; }; \
 	[ $$first = 0 ] || [ $$first = 5 ] || exit $$first; \
 	$(BIN)/pytest --ignore tests/soak -m ray $(ARGS); second=$$?; \
 	[ $$second = 5 ] && exit $$first || exit $$second  # 5: ARGS select no test of this half

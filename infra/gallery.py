@@ -26,7 +26,6 @@ from naturaltone.serving.sheet.render import render
 
 _LONG_SIDE, _QUALITY = 420, 80  # pixels; 24 photos then take less than 2 MB
 _LABELS = {"before": "before", "after": "after"}
-_CARD = "../serving/pretrained/README.md"  # from docs/
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,9 +56,9 @@ def make_gallery(photos: Path, work: Path, names: list[str]) -> str:
         licence = row.get("licence as stated") or row["licence"]
         credit = " · ".join(filter(None, (row.get("author or credit"), licence, row.get("source page"))))
         compared.append(compare(name, credit, {"before": before, "after": enhancer.enhance(before)}, pictures))
-    shown = "The model never saw these photos. It learned from others, and never from a retouched one"
+    shown = "The model never saw these photos. It learned from others, and never from a pair of before and after"
     comparison = Comparison(labels=_LABELS, photos=compared, left="before", right="after")
-    return render("gallery.html", title="naturaltone: before and after", shown=shown, card=_CARD, comparison=comparison)
+    return render("gallery.html", title="naturaltone: before and after", shown=shown, comparison=comparison)
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ def _mean(values: list[float]) -> float:
 
 
 def algorithm_of(bundle: Bundle) -> tone.Algorithm:
-    """The algorithm that made the intermediates for the training; the default if this version does not know it."""
+    """The algorithm that made the intermediates for the training; `local_laplacian` if it is not known."""
     try:
         return tone.algorithm_of(bundle.description["lineage"]["algorithm"])
     except (KeyError, ValueError):

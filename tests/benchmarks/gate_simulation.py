@@ -26,7 +26,7 @@ SPREAD = {
     **{"noise_gain": 0.15, "halo_overshoot": 0.012, "skin_hue_shift": 0.6, "neutral_shift": 0.3, "identity_psnr": 1.6},
 }
 # Of skin, over 147 portraits and underexposed copies: for checkpoints 400 steps apart, and for trainings of other settings.
-# Two nights' models lie between.
+# Two nights' models probably lie between; not measured.
 SKIN_SPREADS = {
     "near": {"skin_lightness_shift": 0.34, "skin_chroma_shift": 0.30, "skin_turn": 0.09},
     "far": {"skin_lightness_shift": 4.5, "skin_chroma_shift": 3.5, "skin_turn": 1.1},
