@@ -30,7 +30,7 @@ import torch
 from naturaltone.infra import dull, local
 from naturaltone.infra.endings import end_with
 from naturaltone.infra.imagemagick import imagemagick
-from naturaltone.infra.photo_sources import TABLE, list_sources, read_table, sources_of_all
+from naturaltone.infra.photo_sources import TABLE, checked_sources, list_sources, read_table
 from naturaltone.pipeline import storage, tone
 from naturaltone.pipeline.dataset import ingest
 from naturaltone.pipeline.photo.decode import decode
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--against", metavar="MODEL", help="another model for the tables, such as pretrained")
     options = parser.parse_args(arguments)
     config = make_config("small", options.set)
-    sources_of_all(options.photos)  # a photo without a source is found before the training
+    checked_sources(options.photos)  # a photo without a source is found before the training
     prepare(options.photos, options.work, draw=options.draw)
     bundle = train(options.work, config)
     release(bundle, measure(bundle, options.work, against=options.against), options.work / "pretrained")

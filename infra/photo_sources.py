@@ -28,8 +28,8 @@ def sources_of(photos: Path) -> list[dict[str, Any]]:
     return read_table(photos) + portraits
 
 
-def sources_of_all(photos: Path) -> list[dict[str, Any]]:
-    """The rows of the photos that are in `photos`; none if it has no SOURCES.tsv.
+def checked_sources(photos: Path) -> list[dict[str, Any]]:
+    """The rows of `sources_of` for the photos that are in `photos`; none if it has no SOURCES.tsv.
 
     `UserError` if a photo has no row, or is under CC BY, which asks for the author's name, and its row names nobody.
     """
@@ -60,7 +60,7 @@ def list_sources(photos: Path, held_out: Path) -> str:
 
     held_out: the photos that training did not see, by role; see `default_model.split`. Empty if `photos` has no SOURCES.tsv.
     """
-    if not (rows := sources_of_all(photos)):
+    if not (rows := checked_sources(photos)):
         return ""
     columns = list(
         dict.fromkeys(["file", "used for", *(name for row in rows for name in row if name not in _MEASURED)])

@@ -83,9 +83,9 @@ class Evaluation:
                 for name, value in values.items():
                     columns[stage][name].append(value)
         for stage, column in self.identity.items():
-            percentiles = {"identity_psnr_p50": 50, "identity_psnr_p10": 10}
-            columns[stage] |= {"identity_psnr": column}
-            columns[stage] |= {name: [float(np.percentile(column, percent))] for name, percent in percentiles.items()}
+            columns[stage]["identity_psnr"] = column
+            for percent in (50, 10):
+                columns[stage][f"identity_psnr_p{percent}"] = [float(np.percentile(column, percent))]
         return {
             stage: {name: _mean(values[name]) for name in MEASURES if name in values}
             for stage, values in columns.items()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from naturaltone.infra.photo_sources import list_sources, sources_of_all
+from naturaltone.infra.photo_sources import checked_sources, list_sources
 from naturaltone.pipeline.errors import UserError
 
 
@@ -52,9 +52,9 @@ def test_a_photo_under_cc_by_without_its_author_is_refused(photos: Path, author:
     table = photos / "SOURCES.tsv"
     table.write_text(table.read_text().replace("natural/1.jpg\tCC BY\tAnn", f"natural/1.jpg\tCC BY\t{author}"))
     with pytest.raises(UserError, match=r"names no author for 1 photos under CC BY, such as 'natural/1.jpg'; add"):
-        sources_of_all(photos)
+        checked_sources(photos)
     table.write_text(table.read_text().replace(f"CC BY\t{author}\n", f"CC BY 3.0, (c) Parliament\t{author}\n"))
-    assert len(sources_of_all(photos)) == 6, "the licence names the author"
+    assert len(checked_sources(photos)) == 6, "the licence names the author"
 
 
 def test_photos_without_tables_have_no_list(photos: Path) -> None:
