@@ -135,7 +135,7 @@ def smoke() -> TrainConfig:
 
 
 def small() -> TrainConfig:
-    """About an hour and a half on two CPU cores, for a store with --long-side 320, whose photos its crops fit.
+    """40 to 90 minutes on two CPU cores, for a store with --long-side 320, whose photos its crops fit.
 
     With `colour_gain` and `peaks` it made the model in serving/pretrained.
     """

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         default="small",
-        help="settings to start from. smoke: seconds, only checks that everything runs; small: an hour and a half on two CPU "
+        help="settings to start from. smoke: seconds, only checks that everything runs; small: 40 to 90 minutes on two CPU "
         "cores, for a store with --long-side 320; patent: the size that the patent's authors released, for GPUs "
         "(default: small)",
     )
