@@ -7,7 +7,8 @@ well-exposed portraits, and a table SOURCES.tsv of their face boxes (`face_box`:
 (`class`). They are natural photos, and so are copies that are re-lit as low key: a model must not make another skin tone of
 what is dark by its scene. Underexposed copies are inputs. WORK keeps all results, and a second run resumes. Before the
 training, a quarter of the inputs, an eighth of the natural photos and a quarter of the portraits are held out. A hash of their
-content decides which. The tables and sheets at the end show only held-out photos. WORK/pretrained is the model bundle with the
+content decides which. The tables and sheets at the end show only held-out photos; a table of its own shows the inputs of poor
+tone, if PHOTOS/SOURCES.tsv marks them (`poor tone by rule`). WORK/pretrained is the model bundle with the
 numbers of the tables; serving/pretrained ships it. If PHOTOS/SOURCES.tsv and PHOTOS/portraits/SOURCES.tsv name the licence and
 author of each `file`, the bundle names them too; then no photo may lack a row, or its author if it is under CC BY.
 """
@@ -15,6 +16,7 @@ author of each `file`, the bundle names them too; then no photo may lack a row, 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import math
 import subprocess
@@ -29,6 +31,7 @@ import torch
 
 from naturaltone.infra import dull, local
 from naturaltone.infra.endings import end_with
+from naturaltone.infra.held_out import box_of, kinds_of, photos_in, skin_distances
 from naturaltone.infra.imagemagick import imagemagick
 from naturaltone.infra.photo_sources import TABLE, checked_sources, list_sources, read_table
 from naturaltone.pipeline import storage, tone
@@ -42,7 +45,6 @@ from naturaltone.serving.evaluation import evaluate
 from naturaltone.serving.evaluation import report as evaluation_report
 from naturaltone.serving.evaluation.evaluate import Evaluation, Stage
 from naturaltone.serving.evaluation.measures import Scores
-from naturaltone.serving.evaluation.photos import EvaluationPhoto, folder_photos, with_references
 from naturaltone.training import runs
 from naturaltone.training.alone import train_alone
 from naturaltone.training.checkpoint import load_bundle, save_bundle
@@ -61,7 +63,6 @@ UNDEREXPOSED = 2  # copies of each portrait
 STOPS = (1.0, 2.5)  # of the underexposed copies
 ALGORITHM = tone.KEYED_LAPLACIAN
 RUN = "default"
-_MADE_OF = {"dulled": "natural", "underexposed": "portraits"}
 DRAW = "2"
 
 
@@ -77,7 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
     checked_sources(options.photos)  # a photo without a source is found before the training
     prepare(options.photos, options.work, draw=options.draw)
     bundle = train(options.work, config)
-    release(bundle, measure(bundle, options.work, against=options.against), options.work / "pretrained")
+    evaluations = measure(bundle, options.photos, options.work, against=options.against)
+    release(bundle, evaluations, options.work / "pretrained")
     if sources := list_sources(options.photos, options.work / "held-out"):
         (options.work / "pretrained" / TABLE).write_text(sources, encoding="utf-8")
     return 0
@@ -129,7 +131,7 @@ def _split_portraits(portraits: Path, work: Path, draw: str, random: np.random.G
             _write(work / "held-out" / "portraits" / name, pixels)
             _write(work / "held-out" / "underexposed" / name, dull.underexpose(pixels, 1.5, random))
             continue
-        face, copies = _numbers_of(rows[name]["face_box"]), LOW_KEYS.get(rows[name]["class"], OTHER_LOW_KEYS)
+        face, copies = box_of(rows[name]["face_box"]), LOW_KEYS.get(rows[name]["class"], OTHER_LOW_KEYS)
         for copy in range(1 + copies):
             shown = dull.low_key(pixels, face, random) if copy else pixels
             _write(work / "train" / "natural" / f"portrait-{Path(name).stem}-{copy}.jpg", shown)
@@ -137,11 +139,6 @@ def _split_portraits(portraits: Path, work: Path, draw: str, random: np.random.G
         for copy in range(UNDEREXPOSED):
             dark = dull.underexpose(pixels, random.uniform(*STOPS), random)
             _write(work / "train" / "inputs" / f"portrait-{Path(name).stem}-{copy}.jpg", dark)
-
-
-def _numbers_of(box: str) -> tuple[float, float, float, float]:
-    left, top, width, height = map(float, box.split(","))
-    return left, top, width, height
 
 
 def train(work: Path, config: TrainConfig) -> Path:
@@ -153,11 +150,11 @@ def train(work: Path, config: TrainConfig) -> Path:
     return work / "bundle"
 
 
-def measure(bundle: Path, work: Path, *, against: str | None = None) -> dict[str, Evaluation]:
+def measure(bundle: Path, photos: Path, work: Path, *, against: str | None = None) -> dict[str, Evaluation]:
     """Score all kinds of held-out photos: print a table and write a sheet for each.
 
     The tables compare with the model `against`, and with ImageMagick if it is installed. Dulled and underexposed photos
-    are compared with those that they were made of.
+    are compared with those that they were made of. photos: the folder with the tables of face boxes and of poor tone.
     """
     enhancer = Enhancer.load(str(bundle))
     stages = {
@@ -170,23 +167,30 @@ def measure(bundle: Path, work: Path, *, against: str | None = None) -> dict[str
     if imagemagick():
         stages["imagemagick"] = Stage("ImageMagick auto", imagemagick_auto)
     evaluations = {}
-    kinds = [kind for kind in ("inputs", "dulled", "portraits", "underexposed") if (work / "held-out" / kind).exists()]
-    for kind in kinds:
-        photos = _photos(work / "held-out" / kind)
-        if kind in _MADE_OF:
-            originals = (work / "held-out" / _MADE_OF[kind]).iterdir()
-            photos = with_references(photos, {path.stem: str(path) for path in originals}, [])
+    for kind, held_out in kinds_of(photos, work / "held-out").items():
         evaluations[kind] = evaluation = evaluate.score(
-            photos,
+            held_out,
             stages,
-            natural=_photos(work / "held-out" / "natural") if kind == "inputs" else (),
+            natural=photos_in(work / "held-out" / "natural") if kind == "inputs" else (),
             held_out=True,
             judged="result",
             judge=enhancer.bundle,
         )
-        print(f"\n{kind}: {evaluation.photos} held-out photos\n{evaluation_report.format_table(evaluation)}")
         page = evaluation_report.evaluation_page(f"default model on held-out {kind}", evaluation)
         (work / f"{kind}.html").write_text(page)
+    poor = {f"{Path(row['file']).stem}.jpg" for row in read_table(photos) if row.get("poor tone by rule")}
+    if "inputs" in evaluations and (marked := evaluations["inputs"].scores.keys() & poor):
+        inputs = evaluations["inputs"]
+        scores = {name: inputs.scores[name] for name in sorted(marked)}
+        evaluations["poor"] = dataclasses.replace(inputs, scores=scores, identity={}, faces=[])
+    for kind, evaluation in evaluations.items():
+        print(f"\n{kind}: {evaluation.photos} held-out photos\n{evaluation_report.format_table(evaluation)}")
+        if against and (lines := evaluation_report.skin_lines(evaluation, "against")):
+            print("\n".join(["", f"by {against}:", *lines[1:]]))
+    for stage in stages.values():
+        if distances := list(skin_distances(photos, work / "held-out", stage)):
+            distance = float(np.mean(distances))
+            print(f"skin of {len(distances)} underexposed faces, {stage.label}: {distance:.1f} L* from the portrait's")
     return evaluations
 
 
@@ -225,10 +229,6 @@ def _by_content(folder: Path, draw: str) -> Iterator[tuple[str, np.ndarray]]:
     files = {uri: storage.read_bytes(uri) for uri in find_photos(str(folder))}
     for uri in sorted(files, key=lambda uri: hashlib.sha256(draw.encode() + files[uri]).hexdigest()):
         yield f"{Path(uri).stem}.jpg", training_pixels(decode(files[uri]))
-
-
-def _photos(folder: Path) -> Iterator[EvaluationPhoto]:
-    return folder_photos(find_photos(str(folder)), [])
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:

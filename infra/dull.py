@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from naturaltone.training.measures.skin import Box
+
 # Exponent from encoded values to linear light. It is close enough to the sRGB curve, because the faults are random anyway.
 _LINEAR = 2.2
 
@@ -84,7 +86,7 @@ def vary(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return _quantize(rgb ** np.exp(random.uniform(-0.25, 0.25)) * gains, random)
 
 
-def low_key(pixels: np.ndarray, face: tuple[float, float, float, float], random: np.random.Generator) -> np.ndarray:
+def low_key(pixels: np.ndarray, face: Box, random: np.random.Generator) -> np.ndarray:
     """A portrait, H×W×3 uint8, re-lit by one lamp: clothes and backdrop one to four stops darker, the face up to half a stop.
 
     face: its box, as x, y, width and height in pixels.

@@ -174,7 +174,7 @@ def score(
 
 
 def _faces(name: str, photo: EvaluationPhoto, pictures: dict[str, np.ndarray]) -> list[Face]:
-    face = find_face(name, photo.input, pictures)
+    face = find_face(name, photo.input, pictures, photo.face)
     return [face] if face else []
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from naturaltone.training.measures.skin import SkinChange, face_skin, is_low_key, skin_change, skin_tone
+from naturaltone.training.measures.skin import Box, SkinChange, face_skin, is_low_key, skin_change, skin_tone
 
 TONES = ("lighter", "tan", "brown to dark")
 # Least typology angles of all but the last (Chardon et al. 1991); brown and dark are one group, as few photos are of either.
@@ -30,12 +30,16 @@ class Face:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Faces of one tone in pictures of one key: how many, how far their skin moved in the mean, and the farthest in L*."""
+    """Faces of one tone in pictures of one key: how many, how far their skin moved in the mean, and the farthest in L*.
+
+    mean_distance: the mean of how far each moved in L*, up or down.
+    """
 
     tone: str
     is_low_key: bool
     faces: int
     mean: SkinChange
+    mean_distance: float
     farthest: float
     farthest_name: str
 
@@ -44,9 +48,12 @@ class Group:
         return f"{self.tone}, {'low key' if self.is_low_key else 'other'}"
 
 
-def find_face(name: str, input: np.ndarray, pictures: Mapping[str, np.ndarray]) -> Face | None:
-    """The face in a photo, H×W×3 uint8, and what became of it in each of the pictures; None if no face is found."""
-    skin = face_skin(input)
+def find_face(name: str, input: np.ndarray, pictures: Mapping[str, np.ndarray], box: Box | None = None) -> Face | None:
+    """The face in a photo, H×W×3 uint8, and what became of it in each of the pictures; None if no face is found.
+
+    box: where the face is, if that is known.
+    """
+    skin = face_skin(input, box)
     if not skin.any():
         return None
     return Face(
@@ -82,6 +89,7 @@ def group_faces(faces: Sequence[Face], stage: str) -> list[Group]:
                         chroma=float(np.mean([change.chroma for change in changes])),
                         hue=float(np.mean([change.hue for change in changes])),
                     ),
+                    mean_distance=float(np.mean([abs(change.lightness) for change in changes])),
                     farthest=farthest.changes[stage].lightness,
                     farthest_name=farthest.name,
                 )

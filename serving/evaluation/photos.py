@@ -18,18 +18,21 @@ from naturaltone.pipeline.photo.find import find_photos
 from naturaltone.pipeline.photo.pixels import shrink, training_pixels
 from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.pipeline.photo.stored import decode_rgb
+from naturaltone.training.measures.skin import Box
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationPhoto:
     """A photo to score, as H×W×3 uint8 sRGB pixels.
 
-    reference: how the photo should look, in the same size; None if unknown.
+    reference: how the photo should look, in the same size; None if unknown. face: the box of its face in `input`; None if
+    unknown.
     """
 
     name: str
     input: np.ndarray
     reference: np.ndarray | None = None
+    face: Box | None = None
 
 
 def open_photos(uri: str, rejects: list[str]) -> tuple[Iterator[EvaluationPhoto], bool]:

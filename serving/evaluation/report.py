@@ -18,7 +18,7 @@ from naturaltone.serving.sheet.render import render
 
 GIVEN = ("input", "reference")  # stages that neither a model nor an algorithm made
 
-_SKIN_COLUMNS = ["skin of faces", "faces", "ΔL*", "ΔC*", "Δhue", "farthest ΔL*", "in"]
+_SKIN_COLUMNS = ["skin of faces", "faces", "ΔL*", "|ΔL*|", "ΔC*", "Δhue", "farthest ΔL*", "in"]
 _NO_NIQE = (
     "NIQE is missing: the bundle has no model of natural photos; train on a store with more or larger natural photos."
 )
@@ -32,7 +32,7 @@ def format_table(evaluation: Evaluation) -> str:
     for row in _rows(evaluation):
         cells = "".join(f"{cell + '*' * best:>{width}}" for cell, best in row.cells)
         lines.append(f"{row.measure.label:22}{cells}   {row.measure.meaning}")
-    return "\n".join([*lines, *_skin_lines(evaluation), *remarks(evaluation)])
+    return "\n".join([*lines, *skin_lines(evaluation, evaluation.judged), *remarks(evaluation)])
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def make_view(evaluation: Evaluation, *, side_by_side: bool = False) -> Evaluati
                 if best
             },
         ),
-        skin=make_table(_SKIN_COLUMNS, skin) if (skin := _skin_rows(evaluation)) else None,
+        skin=make_table(_SKIN_COLUMNS, skin) if (skin := _skin_rows(evaluation, evaluation.judged)) else None,
         remarks=remarks(evaluation),
         judged=evaluation.labels[evaluation.judged],
         comparison=Comparison(
@@ -152,24 +152,26 @@ def _rows(evaluation: Evaluation) -> list[_Row]:
     return rows
 
 
-def _skin_rows(evaluation: Evaluation) -> list[list[str]]:
-    """A row for each group of faces: the mean change that the judged stage makes to their skin."""
+def _skin_rows(evaluation: Evaluation, stage: str) -> list[list[str]]:
+    """A row for each group of faces: the mean change that the stage makes to their skin."""
     return [
         [
             group.label,
             str(group.faces),
             f"{group.mean.lightness:+.1f}",
+            f"{group.mean_distance:.1f}",
             f"{group.mean.chroma:+.1f}",
             f"{group.mean.hue:+.1f}°",
             f"{group.farthest:+.1f}",
             group.farthest_name,
         ]
-        for group in group_faces(evaluation.faces, evaluation.judged)
+        for group in group_faces(evaluation.faces, stage)
     ]
 
 
-def _skin_lines(evaluation: Evaluation) -> list[str]:
-    if not (rows := _skin_rows(evaluation)):
+def skin_lines(evaluation: Evaluation, stage: str) -> list[str]:
+    """The lines of `format_table` about the skin of faces, for any stage; none if there are no faces."""
+    if not (rows := _skin_rows(evaluation, stage)):
         return []
     return ["", *(f"{label:26}" + "".join(f"{cell:>14}" for cell in cells) for label, *cells in (_SKIN_COLUMNS, *rows))]
 

@@ -79,10 +79,10 @@ def test_portraits_teach_skin_in_low_key_and_underexposed_and_some_of_each_tone_
             assert brightness(work / "train/inputs" / name) < 0.9 * brightness(work / "train/natural" / first)
         assert brightness(work / "train/natural" / name) <= brightness(work / "train/natural" / first)
 
-    evaluations = default_model.measure(bundle_folder, work, against=str(bundle_folder))
+    evaluations = default_model.measure(bundle_folder, tmp_path, work, against=str(bundle_folder))
     assert {kind: each.photos for kind, each in evaluations.items()} == {
         **{"inputs": 6, "dulled": 3},
-        **{"portraits": 6, "underexposed": 6},
+        **{"portraits": 6, "low-key": 6, "underexposed": 6},
     }
     for kind in ("dulled", "underexposed"):
         table = evaluations[kind].table
