@@ -121,6 +121,11 @@ def announces_video(xmp: bytes) -> bool:
     return _ONES.search(_leniently(xmp)) is not None
 
 
+def lists_items(xmp: bytes) -> bool:
+    """Whether a packet has a directory of Google's container, which lists by their lengths what follows the photo."""
+    return _CONTAINER in _leniently(xmp)
+
+
 def _describes_extra(name: tuple[str, str]) -> bool:
     namespace, local = name
     if namespace == _CAMERA:

@@ -198,14 +198,21 @@ def test_avif_goes_through_like_the_others(photo: np.ndarray, to_file: ToFile) -
     assert Image.open(io.BytesIO(encode(decoded, decoded.pixels))).format == "AVIF"
 
 
-def test_a_multi_picture_jpeg_is_read_but_not_rewritten_without_its_other_pictures(photo: np.ndarray) -> None:
+def test_a_multi_picture_jpeg_keeps_its_other_pictures_unless_they_are_to_go(photo: np.ndarray) -> None:
     buffer = io.BytesIO()
     first, second = Image.fromarray(photo), Image.fromarray(photo[::-1])
     first.save(buffer, format="MPO", save_all=True, append_images=[second])
     decoded = decode(buffer.getvalue())
-    with pytest.raises(ImageError, match=r"other_pictures: .*--hdr drop"):
-        encode(decoded, decoded.pixels)
-    alone = Image.open(io.BytesIO(encode(decoded, decoded.pixels, drop_extras=True)))
+    with pytest.raises(ImageError, match=r"other_pictures: .*--hdr keep"):
+        encode(decoded, decoded.pixels, extras="skip")
+    both = Image.open(io.BytesIO(encode(decoded, 255 - decoded.pixels)))
+    assert (both.format, both.n_frames) == ("MPO", 2)
+    assert np.abs(np.asarray(both).astype(int) - (255 - photo)).mean() < 8
+    both.seek(1)
+    old = Image.open(buffer)
+    old.seek(1)
+    assert np.array_equal(np.asarray(both), np.asarray(old)), "the other picture is found, and is the same"
+    alone = Image.open(io.BytesIO(encode(decoded, decoded.pixels, extras="drop")))
     assert (alone.format, getattr(alone, "n_frames", 1)) == ("JPEG", 1)
 
 
