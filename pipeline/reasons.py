@@ -28,9 +28,21 @@ class Reason(StrEnum):
     ALREADY_ENHANCED = "already_enhanced", "It carries naturaltone's note, so it is enhanced already.", True, True, 409
     ANIMATED = "animated", "It holds several frames or pages.", True, True, 415
     GRAPHIC = "graphic", "It is a screenshot or a drawing (only with `--photos-only`).", True, True, 415
-    HDR_GAIN_MAP = "hdr_gain_map", "It is an HDR photo, and its gain map fits only the old pixels.", True, True, 415
-    MOTION_VIDEO = "motion_video", "It is a motion photo: its file also holds a video.", True, True, 415
-    OTHER_PICTURES = "other_pictures", "It holds depth, stereo or panorama pictures beside the photo.", True, True, 415
+    HDR_GAIN_MAP = "hdr_gain_map", "It is an HDR photo with a gain map (only with `--hdr skip`).", True, True, 415
+    MOTION_VIDEO = (
+        "motion_video",
+        "It is a motion photo, with a video (only with `--hdr skip`).",
+        True,
+        True,
+        415,
+    )
+    OTHER_PICTURES = (
+        "other_pictures",
+        "It also holds depth, stereo or panorama pictures (only with `--hdr skip`).",
+        True,
+        True,
+        415,
+    )
     RAW = "raw", "It is a camera's RAW file, not developed yet.", True, True, 415
     TOO_SMALL = "too_small", "One of its sides is shorter than 16 pixels.", True, True, 400
     UNSUPPORTED_DEPTH = "unsupported_depth", "It has more bits a channel than naturaltone can write.", True, True, 415

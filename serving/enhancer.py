@@ -16,7 +16,7 @@ import torch
 from naturaltone.pipeline.errors import UserError
 from naturaltone.pipeline.photo.colour import from_srgb, to_srgb
 from naturaltone.pipeline.photo.decode import decode
-from naturaltone.pipeline.photo.encode import convert, encode, refuse_to_rewrite
+from naturaltone.pipeline.photo.encode import Extras, convert, encode, refuse_to_rewrite
 from naturaltone.pipeline.photo.graphic import is_graphic
 from naturaltone.pipeline.photo.pixels import shrink, to_8bit
 from naturaltone.pipeline.photo.refusals import ImageError
@@ -76,7 +76,7 @@ class Enhancer:
         strength: float = 1.0,
         quality: int | None = None,
         format: str | None = None,
-        drop_extras: bool = False,
+        extras: Extras = "keep",
         photos_only: bool = False,
         exact: bool = False,
         source: str = "",
@@ -86,13 +86,13 @@ class Enhancer:
 
         A stamp in the result says what was done, so the result is refused when it is enhanced again. Strength 0 returns
         the same bytes. `ImageError` if the photo cannot be enhanced, `UserError` for a strength out of range. strength,
-        exact: see `enhance`. quality, drop_extras: see `encode`. format: see `convert`. photos_only: refuse screenshots and
+        exact: see `enhance`. quality, extras: see `encode`. format: see `convert`. photos_only: refuse screenshots and
         graphics. source: the caller's name for the file, kept in the stamp. watch: called with the name of each stage that
         has ended (decode, network, apply, encode); what it raises ends the work.
         """
         check_strength(strength)
         photo = decode(data)
-        refuse_to_rewrite(photo, drop_extras=drop_extras)
+        refuse_to_rewrite(photo, extras=extras)
         if photos_only and is_graphic(photo):
             raise ImageError(Reason.GRAPHIC, "its flat colours are those of a screenshot or graphic")
         watch("decode")
@@ -105,7 +105,7 @@ class Enhancer:
         watch("apply")
         stamp = Stamp(model=correction.version, strength=strength, source=source)
         if format is None:
-            enhanced = encode(photo, pixels, stamp=stamp, quality=quality, drop_extras=drop_extras)
+            enhanced = encode(photo, pixels, stamp=stamp, quality=quality, extras=extras)
         else:
             enhanced = convert(photo, pixels, format=format, stamp=stamp, quality=quality)
         watch("encode")

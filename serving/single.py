@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.errors import UserError
-from naturaltone.pipeline.photo.encode import check_rewritable
+from naturaltone.pipeline.photo.encode import Extras, check_rewritable
 from naturaltone.serving.enhancer import EnhancedFile, Enhancer
 from naturaltone.serving.outputs import read_output, refuse_foreign
 
@@ -19,7 +19,7 @@ def enhance_photo(
     load: Callable[[], Enhancer],
     strength: float = 1.0,
     quality: int | None = None,
-    drop_extras: bool = False,
+    extras: Extras = "keep",
     exact: bool = False,
 ) -> tuple[EnhancedFile, str]:
     """Enhance the photo file `source` into `target` (both are URIs); returns the written file and the model's version.
@@ -37,8 +37,8 @@ def enhance_photo(
     if output is not None and output.stamp is None:
         refuse_foreign(target)
     data = storage.read_bytes(source)
-    check_rewritable(data, drop_extras=drop_extras)
+    check_rewritable(data, extras=extras)
     enhancer = load()
-    enhanced = enhancer.enhance_file(data, strength=strength, quality=quality, drop_extras=drop_extras, exact=exact)
+    enhanced = enhancer.enhance_file(data, strength=strength, quality=quality, extras=extras, exact=exact)
     storage.write_bytes(target, enhanced.data)
     return enhanced, enhancer.version

@@ -43,10 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--hdr",
-        choices=["skip", "drop"],
-        default="skip",
-        help="photos with an HDR gain map or a motion video: skip the photo, or enhance it and drop the gain map and "
-        "the video, which would not fit the new pixels (default: skip)",
+        choices=["keep", "skip", "drop"],
+        default="keep",
+        help="photos with an HDR gain map, a motion video or a depth map: enhance the photo and keep them (an HDR photo stays "
+        "HDR), skip the photo, or enhance it and drop them (default: keep)",
     )
     parser.add_argument(
         "--exact", action="store_true", help="one photo: run the network on every pixel, to compare the result; slow"
@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
     chosen = ArchiveOptions(
         strength=options.strength,
         quality=options.quality,
-        drop_hdr=options.hdr == "drop",
+        hdr=options.hdr,
         photos_only=options.photos_only,
         copy_others=options.copy_others,
         keep_mtime=not options.no_mtime,
@@ -127,7 +127,7 @@ def _photo(options: argparse.Namespace) -> int:
         load=lambda: Enhancer.load(options.model or default_model()),
         strength=options.strength,
         quality=options.quality,
-        drop_extras=options.hdr == "drop",
+        extras=options.hdr,
         exact=options.exact,
     )
     print(f"{options.target}: {enhanced.megapixels:.1f} megapixels, enhanced by {version}")

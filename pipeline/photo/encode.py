@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import struct
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -33,19 +33,12 @@ _EXIF = b"Exif\0\0"
 _TIFF_FIELDS = (270, 271, 272, 274, 305, 306, 315, 18246, 18249, 33432)
 _TIFF_IFDS = (0x8769, 0x8825)
 _THUMBNAIL = 160  # pixels of the long side, as DCF requires of cameras
+Extras = Literal["keep", "skip", "drop"]  # what becomes of a photo with HDR gain maps, motion videos and other pictures
+
 _EXTRAS = {
-    "HDR gain map": (
-        Reason.HDR_GAIN_MAP,
-        "the file holds an HDR gain map, which fits only the old pixels; --hdr drop writes the plain photo without it",
-    ),
-    "motion video": (
-        Reason.MOTION_VIDEO,
-        "the file holds a motion video, which fits only the old pixels; --hdr drop writes the plain photo without it",
-    ),
-    "other pictures": (
-        Reason.OTHER_PICTURES,
-        "the file holds another picture (depth, stereo or panorama) beside the photo; --hdr drop writes the photo without it",
-    ),
+    "HDR gain map": (Reason.HDR_GAIN_MAP, "an HDR gain map"),
+    "motion video": (Reason.MOTION_VIDEO, "a motion video"),
+    "other pictures": (Reason.OTHER_PICTURES, "another picture (depth, stereo or panorama)"),
 }
 
 
@@ -55,18 +48,19 @@ def encode(
     *,
     stamp: Stamp | None = None,
     quality: int | None = None,
-    drop_extras: bool = False,
+    extras: Extras = "keep",
 ) -> bytes:
     """Return the photo's own file with new pixels; everything else in it stays.
 
     pixels: upright, H×W×3 or H×W×4, with the size and the dtype of `photo.packed`. With H×W×3, the photo keeps its opacity.
     stamp: a note in the file that says what was done. quality: 1 to 100, for JPEG, WebP and AVIF. By default, a JPEG keeps its
-    own quality, a lossless WebP stays lossless, and others get 95. drop_extras: leave out HDR gain maps, motion videos and
-    other pictures, which fit only the old pixels; by default, a photo with one of them is refused.
+    own quality, a lossless WebP stays lossless, and others get 95. extras: keep the HDR gain map, the motion video and other
+    pictures beside the photo, drop them, or skip a photo that has one of them. A gain map stays as it is: it says how much
+    lighter than the photo the HDR picture is at each point, so the new photo carries its change into the HDR picture.
 
     `ImageError` if the photo cannot be written again.
     """
-    refuse_to_rewrite(photo, drop_extras=drop_extras)
+    refuse_to_rewrite(photo, extras=extras)
     if photo.has_alpha and pixels.shape[2] == 3:
         pixels = np.dstack([pixels, photo.packed[..., 3]])
     stored = np.ascontiguousarray(as_stored(pixels, photo.orientation))
@@ -79,7 +73,7 @@ def encode(
             coded,
             stamp=stamp,
             thumbnail=lambda limit: _thumbnail(stored, limit),
-            drop_extras=drop_extras,
+            drop_extras=extras == "drop",
         )
     except (OSError, ValueError, RuntimeError, struct.error) as error:
         raise ImageError(Reason.UNWRITABLE, f"the photo cannot be written again as {photo.format} ({error})") from None
@@ -95,7 +89,7 @@ def convert(
     """
     if format == photo.format:
         return encode(photo, pixels, stamp=stamp, quality=quality)
-    refuse_to_rewrite(photo)
+    refuse_to_rewrite(photo, extras="skip")  # the other format cannot hold them
     if photo.has_alpha and format == "JPEG":
         raise ImageError(
             Reason.BAD_PARAMETER, "the photo is partly transparent, which JPEG cannot hold; use png or webp"
@@ -117,31 +111,34 @@ def convert(
         raise ImageError(Reason.UNWRITABLE, f"the photo cannot be written as {format} ({error})") from None
 
 
-def refuse_to_rewrite(photo: Photo, *, drop_extras: bool = False) -> None:
+def refuse_to_rewrite(photo: Photo, *, extras: Extras = "keep") -> None:
     """Raise the `ImageError` with which `encode` would refuse the photo, before any work is done."""
-    _refuse_to_rewrite(photo.read_only, photo.stamp, photo.extras, drop_extras)
+    _refuse_to_rewrite(photo.read_only, photo.stamp, photo.extras, extras)
 
 
-def check_rewritable(data: bytes, *, drop_extras: bool = False) -> None:
+def check_rewritable(data: bytes, *, extras: Extras = "keep") -> None:
     """Raise the `ImageError` of `decode` or `refuse_to_rewrite` if the file's header already shows the reason."""
     check_bytes(len(data))
     with reading_header():
         image = open_image(data)
         refuse_unsupported(image, MAX_PIXELS)
         refusal, stamp = read_only(image, bit_depth(image, data)), stamp_in(image, data)
-    _refuse_to_rewrite(refusal, stamp, container.extras(data), drop_extras)
+    _refuse_to_rewrite(refusal, stamp, container.extras(data), extras)
 
 
 def _refuse_to_rewrite(
-    read_only: ImageError | None, stamp: Stamp | None, extras: tuple[str, ...], drop_extras: bool
+    read_only: ImageError | None, stamp: Stamp | None, held: tuple[str, ...], extras: Extras
 ) -> None:
     if stamp is not None:
         raise ImageError(Reason.ALREADY_ENHANCED, f"by {stamp.model}; enhance the original instead")
     if read_only:
         raise read_only
-    for extra in extras:
-        if extra in _EXTRAS and not drop_extras:
-            raise ImageError(*_EXTRAS[extra])
+    for name in held:
+        if name in _EXTRAS and extras == "skip":
+            reason, what = _EXTRAS[name]
+            raise ImageError(
+                reason, f"the file holds {what} beside the photo; --hdr keep enhances the photo and keeps it"
+            )
 
 
 def recode(source: str, target: str) -> None:

@@ -95,14 +95,14 @@ def _enhance(task: FileTask, job: Job, enhancer: Enhancer, entry: Entry) -> Entr
         if not task.is_ours and stamped.partition("-")[0] != key.partition("-")[0]:
             refuse_foreign(target)
     # Before `room_for`: all others wait for a huge photo, and this one may be refused.
-    check_rewritable(data, drop_extras=options.drop_hdr)
+    check_rewritable(data, extras=options.hdr)
     width, height = size(data)
     with room_for(width * height / 1e6):
         enhanced = enhancer.enhance_file(
             data,
             strength=options.strength,
             quality=options.quality,
-            drop_extras=options.drop_hdr,
+            extras=options.hdr,
             photos_only=options.photos_only,
             source=key,
         )

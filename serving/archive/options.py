@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from naturaltone import __version__
 from naturaltone.pipeline.errors import UserError
+from naturaltone.pipeline.photo.encode import Extras
 from naturaltone.pipeline.photo.formats import HAS_HEIF
 from naturaltone.serving.enhancer import check_strength
 
@@ -16,8 +17,8 @@ from naturaltone.serving.enhancer import check_strength
 class ArchiveOptions:
     """What the user chose for an archive. Construction raises `UserError` for a value out of range.
 
-    strength: 0 to 1.5. quality: of JPEG, WebP and AVIF, 1 to 100; None for at least the quality of the photo. drop_hdr:
-    enhance photos with HDR gain maps or motion videos and drop these extras; otherwise such photos are left alone.
+    strength: 0 to 1.5. quality: of JPEG, WebP and AVIF, 1 to 100; None for at least the quality of the photo. hdr: what
+    becomes of photos with HDR gain maps, motion videos or other pictures; see `encode`.
     photos_only: leave screenshots and drawings alone. copy_others: copy files that are not enhanced, videos too.
     keep_mtime: give outputs the modification time of their source. limit: the most files that this run processes.
     include, exclude: globs for names below the source.
@@ -25,7 +26,7 @@ class ArchiveOptions:
 
     strength: float = 1.0
     quality: int | None = None
-    drop_hdr: bool = False
+    hdr: Extras = "keep"
     photos_only: bool = False
     copy_others: bool = False
     keep_mtime: bool = True
@@ -45,7 +46,8 @@ class ArchiveOptions:
     @property
     def of_enhanced(self) -> str:
         """The settings that decide the look of an enhanced photo, as JSON. If they change, it is enhanced again."""
-        return json.dumps({"strength": self.strength, "quality": self.quality})
+        chosen = {"strength": self.strength, "quality": self.quality}
+        return json.dumps(chosen | ({"hdr": self.hdr} if self.hdr == "drop" else {}))
 
     @property
     def of_skipped(self) -> str:
@@ -53,7 +55,7 @@ class ArchiveOptions:
 
         If they change, the file is tried again. They include the version, since another version may read more formats.
         """
-        chosen = {"hdr": self.drop_hdr, "photos_only": self.photos_only, "copy": self.copy_others}
+        chosen = {"hdr": self.hdr, "photos_only": self.photos_only, "copy": self.copy_others}
         return json.dumps(chosen | {"version": __version__, "heif": HAS_HEIF})
 
     def takes(self, name: str) -> bool:

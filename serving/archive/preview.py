@@ -63,7 +63,7 @@ def estimate(plan: ArchivePlan, enhancer: Enhancer, *, cores: int) -> Estimate:
     looked_at = [task.uri(plan.source) for task in plan.spread_photos(_LOOKED_AT)]
     for uri in looked_at:
         try:
-            check_rewritable(storage.read_bytes(uri), drop_extras=plan.options.drop_hdr)
+            check_rewritable(storage.read_bytes(uri), extras=plan.options.hdr)
             good.append(uri)
         except ImageError as error:
             reasons[error.reason] += 1
@@ -79,7 +79,7 @@ def estimate(plan: ArchivePlan, enhancer: Enhancer, *, cores: int) -> Estimate:
             enhancer.enhance_file(
                 data,
                 strength=plan.options.strength,
-                drop_extras=plan.options.drop_hdr,
+                extras=plan.options.hdr,
                 photos_only=plan.options.photos_only,
             )
         except ImageError as error:  # its header looked good; only decoding shows the problem
@@ -162,7 +162,7 @@ def write_dry_sheet(page: str, plan: ArchivePlan, enhancer: Enhancer) -> None:
                     data,
                     strength=plan.options.strength,
                     quality=plan.options.quality,
-                    drop_extras=plan.options.drop_hdr,
+                    extras=plan.options.hdr,
                     photos_only=plan.options.photos_only,
                 )
                 yield task.source, f"{enhanced.megapixels:.1f} MP", _look(data), _look(enhanced.data)

@@ -39,7 +39,7 @@ def test_files_that_are_not_enhanced_are_reported_with_a_reason_and_copied_on_re
         "2019/raw.NEF": ("skipped", "raw"),
         "2019/video.mp4": ("skipped", "not_a_photo"),
         "Screenshot.png": ("skipped", "graphic"),
-        "hdr.jpg": ("skipped", "hdr_gain_map"),
+        "hdr.jpg": ("enhanced", ""),
         "inside.jpg": ("enhanced", ""),
         "out": ("skipped", "not_followed"),
     }
