@@ -89,7 +89,10 @@ def convert(
     """
     if format == photo.format:
         return encode(photo, pixels, stamp=stamp, quality=quality)
-    refuse_to_rewrite(photo, extras="skip")  # the other format cannot hold them
+    refuse_to_rewrite(photo)
+    if held := next((name for name in photo.extras if name in _EXTRAS), None):
+        reason, what = _EXTRAS[held]
+        raise ImageError(reason, f"{format} cannot hold {what}; keep the photo's own format")
     if photo.has_alpha and format == "JPEG":
         raise ImageError(
             Reason.BAD_PARAMETER, "the photo is partly transparent, which JPEG cannot hold; use png or webp"
@@ -116,14 +119,19 @@ def refuse_to_rewrite(photo: Photo, *, extras: Extras = "keep") -> None:
     _refuse_to_rewrite(photo.read_only, photo.stamp, photo.extras, extras)
 
 
-def check_rewritable(data: bytes, *, extras: Extras = "keep") -> None:
-    """Raise the `ImageError` of `decode` or `refuse_to_rewrite` if the file's header already shows the reason."""
+def check_rewritable(data: bytes, *, extras: Extras = "keep") -> tuple[str, ...]:
+    """Raise the `ImageError` of `decode` or `refuse_to_rewrite` if the file's header already shows the reason.
+
+    Returns what the enhanced file will keep beside the photo, such as "HDR gain map".
+    """
     check_bytes(len(data))
     with reading_header():
         image = open_image(data)
         refuse_unsupported(image, MAX_PIXELS)
         refusal, stamp = read_only(image, bit_depth(image, data)), stamp_in(image, data)
-    _refuse_to_rewrite(refusal, stamp, container.extras(data), extras)
+    held = container.extras(data)
+    _refuse_to_rewrite(refusal, stamp, held, extras)
+    return tuple(name for name in held if name in _EXTRAS) if extras == "keep" else ()
 
 
 def _refuse_to_rewrite(

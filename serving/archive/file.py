@@ -95,7 +95,7 @@ def _enhance(task: FileTask, job: Job, enhancer: Enhancer, entry: Entry) -> Entr
         if not task.is_ours and stamped.partition("-")[0] != key.partition("-")[0]:
             refuse_foreign(target)
     # Before `room_for`: all others wait for a huge photo, and this one may be refused.
-    check_rewritable(data, extras=options.hdr)
+    kept = check_rewritable(data, extras=options.hdr)
     width, height = size(data)
     with room_for(width * height / 1e6):
         enhanced = enhancer.enhance_file(
@@ -107,7 +107,7 @@ def _enhance(task: FileTask, job: Job, enhancer: Enhancer, entry: Entry) -> Entr
             source=key,
         )
     storage.write_bytes(target, enhanced.data, modified=task.modified if options.keep_mtime else None)
-    return replace(entry, megapixels=enhanced.megapixels)
+    return replace(entry, megapixels=enhanced.megapixels, detail=f"kept: {', '.join(kept)}" if kept else "")
 
 
 def _copy(task: FileTask, job: Job, entry: Entry) -> Entry:

@@ -47,23 +47,25 @@ Pair = tuple[str, str, np.ndarray, np.ndarray]  # caption, note, before, after
 class Estimate:
     """An estimate of a run.
 
-    looked_at: the number of photos that were examined. reasons: why some of them would not be enhanced. seconds: the
-    time of the whole run on all cores.
+    looked_at: the number of photos that were examined. reasons: why some of them would not be enhanced. kept: what the others
+    keep beside the photo, such as "HDR gain map". seconds: the time of the whole run on all cores.
     """
 
     looked_at: int
     reasons: dict[str, int]
+    kept: dict[str, int]
     seconds: float
 
 
 def estimate(plan: ArchivePlan, enhancer: Enhancer, *, cores: int) -> Estimate:
     """Estimate a run: read the headers of up to 200 photos, and time the enhancing of six without writing them."""
     reasons: Counter[str] = Counter()
+    kept: Counter[str] = Counter()
     good = []
     looked_at = [task.uri(plan.source) for task in plan.spread_photos(_LOOKED_AT)]
     for uri in looked_at:
         try:
-            check_rewritable(storage.read_bytes(uri), extras=plan.options.hdr)
+            kept.update(check_rewritable(storage.read_bytes(uri), extras=plan.options.hdr))
             good.append(uri)
         except ImageError as error:
             reasons[error.reason] += 1
@@ -90,7 +92,7 @@ def estimate(plan: ArchivePlan, enhancer: Enhancer, *, cores: int) -> Estimate:
     _, total = plan.kinds.get(Kind.PHOTO, (0, 0))
     share = len(good) / len(looked_at) if looked_at else 0
     seconds = enhance_seconds / tried_bytes * total * share / cores if tried_bytes else 0.0
-    return Estimate(looked_at=len(looked_at), reasons=dict(reasons), seconds=seconds)
+    return Estimate(looked_at=len(looked_at), reasons=dict(reasons), kept=dict(kept), seconds=seconds)
 
 
 def describe(plan: ArchivePlan, guess: Estimate, *, cores: int) -> str:
@@ -102,12 +104,15 @@ def describe(plan: ArchivePlan, guess: Estimate, *, cores: int) -> str:
             count, size = kinds[kind]
             copied = kind in (Kind.SIDECAR, *((Kind.OTHER, Kind.REFUSED) if plan.options.copy_others else ()))
             lines.append(f"{count:>9}  {words}{', to be copied' if copied else ''}: {size / 1e6:.1f} MB")
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(guess.reasons.items())) or "none"
+    reasons, kept = (
+        ", ".join(f"{count} {what}" for what, count in sorted(counts.items())) for counts in (guess.reasons, guess.kept)
+    )
     return "\n".join(
         [
             *lines,
             f"{plan.done:>9}  done before",
-            f"of {guess.looked_at} photos examined, these would not be enhanced: {reasons}",
+            f"of {guess.looked_at} photos examined, these would not be enhanced: {reasons or 'none'}",
+            *([f"these are kept in them: {kept}"] if kept else []),
             f"about {_duration(guess.seconds)} on {cores} cores; nothing was written to the target",
         ]
     )

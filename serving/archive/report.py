@@ -47,7 +47,8 @@ class Entry:
 
     source: its name below the source folder, as text (`names.to_text`). fingerprint: changes with its content. model:
     the version of the model. settings: the options that decide the outcome, as JSON. reason: why the file was left
-    alone or failed (`Reason`). detail: the reason for people. bytes: the size of the source. seconds: the time of the
+    alone or failed (`Reason`). detail: the reason for people; of an
+    enhanced photo, what it keeps beside the photo. bytes: the size of the source. seconds: the time of the
     work.
     """
 

@@ -19,7 +19,7 @@ from naturaltone.serving.archive.options import ArchiveOptions
 from naturaltone.serving.archive.report import Entry
 from naturaltone.serving.archive.task import FileTask, Kind
 from naturaltone.serving.enhancer import Enhancer
-from tests.archives import outputs, statuses
+from tests.archives import outputs, rows, statuses
 from tests.pipeline.photo.files import chunk
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -31,7 +31,7 @@ def test_files_that_are_not_enhanced_are_reported_with_a_reason_and_copied_on_re
 ) -> None:
     before = {path: (path.lstat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in mixed.rglob("*")}
     target = tmp_path / "target"
-    enhance_archive(str(mixed), str(target), enhancer, ArchiveOptions(photos_only=True))
+    enhance_archive(str(mixed), str(target), enhancer, ArchiveOptions(photos_only=True, hdr="skip"))
     assert statuses(target) == {
         "2019/IMG_1.jpg": ("enhanced", ""),
         "2019/IMG_1.jpg.xmp": ("copied", ""),
@@ -39,20 +39,25 @@ def test_files_that_are_not_enhanced_are_reported_with_a_reason_and_copied_on_re
         "2019/raw.NEF": ("skipped", "raw"),
         "2019/video.mp4": ("skipped", "not_a_photo"),
         "Screenshot.png": ("skipped", "graphic"),
-        "hdr.jpg": ("enhanced", ""),
+        "hdr.jpg": ("skipped", "hdr_gain_map"),
         "inside.jpg": ("enhanced", ""),
         "out": ("skipped", "not_followed"),
     }
     assert (target / "2019" / "IMG_1.jpg").stat().st_mtime == 1_500_000_000
-    more = enhance_archive(
-        str(mixed), str(target), enhancer, ArchiveOptions(photos_only=True, copy_others=True, keep_mtime=False)
-    )
+    copying = ArchiveOptions(photos_only=True, hdr="skip", copy_others=True, keep_mtime=False)
+    more = enhance_archive(str(mixed), str(target), enhancer, copying)
     assert more.unchanged == 2, "the two enhanced photos"
     for name in ("2019/raw.NEF", "2019/video.mp4", "Screenshot.png", "hdr.jpg"):
         assert (target / name).read_bytes() == (mixed / name).read_bytes() and statuses(target)[name][0] == "copied"
     assert (target / "2019" / "video.mp4").stat().st_mtime > 1_600_000_000
-    dropped = enhance_archive(str(mixed), str(target), enhancer, ArchiveOptions(drop_hdr=True))
-    assert dropped.counts["enhanced"] == 2 and b"hdrgm" not in (target / "hdr.jpg").read_bytes()
+    kept = enhance_archive(str(mixed), str(target), enhancer)
+    assert kept.counts["enhanced"] == 2, "the HDR photo and the screenshot"
+    assert b"hdrgm" in (target / "hdr.jpg").read_bytes()
+    assert {row.source: row.detail for row in rows(target) if row.detail.startswith("kept")} == {
+        "hdr.jpg": "kept: HDR gain map"
+    }
+    dropped = enhance_archive(str(mixed), str(target), enhancer, ArchiveOptions(hdr="drop"))
+    assert dropped.counts["enhanced"] == 4 and b"hdrgm" not in (target / "hdr.jpg").read_bytes()
     assert {
         path: (path.lstat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in mixed.rglob("*")
     } == before

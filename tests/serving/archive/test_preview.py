@@ -26,7 +26,7 @@ def test_a_dry_run_says_what_a_run_would_do_and_writes_nothing(
     for words in (
         "4  photos to enhance",
         "2  sidecars",
-        "1 hdr_gain_map",
+        "kept in them: 1 HDR gain map",
         "1  other files",
         "RAW",
         "nothing was written to the target",
@@ -43,7 +43,7 @@ def test_a_dry_run_with_a_sheet_writes_only_the_sheet(mixed: Path, bundle_folder
     sheet = tmp_path / "sheets" / "dry.html"
     sheet.parent.mkdir()
     command = ["enhance", str(mixed), str(tmp_path / "target"), "--model", str(bundle_folder), "--dry-run"]
-    assert cli.main([*command, "--sheet", str(sheet)]) == exit_codes.OK
+    assert cli.main([*command, "--hdr", "skip", "--sheet", str(sheet)]) == exit_codes.OK
     page = sheet.read_text()
     assert page.count('class="photo"') == 3 and "3 of the photos, as they would come out" in page, "not the HDR photo"
     assert len(list((tmp_path / "sheets" / "dry_files").iterdir())) == 6 and not (tmp_path / "target").exists()
@@ -58,7 +58,7 @@ def test_a_dry_run_leaves_out_the_graphics_that_the_run_would_leave_alone(
     assert cli.main([*command, "--photos-only", "--sheet", str(sheet)]) == exit_codes.OK
     assert "1 graphic" in capsys.readouterr().out
     page = sheet.read_text()
-    assert "Screenshot" not in page and "2 of the photos, as they would come out" in page
+    assert "Screenshot" not in page and "3 of the photos, as they would come out" in page
 
 
 def test_a_contact_sheet_says_how_many_photos_it_shows(photo: np.ndarray, to_file: ToFile, tmp_path: Path) -> None:
