@@ -13,6 +13,9 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageCms
 
+from tests.pipeline.photo.files import FTYP
+from tests.pipeline.photo.gain_maps import ultra_hdr
+
 _HEADER = 64
 _SUFFIXES = {"jpeg": "jpg", "png": "png", "tiff": "tif", "webp": "webp", "avif": "avif"}
 
@@ -34,6 +37,7 @@ def samples(photo: np.ndarray) -> dict[str, bytes]:
         "jpeg-progressive": _pillow(image, "JPEG", quality=90, progressive=True, **of_rgb),
         "jpeg-grey": _pillow(grey, "JPEG", quality=90, **of_grey),
         "jpeg-cmyk": _pillow(image.convert("CMYK"), "JPEG", quality=90, exif=_exif()),  # Pillow adds the Adobe marker
+        "jpeg-ultra-hdr": ultra_hdr(photo, photo[::4, ::4].mean(axis=2) / 128, most=2.0, trailer=FTYP),
         "png-8": _pillow(image, "PNG", **of_rgb),
         "png-16": _opencv_png(cv2.cvtColor(deep, cv2.COLOR_RGB2BGR), _profile()),
         "png-palette": _pillow(image.quantize(64), "PNG", **of_rgb),
