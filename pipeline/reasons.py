@@ -45,7 +45,13 @@ class Reason(StrEnum):
     )
     RAW = "raw", "It is a camera's RAW file, not developed yet.", True, True, 415
     TOO_SMALL = "too_small", "One of its sides is shorter than 16 pixels.", True, True, 400
-    UNSUPPORTED_DEPTH = "unsupported_depth", "It has more bits a channel than naturaltone can write.", True, True, 415
+    UNSUPPORTED_DEPTH = (
+        "unsupported_depth",
+        "It has more bits a channel than naturaltone can write, or signed or floating-point values.",
+        True,
+        True,
+        415,
+    )
     UNSUPPORTED_FORMAT = "unsupported_format", "Its format cannot be read, or cannot be written.", True, True, 415
     UNSUPPORTED_MODE = "unsupported_mode", "Its pixel layout (CMYK, layers) would be lost.", True, True, 415
     # Files of an archive that are left as they are.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import cv2
 from PIL import Image, UnidentifiedImageError
 
-from naturaltone.pipeline.photo import avif, container, png
+from naturaltone.pipeline.photo import avif, container, png, tiff
 from naturaltone.pipeline.photo.formats import FORMATS, HAS_HEIF, HEIF, NAMED_FORMATS, RAW, READABLE, SIGNATURES
 from naturaltone.pipeline.photo.refusals import MIN_SIDE, ImageError
 from naturaltone.pipeline.photo.xmp import Stamp, read_stamp
@@ -30,6 +30,9 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # ImageError 
 _NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, PHOTOMETRIC, PLANES, _SUB_IFDS, _DNG_VERSION = 254, 258, 262, 284, 330, 50706
 _EXTRA_SAMPLES, _ASSOCIATED, _PHOTOSHOP_LAYERS = 338, 1, 37724
 _RAW_PHOTOMETRICS = (32803, 34892)
+_SAMPLE_FORMAT = 339
+# Pillow takes signed 8-bit samples for unsigned ones: −1 would become white. 4 means undefined; Pillow opens no such file.
+_OTHER_SAMPLES = {2: "signed integers", 3: "floating-point numbers", 5: "complex integers", 6: "complex numbers"}
 
 
 @contextlib.contextmanager
@@ -76,6 +79,7 @@ def open_image(data: bytes) -> Image.Image:
     except UnidentifiedImageError:
         pass
     if data[:4] in (b"II*\0", b"MM\0*"):
+        _refuse_other_samples(_sample_formats(data))
         detail = f"this kind of TIFF cannot be read; save it with 8 or 16 bits a channel. It may be {RAW}"
         raise ImageError(Reason.UNSUPPORTED_FORMAT, detail)
     raise ImageError(Reason.NOT_AN_IMAGE, f"the bytes are no photo of a known format; {READABLE}, or remove the file")
@@ -92,6 +96,8 @@ def refuse_unsupported(image: Image.Image, max_pixels: int) -> None:
         raise ImageError(Reason.TOO_SMALL, f"{width}×{height} pixels; each side needs at least {MIN_SIDE}")
     if image.format == "TIFF" and _is_raw(image.tag_v2):  # type: ignore[attr-defined]
         raise ImageError(Reason.RAW, RAW)
+    if image.format == "TIFF":
+        _refuse_other_samples(image.tag_v2.get(_SAMPLE_FORMAT, ()))  # type: ignore[attr-defined]
     if image.format not in ("MPO", "HEIF") and getattr(image, "n_frames", 1) > 1:
         raise ImageError(Reason.ANIMATED, "the file holds several frames; save the one you want as a photo")
     if image.mode in ("I", "F"):
@@ -104,6 +110,23 @@ def _is_raw(tags: Any) -> bool:
     # DNG, NEF, ARW and PEF are TIFFs: Pillow would open the sensor's mosaic or a thumbnail.
     is_thumbnail = bool(tags.get(_NEW_SUBFILE_TYPE, 0) & 1) and _SUB_IFDS in tags
     return _DNG_VERSION in tags or tags.get(PHOTOMETRIC) in _RAW_PHOTOMETRICS or is_thumbnail
+
+
+def _refuse_other_samples(formats: Iterable[int]) -> None:
+    """Refuse a TIFF with samples that are not unsigned integers. formats: one for all channels, or one for each."""
+    for what in (_OTHER_SAMPLES[each] for each in formats if each in _OTHER_SAMPLES):
+        detail = f"its samples are {what}; save it with unsigned integers of 8 or 16 bits a channel"
+        raise ImageError(Reason.UNSUPPORTED_DEPTH, detail)
+
+
+def _sample_formats(data: bytes) -> tuple[int, ...]:
+    """The sample formats of a TIFF that Pillow does not open; empty if it does not say, is broken, or is a BigTIFF."""
+    try:
+        order = tiff.byte_order(data)
+        entries, _ = tiff.directory(data, tiff.first_directory(data, order), order)
+    except ValueError:
+        return ()
+    return tiff.numbers(data, tiff.by_tag(entries).get(_SAMPLE_FORMAT), order)
 
 
 def bit_depth(image: Image.Image, data: bytes) -> int:

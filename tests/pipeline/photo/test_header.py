@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from naturaltone.pipeline.photo import header
+from naturaltone.pipeline.photo import header, tiff
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.encode import check_rewritable
 from naturaltone.pipeline.photo.header import size
@@ -78,3 +78,81 @@ def test_a_tiff_with_a_bad_second_page_is_refused_not_a_traceback(photo: np.ndar
     assert size(bad) == (photo.shape[1], photo.shape[0])
     with pytest.raises(ImageError, match="animated"):
         check_rewritable(good)
+
+
+def samples(photo: np.ndarray, kind: str, **options: object) -> bytes:
+    """A TIFF with samples of a NumPy type: grey if `photo` is H×W."""
+    buffer = io.BytesIO()
+    photometric = "rgb" if photo.ndim == 3 else "minisblack"
+    tifffile.imwrite(buffer, (photo // 2).astype(kind), photometric=photometric, metadata=None, **options)
+    return buffer.getvalue()
+
+
+def with_formats(photo: np.ndarray, formats: tuple[int, ...]) -> bytes:
+    """A TIFF of 8 bits that says of each channel what its samples are. tifffile does not write what is not so."""
+    data = samples(photo, "int8")
+    entries, _ = tiff.directory(data, tiff.first_directory(data, "<"), "<")
+    said = tiff.by_tag(entries)[339]
+    assert said.count == len(formats)
+    return data[: said.offset] + struct.pack(f"<{len(formats)}H", *formats) + data[said.offset + said.size :]
+
+
+def refusal(look: Callable[[bytes], object], data: bytes) -> tuple[str, str]:
+    with pytest.raises(ImageError) as refused:
+        look(data)
+    return refused.value.reason, refused.value.detail
+
+
+SIGNED, FLOATING = "signed integers", "floating-point numbers"
+KINDS = {
+    **dict.fromkeys(("int8", "int16", "int32", "int64"), SIGNED),
+    **dict.fromkeys(("float16", "float32", "float64"), FLOATING),
+    "complex64": "complex numbers",
+}
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("is_grey", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_signed_and_floating_point_samples_are_never_read_as_unsigned_ones(
+    kind: str, is_grey: bool, order: str, photo: np.ndarray
+) -> None:
+    data = samples(photo[..., 0] if is_grey else photo, kind, byteorder=order)
+    for look in (check_rewritable, decode):
+        reason, detail = refusal(look, data)
+        assert reason == "unsupported_depth" and KINDS[kind] in detail and "save it with unsigned" in detail
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["uint8", "uint16"])
+def test_unsigned_samples_are_read_whether_the_file_says_so_or_not(kind: str, order: str, photo: np.ndarray) -> None:
+    for data in (samples(photo, kind, byteorder=order), with_formats(photo, (1, 1, 1))):
+        check_rewritable(data)
+        assert np.array_equal(decode(data).pixels, photo // 2)
+
+
+@pytest.mark.parametrize("formats", [(1, 1, 2), (3, 1, 1), (4, 2, 1)])
+def test_one_channel_of_another_kind_is_enough(formats: tuple[int, ...], photo: np.ndarray) -> None:
+    data = with_formats(photo, formats)
+    for look in (check_rewritable, decode):
+        assert refusal(look, data)[0] == "unsupported_depth"
+
+
+def test_undefined_samples_are_not_guessed(photo: np.ndarray) -> None:
+    for data in (with_formats(photo, (4, 4, 4)), with_formats(photo[..., 0], (4,))):
+        assert {refusal(look, data)[0] for look in (check_rewritable, decode)} == {"unsupported_format"}
+
+
+@pytest.mark.parametrize(("kind", "what"), [("int8", SIGNED), ("int16", SIGNED), ("float32", FLOATING)])
+def test_a_bigtiff_that_opens_is_refused_for_its_samples(kind: str, what: str, photo: np.ndarray) -> None:
+    data = samples(photo[..., 0], kind, bigtiff=True)
+    for look in (check_rewritable, decode):
+        reason, detail = refusal(look, data)
+        assert reason == "unsupported_depth" and what in detail
+    assert np.array_equal(decode(samples(photo, "uint8", bigtiff=True)).pixels, photo // 2)
+
+
+def test_a_tiff_whose_directory_is_broken_is_still_a_reason(photo: np.ndarray) -> None:
+    data = samples(photo, "float64")
+    for cut in (data[:8], data[:200], data[:4] + b"\xff\xff\xff\xff" + data[8:]):
+        assert {refusal(look, cut)[0] for look in (check_rewritable, decode)} <= {"unsupported_format", "truncated"}
