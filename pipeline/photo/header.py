@@ -30,6 +30,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # ImageError 
 _NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, PHOTOMETRIC, PLANES, _SUB_IFDS, _DNG_VERSION = 254, 258, 262, 284, 330, 50706
 _EXTRA_SAMPLES, _ASSOCIATED, _PHOTOSHOP_LAYERS = 338, 1, 37724
 _RAW_PHOTOMETRICS = (32803, 34892)
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 _SAMPLE_FORMAT = 339
 # Pillow takes signed 8-bit samples for unsigned ones: −1 would become white. 4 means undefined; Pillow opens no such file.
 _OTHER_SAMPLES = {2: "signed integers", 3: "floating-point numbers", 5: "complex integers", 6: "complex numbers"}
@@ -78,9 +79,9 @@ def open_image(data: bytes) -> Image.Image:
             return Image.open(io.BytesIO(data), formats=(*FORMATS - {"MPO"}, *NAMED_FORMATS))
     except UnidentifiedImageError:
         pass
-    if data[:4] in (b"II*\0", b"MM\0*"):
+    if data[:4] in _TIFF:
         _refuse_other_samples(_sample_formats(data))
-        detail = f"this kind of TIFF cannot be read; save it with 8 or 16 bits a channel. It may be {RAW}"
+        detail = f"this kind of TIFF cannot be read; save it as a plain TIFF of 8 or 16 bits a channel. It may be {RAW}"
         raise ImageError(Reason.UNSUPPORTED_FORMAT, detail)
     raise ImageError(Reason.NOT_AN_IMAGE, f"the bytes are no photo of a known format; {READABLE}, or remove the file")
 

@@ -156,3 +156,12 @@ def test_a_tiff_whose_directory_is_broken_is_still_a_reason(photo: np.ndarray) -
     data = samples(photo, "float64")
     for cut in (data[:8], data[:200], data[:4] + b"\xff\xff\xff\xff" + data[8:]):
         assert {refusal(look, cut)[0] for look in (check_rewritable, decode)} <= {"unsupported_format", "truncated"}
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["uint32", "float64"])
+def test_a_bigtiff_that_does_not_open_is_no_damaged_file_to_remove(kind: str, order: str, photo: np.ndarray) -> None:
+    data = samples(photo, kind, bigtiff=True, byteorder=order)
+    for look in (check_rewritable, decode):
+        reason, detail = refusal(look, data)
+        assert reason == "unsupported_format" and "plain TIFF" in detail and "remove" not in detail
