@@ -55,7 +55,7 @@ class Reason(StrEnum):
     UNSUPPORTED_FORMAT = "unsupported_format", "Its format cannot be read, or cannot be written.", True, True, 415
     UNSUPPORTED_MODE = "unsupported_mode", "Its pixel layout (CMYK, layers) would be lost.", True, True, 415
     # Files of an archive that are left as they are.
-    NOT_A_PHOTO = "not_a_photo", "By its name, it is a video or another kind of file.", True, True, 415
+    NOT_A_PHOTO = "not_a_photo", "By its name, it is a video or another file that belongs to no photo.", True, True, 415
     NOT_FOLLOWED = (
         "not_followed",
         "It is a link out of the folder or to a folder above it, or a pipe, socket or device.",

@@ -64,7 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--photos-only", action="store_true", help="folder: leave screenshots and graphics alone")
     parser.add_argument(
-        "--copy-others", action="store_true", help="folder: copy all files that are not enhanced, videos too"
+        "--copy-others",
+        action="store_true",
+        help="folder: copy all files that are not enhanced, videos too (default: only sidecars of photos: .xmp, .aae, JSON of "
+        "Google Takeout, movies of Live Photos and others)",
     )
     parser.add_argument(
         "--no-mtime",

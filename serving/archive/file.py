@@ -78,7 +78,11 @@ def unread_entry(task: FileTask, job: Job) -> Entry:
             reason=Reason.UNSUPPORTED_FORMAT,
             detail="naturaltone does not enhance this format; use --copy-others to copy it",
         )
-    return replace(entry, reason=Reason.NOT_A_PHOTO, detail="it is no photo, by its name; use --copy-others to copy it")
+    return replace(
+        entry,
+        reason=Reason.NOT_A_PHOTO,
+        detail="by its name, it is neither a photo nor a sidecar of one; use --copy-others to copy it",
+    )
 
 
 def _enhance(task: FileTask, job: Job, enhancer: Enhancer, entry: Entry) -> Entry:

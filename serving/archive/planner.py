@@ -20,9 +20,9 @@ import pyarrow as pa
 
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.errors import RunFailed, UserError
-from naturaltone.pipeline.listing import File, Problem, list_files
-from naturaltone.pipeline.photo.formats import REFUSED_SUFFIXES, SUFFIXES
+from naturaltone.pipeline.listing import File, list_files
 from naturaltone.pipeline.reasons import Reason
+from naturaltone.serving.archive.kinds import with_kinds
 from naturaltone.serving.archive.names import to_text
 from naturaltone.serving.archive.options import ArchiveOptions
 from naturaltone.serving.archive.report import COPIED, ENHANCED, FAILED, FOLDER, LOCK, SKIPPED, Report
@@ -33,7 +33,6 @@ SEGMENT = 8192  # files in memory at a time
 _FIRST_WAVE_SECONDS = 2.0  # the first wave ends after this time, for the work to begin
 _WAVE_FILES = 2**16
 _STOP_SECONDS = 10.0  # a thread that waits longer for a server is left behind
-_SIDECAR_SUFFIX = ".xmp"
 _LEFTOVER = re.compile(rf"(^|/)\.[0-9a-f]{{8}}{re.escape(storage.TEMPORARY_SUFFIX)}$")
 _BROKEN = [reason for reason in Reason if reason.lasts and not reason.left_alone]
 _TYPES = {
@@ -45,6 +44,8 @@ _TYPES = {
 }
 _TASK = ", ".join(TASKS.names)
 _COLUMNS = ", ".join(f"{field.name} {_TYPES[field.type]}" for field in TASKS)
+
+Listed = tuple[File, Kind]
 
 
 class Planner:
@@ -125,7 +126,7 @@ class Planner:
                 self.is_complete = True
                 self._changed.notify_all()
 
-    def _waves(self) -> Iterator[Iterator[File]]:
+    def _waves(self) -> Iterator[Iterator[Listed]]:
         """The files of the source in waves. --limit chooses from all files, so it needs one wave.
 
         On a disk that ignores case, a file's name is compared with all others, which needs one wave too.
@@ -140,15 +141,16 @@ class Planner:
             until = float("inf")
             self._may_go_on.wait()
 
-    def _files(self) -> Iterator[File]:
+    def _files(self) -> Iterator[Listed]:
         """The files of the source that the options let through, until the run ends."""
-        for file in list_files(self._source, stay=True):
+        # What a file is depends on its neighbours in the folder, not on the options.
+        for file, kind in with_kinds(list_files(self._source, stay=True)):
             if self._is_stopped:
                 return
             if self._options.takes(file.relative):
-                yield file
+                yield file, kind
 
-    def _plan(self, wave: Iterator[File]) -> None:
+    def _plan(self, wave: Iterator[Listed]) -> None:
         self._list(wave)
         if self._is_stopped:
             return
@@ -182,12 +184,12 @@ class Planner:
             self.done += done
             self._changed.notify_all()
 
-    def _list(self, wave: Iterator[File]) -> None:
+    def _list(self, wave: Iterator[Listed]) -> None:
         """Make the table `listed` of the wave, and list the target as far as the wave's names reach."""
         self._database.execute(f"CREATE OR REPLACE TABLE listed ({_COLUMNS})")
         while batch := list(islice(wave, SEGMENT)):
-            insert(self._database, "listed", pa.Table.from_pylist([_task_of(file) for file in batch], schema=TASKS))
-            self._outputs.take(batch)
+            insert(self._database, "listed", pa.Table.from_pylist([_task_of(*each) for each in batch], schema=TASKS))
+            self._outputs.take([file for file, _ in batch])
 
     def _compare(self) -> None:
         """Make the table `compared`: whether each listed file is done, broken for good, failed before, or has our output."""
@@ -278,7 +280,7 @@ def insert(database: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> N
     database.unregister("batch")
 
 
-def _one_wave(first: File, files: Iterator[File], until: float) -> Iterator[File]:
+def _one_wave(first: Listed, files: Iterator[Listed], until: float) -> Iterator[Listed]:
     """The first file and those after it. The wave ends with the first file after the time `until`."""
     yield first
     for file in islice(files, _WAVE_FILES - 1):
@@ -287,8 +289,8 @@ def _one_wave(first: File, files: Iterator[File], until: float) -> Iterator[File
             return
 
 
-def _task_of(file: File) -> dict[str, object]:
-    kind, problem = _kind_of(file)
+def _task_of(file: File, kind: Kind) -> dict[str, object]:
+    problem = file.problem
     return vars(
         FileTask(
             source=to_text(file.relative),
@@ -301,23 +303,6 @@ def _task_of(file: File) -> dict[str, object]:
             detail=problem.detail if problem else "",
         )
     )
-
-
-def _kind_of(file: File) -> tuple[Kind, Problem | None]:
-    lowered, problem = file.relative.lower(), file.problem
-    if file.relative.startswith(f"{FOLDER}/"):
-        problem = Problem(Reason.NOT_FOLLOWED, "it belongs to the report of an archive that was enhanced before")
-    elif not problem and {"", ".", ".."} & set(file.relative.split("/")):  # S3 allows any key
-        problem = Problem(Reason.UNSAFE_NAME, "its key is no path below the source; rename the object")
-    if problem:
-        return Kind.PROBLEM, problem
-    if os.path.basename(lowered).startswith("._"):  # a metadata file of macOS
-        return Kind.OTHER, None
-    if lowered.endswith(SUFFIXES):
-        return Kind.PHOTO, None
-    if lowered.endswith(REFUSED_SUFFIXES):
-        return Kind.REFUSED, None
-    return Kind.SIDECAR if lowered.endswith(_SIDECAR_SUFFIX) else Kind.OTHER, None
 
 
 def _name_collisions(database: duckdb.DuckDBPyConnection) -> None:

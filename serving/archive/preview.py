@@ -33,9 +33,9 @@ _LOOKED_AT, _TRIED = 200, 6
 _SHEET_PHOTOS, _DRY_SHEET_PHOTOS = 200, 20
 _KINDS = {
     Kind.PHOTO: "photos to enhance",
-    Kind.SIDECAR: "sidecars (.xmp)",
+    Kind.SIDECAR: "sidecars of photos (XMP, JSON, AAE, movies of Live Photos and others)",
     Kind.REFUSED: "photos in a format that is not enhanced (RAW and others)",
-    Kind.OTHER: "other files, including videos",
+    Kind.OTHER: "other files, including other videos",
     Kind.PROBLEM: "problems: links out of the source, folders that cannot be read, and others",
 }
 _LABELS = {"before": "before", "after": "after"}

@@ -11,11 +11,11 @@ from naturaltone.pipeline.dataset.tables import schema_of
 
 
 class Kind(StrEnum):
-    """What a file is, by its name and its folder."""
+    """What a file is, by its name and its neighbours."""
 
     PHOTO = "photo"
     REFUSED = "refused"  # a photo in a format that is not enhanced
-    SIDECAR = "sidecar"
+    SIDECAR = "sidecar"  # it belongs to a photo, and is always copied
     OTHER = "other"
     PROBLEM = "problem"  # only listed; it cannot or must not be read
 

@@ -21,6 +21,7 @@ from naturaltone.serving.archive.options import ArchiveOptions
 from naturaltone.serving.archive.plan import plan_archive
 from naturaltone.serving.archive.planner import Outputs
 from naturaltone.serving.archive.report import ENHANCED, FOLDER, LOCK, Entry, Report
+from naturaltone.serving.archive.task import Kind
 
 OPTIONS = ArchiveOptions()
 NAMES = st.lists(
@@ -105,6 +106,31 @@ def test_a_plan_in_waves_names_the_files_of_a_plan_in_one(
             assert plan.has_work() and plan.num_bytes == 21
     limited, _ = planned(str(source), str(target), ArchiveOptions(limit=3))
     assert limited == sorted(todo)[:3]
+
+
+@pytest.mark.parametrize("is_s3", [True, False])
+@pytest.mark.parametrize("wave_files", [1, 2, 3, 5, 100])
+def test_a_wave_that_ends_between_a_photo_and_its_movie_does_not_part_them(
+    wave_files: int, is_s3: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner, "_WAVE_FILES", wave_files)
+    monkeypatch.setattr(planner, "_FIRST_WAVE_SECONDS", 0.0)
+    photos = ["IMG_1.HEIC", "IMG_2.jpg", "IMG_2.MP4.jpg", "sub/IMG_1.JPG"]
+    movies = ["IMG_1.MOV", "IMG_2.MP4", "sub/IMG_1.mov"]
+    others = ["IMG_1.d/IMG_1.MOV", "IMG_3.MOV", "sub/IMG_2.MP4"]
+    between = [f"IMG_2.{number}.txt" for number in range(4)]
+    names = [*photos, *movies, *others, *between]
+    source, target = "s3://source" if is_s3 else str(tmp_path / "source"), str(tmp_path / "missing")
+    if is_s3:
+        monkeypatch.setattr(planner, "list_files", lambda uri, stay: iter([file_of(name) for name in sorted(names)]))
+    for name in names if not is_s3 else ():
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "source" / name).touch()
+    with Report(target) as report:
+        with plan_archive(source, target, report, model="m", options=OPTIONS, is_held=False) as plan:
+            found = {task.source: task.kind for tasks in plan.segments() for task in tasks}
+    expected = {**dict.fromkeys(photos, Kind.PHOTO), **dict.fromkeys(movies, Kind.SIDECAR)}
+    assert found == expected | dict.fromkeys([*others, *between], Kind.OTHER)
 
 
 def listing(names: list[str], *, then: Callable[[], None]) -> Callable[..., Iterator[File]]:
