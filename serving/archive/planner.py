@@ -192,7 +192,10 @@ class Planner:
             self._outputs.take([file for file, _ in batch])
 
     def _compare(self) -> None:
-        """Make the table `compared`: whether each listed file is done, broken for good, failed before, or has our output."""
+        """Make the table `compared`: whether each listed file is done, broken for good, failed before, or has our output.
+
+        A sidecar that was skipped was none then: its photo came later.
+        """
         self._database.execute(
             f"""
             CREATE OR REPLACE TABLE compared AS
@@ -211,7 +214,7 @@ class Planner:
                 coalesce(is_same AND CASE status
                     WHEN '{ENHANCED}' THEN is_there AND settings = $enhanced AND model = $model
                     WHEN '{COPIED}' THEN is_there AND settings = $skipped
-                    WHEN '{SKIPPED}' THEN settings = $skipped
+                    WHEN '{SKIPPED}' THEN settings = $skipped AND kind <> '{Kind.SIDECAR}'
                 END, FALSE) AS is_done,
                 coalesce(is_same AND status = '{FAILED}' AND settings = $skipped AND known_reason IN $broken, FALSE)
                     AS is_broken

@@ -16,11 +16,11 @@ from naturaltone.pipeline import storage
 from naturaltone.pipeline.errors import RunFailed
 from naturaltone.pipeline.lease import hold
 from naturaltone.pipeline.listing import File
-from naturaltone.serving.archive import planner
+from naturaltone.serving.archive import options, planner
 from naturaltone.serving.archive.options import ArchiveOptions
 from naturaltone.serving.archive.plan import plan_archive
 from naturaltone.serving.archive.planner import Outputs
-from naturaltone.serving.archive.report import ENHANCED, FOLDER, LOCK, Entry, Report
+from naturaltone.serving.archive.report import COPIED, ENHANCED, FOLDER, LOCK, SKIPPED, Entry, Report
 from naturaltone.serving.archive.task import Kind
 
 OPTIONS = ArchiveOptions()
@@ -42,11 +42,11 @@ def entry_of(name: str, **changes: str) -> Entry:
     return Entry(source=name, output=name, **{**done, **changes})  # type: ignore[arg-type]
 
 
-def planned(source: str, target: str, options: ArchiveOptions = OPTIONS) -> tuple[list[str], int]:
+def planned(source: str, target: str, chosen: ArchiveOptions = OPTIONS) -> tuple[list[str], int]:
     """The names that a run would process, and how many are done."""
     with (
         Report(target) as report,
-        plan_archive(source, target, report, model="m", options=options, is_held=False) as plan,
+        plan_archive(source, target, report, model="m", options=chosen, is_held=False) as plan,
     ):
         names = [task.source for tasks in plan.segments() for task in tasks]
         assert plan.is_complete and plan.num_files == len(names)
@@ -131,6 +131,41 @@ def test_a_wave_that_ends_between_a_photo_and_its_movie_does_not_part_them(
             found = {task.source: task.kind for tasks in plan.segments() for task in tasks}
     expected = {**dict.fromkeys(photos, Kind.PHOTO), **dict.fromkeys(movies, Kind.SIDECAR)}
     assert found == expected | dict.fromkeys([*others, *between], Kind.OTHER)
+
+
+def test_a_movie_that_was_skipped_is_copied_when_its_photo_comes(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    (source / "IMG_1.MOV").write_bytes(b"12345")
+    os.utime(source / "IMG_1.MOV", ns=(1, 1))
+    with Report(str(target)) as report:
+        report.add(entry_of("IMG_1.MOV", status=SKIPPED, reason="not_a_photo", settings=OPTIONS.of_skipped))
+        report.finish()
+    assert planned(str(source), str(target)) == ([], 1)
+    (source / "IMG_1.HEIC").touch()
+    assert sorted(planned(str(source), str(target))[0]) == ["IMG_1.HEIC", "IMG_1.MOV"]
+    assert planned(str(source), str(target), ArchiveOptions(exclude=("*.HEIC",)))[0] == ["IMG_1.MOV"]
+
+
+def test_a_sidecar_that_was_copied_is_done_until_it_or_the_version_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    names = ["IMG_1.AAE", "IMG_1.jpg.json", "IMG_2.AAE"]
+    for folder in (source, target):
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_bytes(b"12345")
+            os.utime(folder / name, ns=(1, 1))
+    with Report(str(target)) as report:
+        for name in names:
+            report.add(entry_of(name, status=COPIED, settings=OPTIONS.of_skipped))
+        report.finish()
+    assert planned(str(source), str(target)) == ([], 3)
+    os.utime(source / "IMG_2.AAE", ns=(2, 2))
+    assert planned(str(source), str(target)) == (["IMG_2.AAE"], 2)
+    monkeypatch.setattr(options, "__version__", "another")
+    assert planned(str(source), str(target)) == (names, 0)
 
 
 def listing(names: list[str], *, then: Callable[[], None]) -> Callable[..., Iterator[File]]:
