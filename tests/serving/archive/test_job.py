@@ -18,14 +18,16 @@ from naturaltone.infra import local
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.errors import RunFailed
 from naturaltone.pipeline.photo.decode import decode
+from naturaltone.pipeline.photo.formats import HAS_HEIF
 from naturaltone.serving.archive import job as archive
+from naturaltone.serving.archive import options
 from naturaltone.serving.archive.file import Job, unread_entry
 from naturaltone.serving.archive.job import enhance_archive
 from naturaltone.serving.archive.options import ArchiveOptions
 from naturaltone.serving.archive.report import FOLDER, JSON_LINES, PARQUET, Entry
 from naturaltone.serving.archive.task import FileTask
 from naturaltone.serving.enhancer import Enhancer
-from tests.archives import outputs, rows
+from tests.archives import outputs, rows, statuses
 from tests.mutations import mutations, samples
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -84,6 +86,81 @@ def test_a_run_processes_missing_and_new_files_and_files_with_changed_settings(
     lines = [json.loads(line) for line in (target / FOLDER / JSON_LINES).read_text().splitlines()]
     assert [json.loads(line["settings"])["strength"] for line in lines if line["source"] == "new.jpg"] == [1.0]
     assert pq.read_table(target / FOLDER / PARQUET).to_pylist() == lines
+
+
+IDENTIFIER = b"Apple iOS\0 8C2E4F5B-content-identifier"
+
+
+@pytest.fixture
+def phone_folder(tmp_path: Path, photo: np.ndarray, to_file: Callable[..., bytes]) -> Path:
+    """Photos as they come from phones, from a camera and from Google Takeout, with what belongs to them."""
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x927C] = IDENTIFIER  # in the maker note
+    heic = to_file(photo, "HEIF") if HAS_HEIF else b"\0\0\0\x18ftypheic" + bytes(100)
+    files = {
+        "DCIM/IMG_1.JPG": to_file(photo, exif=exif),
+        "DCIM/IMG_1.MOV": b"\0\0\0\x14ftypqt  " + IDENTIFIER,
+        "DCIM/IMG_1.AAE": b"<plist/>",
+        "DCIM/IMG_2.HEIC": heic,
+        "DCIM/IMG_2.MOV": b"\0\0\0\x14ftypqt  2",
+        "DCIM/IMG_3.MOV": b"\0\0\0\x14ftypqt  3",
+        "camera/DSC_1.JPG": to_file(photo),
+        "camera/DSC_1.NEF": b"II*\0",
+        "Takeout/IMG.jpg": to_file(photo),
+        "Takeout/IMG.jpg.supplemental-metadata.json": b'{"title": "IMG.jpg"}',
+        "Takeout/IMG(1).jpg": to_file(photo[::-1].copy()),
+        "Takeout/IMG.jpg.supplemental-metadata(1).json": b'{"title": "IMG.jpg", "number": 1}',
+        "Takeout/metadata.json": b'{"title": "album"}',
+    }
+    for name, data in files.items():
+        path = tmp_path / "phone" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        os.utime(path, (1_500_000_000, 1_500_000_000))
+    return tmp_path / "phone"
+
+
+def test_what_belongs_to_a_photo_comes_with_it_and_is_copied_once(
+    phone_folder: Path, bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, enhancer = tmp_path / "target", Enhancer.load(str(bundle_folder))
+    enhance_archive(str(phone_folder), str(target), enhancer)
+    sidecars = {
+        *("DCIM/IMG_1.MOV", "DCIM/IMG_1.AAE", "DCIM/IMG_2.MOV"),
+        *("Takeout/IMG.jpg.supplemental-metadata.json", "Takeout/IMG.jpg.supplemental-metadata(1).json"),
+    }
+    left_alone = {
+        "DCIM/IMG_2.HEIC": ("skipped", "unsupported_format"),
+        "DCIM/IMG_3.MOV": ("skipped", "not_a_photo"),
+        "camera/DSC_1.NEF": ("skipped", "raw"),
+        "Takeout/metadata.json": ("skipped", "not_a_photo"),
+    }
+    enhanced = {"DCIM/IMG_1.JPG", "camera/DSC_1.JPG", "Takeout/IMG.jpg", "Takeout/IMG(1).jpg"}
+    assert statuses(target) == {
+        **dict.fromkeys(enhanced, ("enhanced", "")), **dict.fromkeys(sidecars, ("copied", "")), **left_alone
+    }  # fmt: skip
+    for name in enhanced | sidecars:
+        assert (target / name).stat().st_mtime == 1_500_000_000
+        assert ((target / name).read_bytes() == (phone_folder / name).read_bytes()) == (name in sidecars)
+    assert all(IDENTIFIER in (target / f"DCIM/IMG_1.{suffix}").read_bytes() for suffix in ("JPG", "MOV")), "a pair"
+
+    def inodes() -> dict[str, int]:
+        return {name: (target / name).stat().st_ino for name in enhanced | sidecars}
+
+    before = inodes()
+    again = enhance_archive(str(phone_folder), str(target), enhancer)
+    assert (again.counts, again.unchanged) == ({}, 13)
+    shutil.rmtree(target / FOLDER)
+    assert enhance_archive(str(phone_folder), str(target), enhancer).counts["copied"] == 5
+    monkeypatch.setattr(options, "__version__", "another")
+    retried = enhance_archive(str(phone_folder), str(target), enhancer)
+    assert (retried.counts, retried.unchanged) == ({"copied": 5, "skipped": 4}, 4)
+    assert inodes() == before, "no file was written again"
+    monkeypatch.undo()
+    (phone_folder / "DCIM" / "IMG_1.AAE").write_bytes(b"<plist>edited again</plist>")
+    assert enhance_archive(str(phone_folder), str(target), enhancer).counts["copied"] >= 1
+    assert (target / "DCIM" / "IMG_1.AAE").read_bytes() == b"<plist>edited again</plist>"
+    assert {name for name, inode in inodes().items() if inode != before[name]} == {"DCIM/IMG_1.AAE"}
 
 
 def test_source_and_target_may_be_object_storage(
