@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import filecmp
+import hashlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,19 +98,45 @@ def write_file(uri: str, path: str) -> None:
 
 
 def copy(source: str, target: str, *, modified: float | None = None) -> None:
-    """Copy a file as `write_bytes` writes. On disks only a block is in memory at a time; on S3, the whole file."""
-    if is_s3(source) or is_s3(target):
-        write_bytes(target, read_bytes(source), modified=modified)
+    """Copy a file as `write_bytes` writes, with only a block in memory at a time."""
+    if is_s3(target):
+        with _on_disk(source) as path:
+            s3.write_file(target, path)
         return
-    with open(resolve(source)[1], "rb") as original, _whole(resolve(target)[1], modified) as file:
-        shutil.copyfileobj(original, file, _COPY_BYTES)
+    with _whole(resolve(target)[1], modified) as file:
+        _download(source, file)
 
 
 def same_content(a: str, b: str) -> bool:
     """Whether two files hold the same bytes."""
     if is_s3(a) or is_s3(b):
-        return read_bytes(a) == read_bytes(b)
+        return _digest(a) == _digest(b)
     return filecmp.cmp(resolve(a)[1], resolve(b)[1], shallow=False)
+
+
+def _digest(uri: str) -> bytes:
+    return read_with(uri, lambda file: hashlib.file_digest(file, "blake2b").digest())
+
+
+def _download(source: str, file: BinaryIO) -> None:
+    def attempt(original: NativeFile) -> None:
+        file.seek(0)
+        file.truncate()
+        shutil.copyfileobj(original, file, _COPY_BYTES)
+
+    read_with(source, attempt)
+
+
+@contextlib.contextmanager
+def _on_disk(uri: str) -> Iterator[str]:
+    """The path of a file: its own, or that of a copy in `TMPDIR` if it is on S3."""
+    if not is_s3(uri):
+        yield resolve(uri)[1]
+        return
+    with tempfile.NamedTemporaryFile() as file:
+        _download(uri, file)  # type: ignore[arg-type]
+        file.flush()
+        yield file.name
 
 
 @contextlib.contextmanager

@@ -124,3 +124,26 @@ def test_a_folder_that_we_may_not_look_into_is_refused_by_its_name() -> None:
             if is_root:
                 os.seteuid(0)
             os.chmod(closed, 0o700)
+
+
+def test_a_copy_to_and_from_s3_has_the_same_bytes_and_leaves_nothing_in_tmpdir(
+    object_store: local.ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    here, there, again, back = (
+        str(tmp_path / "a.mov"),
+        storage.join(object_store.uri, "copies/a.mov"),
+        storage.join(object_store.uri, "copies/b.mov"),
+        str(tmp_path / "back.mov"),
+    )
+    Path(here).write_bytes(os.urandom(9_000_000))  # more than two blocks
+    storage.copy(here, there)
+    storage.copy(there, again)
+    storage.copy(again, back, modified=1_500_000_000)
+    assert Path(back).read_bytes() == Path(here).read_bytes() and os.stat(back).st_mtime == 1_500_000_000
+    assert storage.same_content(here, again) and storage.same_content(there, again)
+    storage.write_bytes(again, Path(here).read_bytes()[:-1] + b"!")
+    assert not storage.same_content(there, again)
+    assert list(scratch.iterdir()) == []
