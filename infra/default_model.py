@@ -63,7 +63,7 @@ UNDEREXPOSED = 2  # copies of each portrait
 STOPS = (1.0, 2.5)  # of the underexposed copies
 ALGORITHM = tone.KEYED_LAPLACIAN
 RUN = "default"
-DRAW = "2"
+DRAW = "3"
 
 
 def main(arguments: list[str] | None = None) -> int:
