@@ -1,0 +1,273 @@
+"""Take HEIF files apart (ISO/IEC 23008-12): items, their properties, and how they refer to each other. AVIF is alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from naturaltone.pipeline.photo import xmp
+from naturaltone.pipeline.photo.isobmff import Box, Reader, boxes, full_box, top_boxes
+
+EXIF, MIME, GRID, CODED = b"Exif", b"mime", b"grid", b"hvc1"
+XMP = b"application/rdf+xml"
+OF_FILE, OF_META = 0, 1  # what the offset of an extent counts from
+_HIDDEN = 1
+_ALPHA = (b"urn:mpeg:hevc:2015:auxid:1", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha")
+_GAIN_MAP = b"aux:hdrgainmap"  # Apple's and Samsung's names end so
+_TONE_MAP = b"tmap"  # ISO 21496-1: the photo and its gain map together
+_MAX_ITEMS = 100_000  # more than any photo has; it bounds the cost of a made-up file
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where the `iloc` box says that an item lies. An extent is: index, offset from `base`, length."""
+
+    method: int = OF_FILE
+    reference: int = 0
+    base: int = 0
+    extents: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def is_in_file(self) -> bool:
+        """Whether the bytes lie in this file, and not in another file or item."""
+        return self.reference == 0 and self.method in (OF_FILE, OF_META)
+
+
+@dataclass(frozen=True)
+class Item:
+    """An item: its four-letter kind (empty if the file does not say it), and where its bytes start and end in the file.
+
+    content_type: of a `mime` item. is_plain: neither encrypted nor compressed. location: None if the file has no entry for it.
+    properties: indices, in the item's order.
+    """
+
+    number: int
+    kind: bytes = b""
+    content_type: bytes = b""
+    is_hidden: bool = False
+    is_plain: bool = True
+    location: Location | None = None
+    ranges: tuple[tuple[int, int], ...] = ()
+    properties: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Heif:
+    """A file taken apart.
+
+    meta: the boxes in its `meta` box. properties: an item's index 1 means the first of them. references: kind, from, to.
+    """
+
+    data: bytes
+    top: list[Box]
+    meta: list[Box]
+    primary: Item
+    items: dict[int, Item]
+    properties: list[Box]
+    references: list[tuple[bytes, int, tuple[int, ...]]]
+
+    def content(self, item: Item) -> bytes:
+        """An item's bytes."""
+        if not (item.location and item.location.is_in_file and item.is_plain):
+            raise ValueError("an item lies in another file or item, or it is compressed or encrypted")
+        return b"".join(self.data[start:end] for start, end in item.ranges)
+
+    def all_of(self, item: Item, *kinds: bytes) -> Iterator[Box]:
+        """An item's properties of these kinds, in the item's order."""
+        for index in item.properties:
+            if 0 < index <= len(self.properties) and self.properties[index - 1].kind in kinds:
+                yield self.properties[index - 1]
+
+    def body(self, box: Box) -> bytes:
+        return self.data[box.content : box.end]
+
+    def targets(self, kind: bytes, number: int) -> tuple[int, ...]:
+        """The items to which an item refers."""
+        return tuple(
+            to for each, start, targets in self.references if (each, start) == (kind, number) for to in targets
+        )
+
+    def sources(self, kind: bytes, number: int) -> list[Item]:
+        """The items that refer to an item."""
+        starts = [start for each, start, targets in self.references if each == kind and number in targets]
+        return [self.items[start] for start in starts if start in self.items]
+
+    def describing(self, kind: bytes, content_type: bytes = b"") -> Item | None:
+        """The EXIF or XMP item of the photo. Apple's gain maps have their own, so one of the whole file comes second."""
+        found = [item for item in self.items.values() if (item.kind, item.content_type) == (kind, content_type)]
+        of_photo = [item for item in found if self.primary.number in self.targets(b"cdsc", item.number)]
+        of_file = [item for item in found if not self.targets(b"cdsc", item.number)]
+        return next(iter(of_photo + of_file), None)
+
+    def pictures(self, item: Item) -> list[Item]:
+        """The coded pictures of which an item consists: its tiles, or the item itself."""
+        if item.kind != GRID:
+            return [item]
+        numbers = self.targets(b"dimg", item.number)
+        return [self.items[number] for number in numbers if number in self.items]
+
+    def thumbnails(self) -> list[Item]:
+        return self.sources(b"thmb", self.primary.number)
+
+
+def opened(data: bytes) -> Heif:
+    """Take a file apart; `ValueError` says what is wrong with its structure."""
+    top = top_boxes(data)
+    meta = next((box for box in top if box.kind == b"meta"), None)
+    if meta is None:
+        raise ValueError("the file has no meta box")
+    parts = boxes(data, meta.content + 4, meta.end)
+    items: dict[int, Item] = {}
+    idat = next((part for part in parts if part.kind == b"idat"), None)
+    for item in (*_locations(data, idat, parts), *_entries(data, parts)):
+        known = items.get(item.number, Item(item.number))
+        items[item.number] = replace(item, location=known.location, ranges=known.ranges) if item.kind else item
+    properties, associations = _properties(data, parts)
+    for number, indices in associations:
+        known = items.get(number, Item(number))
+        items[number] = replace(known, properties=known.properties + tuple(index for _, index in indices))
+    _, _, reader = full_box(data, only(parts, b"pitm"))
+    primary = reader.number(reader.end - reader.offset)
+    if primary not in items:
+        raise ValueError("the file does not have the item that it names as its photo")
+    return Heif(data, top, parts, items[primary], items, properties, _references(data, parts))
+
+
+def read(data: bytes) -> tuple[bytes | None, bytes | None]:
+    """The EXIF block and the XMP packet, each None if the file has none; `ValueError` if the file is broken."""
+    heif = opened(data)
+    exif, packet = heif.describing(EXIF), heif.describing(MIME, XMP)
+    content = heif.content(exif) if exif else None
+    return content and content[exif_start(content) :], heif.content(packet) if packet else None
+
+
+def exif_start(content: bytes) -> int:
+    """The offset of the EXIF block in its item, which starts with the length of what comes before the block."""
+    return 4 + int.from_bytes(content[:4], "big")
+
+
+def extras(data: bytes) -> tuple[str, ...]:
+    """Name what a HEIF holds besides the photo, as `container.extras` does."""
+    try:
+        heif = opened(data)
+        packet = read(data)[1] or b""
+    except ValueError:
+        return ()
+    auxiliary = {number for kind, number, _ in heif.references if kind == b"auxl"}
+    parts = {to for kind, _, targets in heif.references if kind == b"dimg" for to in targets}
+    parts |= {number for kind, number, _ in heif.references if kind == b"thmb"} | {heif.primary.number}
+    names = {
+        name
+        for item in heif.items.values()
+        if item.number in auxiliary
+        for box in heif.all_of(item, b"auxC")
+        for name in [heif.body(box)[4:].split(b"\0")[0]]
+    }
+    gain_maps = {name for name in names if name.endswith(_GAIN_MAP)}
+    others = [
+        item
+        for item in heif.items.values()
+        if item.number not in parts | auxiliary and item.kind != _TONE_MAP and not item.is_hidden
+        if any(heif.all_of(item, b"ispe"))
+    ]
+    found = {
+        "HDR gain map": bool(gain_maps) or any(item.kind == _TONE_MAP for item in heif.items.values()),
+        "motion video": any(box.kind == b"mpvd" for box in heif.top) or xmp.announces_video(packet),
+        "other pictures": bool(others) or bool(names - gain_maps - set(_ALPHA)),
+    }
+    return tuple(name for name, is_there in found.items() if is_there)
+
+
+def only(parts: list[Box], kind: bytes) -> Box:
+    """The first box of a kind; `ValueError` if there is none."""
+    for part in parts:
+        if part.kind == kind:
+            return part
+    raise ValueError(f"the file has no {kind.decode('latin-1')} box")
+
+
+def associations(data: bytes, box: Box) -> list[tuple[int, list[tuple[bool, int]]]]:
+    """The items in an `ipma` box with their properties: whether a reader must know it, and its index."""
+    version, flags, reader = full_box(data, box)
+    found = []
+    for _ in range(_checked(reader.number(4))):
+        number, rows = reader.number(2 if version == 0 else 4), []
+        for _ in range(reader.number(1)):
+            row, bits = (reader.number(2), 15) if flags & 1 else (reader.number(1), 7)
+            rows.append((bool(row >> bits), row & (1 << bits) - 1))
+        found.append((number, rows))
+    return found
+
+
+def _checked(count: int) -> int:
+    if count > _MAX_ITEMS:
+        raise ValueError(f"the file has more than {_MAX_ITEMS} items")
+    return count
+
+
+def _locations(data: bytes, idat: Box | None, parts: list[Box]) -> Iterator[Item]:
+    version, _, reader = full_box(data, only(parts, b"iloc"))
+    sizes = reader.number(2)
+    offset_size, length_size, base_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
+    index_size = sizes & 15 if version else 0
+    for _ in range(_checked(reader.number(4 if version == 2 else 2))):
+        number = reader.number(4 if version == 2 else 2)
+        method = reader.number(2) & 15 if version else OF_FILE
+        reference, base = reader.number(2), reader.number(base_size)
+        extents = tuple(
+            (reader.number(index_size), reader.number(offset_size), reader.number(length_size))
+            for _ in range(reader.number(2))
+        )
+        location = Location(method, reference, base, extents)
+        yield Item(number, location=location, ranges=_ranges(data, idat, location))
+
+
+def _ranges(data: bytes, idat: Box | None, location: Location) -> tuple[tuple[int, int], ...]:
+    if not location.is_in_file:
+        return ()
+    if location.method == OF_META and idat is None:
+        raise ValueError("an item lies in the file's idat box, but the file has none")
+    start, end = (idat.content, idat.end) if location.method == OF_META and idat else (0, len(data))
+    ranges = []
+    for _, offset, length in location.extents:
+        first = start + location.base + offset
+        if first + length > end:
+            raise ValueError("an item lies outside the file")
+        ranges.append((first, first + length))
+    return tuple(ranges)
+
+
+def _entries(data: bytes, parts: list[Box]) -> Iterator[Item]:
+    box = only(parts, b"iinf")
+    version, _, reader = full_box(data, box)
+    reader.number(2 if version == 0 else 4)
+    for entry in boxes(data, reader.offset, box.end):
+        version, flags, reader = full_box(data, entry)
+        if entry.kind != b"infe" or version not in (2, 3):
+            continue
+        number, protection, kind = reader.number(2 if version == 2 else 4), reader.number(2), reader.raw(4)
+        reader.text()
+        content_type = reader.text() if kind == MIME else b""
+        encoding = reader.text() if kind == MIME else b""
+        yield Item(number, kind, content_type, bool(flags & _HIDDEN), protection == 0 and not encoding)
+
+
+def _properties(data: bytes, parts: list[Box]) -> tuple[list[Box], list[tuple[int, list[tuple[bool, int]]]]]:
+    inside = [box for part in parts if part.kind == b"iprp" for box in boxes(data, part.content, part.end)]
+    box = only(inside, b"ipco")
+    rows = [row for each in inside if each.kind == b"ipma" for row in associations(data, each)]
+    return boxes(data, box.content, box.end), rows
+
+
+def _references(data: bytes, parts: list[Box]) -> list[tuple[bytes, int, tuple[int, ...]]]:
+    found = []
+    for part in parts:
+        if part.kind != b"iref":
+            continue
+        version, _, reader = full_box(data, part)
+        size = 2 if version == 0 else 4
+        for box in boxes(data, reader.offset, part.end):
+            inner = Reader(data, box.content, box.end)
+            start = inner.number(size)
+            found.append((box.kind, start, tuple(inner.number(size) for _ in range(inner.number(2)))))
+    return found
