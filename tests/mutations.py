@@ -13,11 +13,12 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageCms
 
+from naturaltone.pipeline.photo.header import HAS_HEIF
 from tests.pipeline.photo.files import FTYP
 from tests.pipeline.photo.gain_maps import ultra_hdr
 
 _HEADER = 64
-_SUFFIXES = {"jpeg": "jpg", "png": "png", "tiff": "tif", "webp": "webp", "avif": "avif"}
+_SUFFIXES = {"jpeg": "jpg", "png": "png", "tiff": "tif", "webp": "webp", "avif": "avif", "heic": "heic"}
 
 
 def samples(photo: np.ndarray) -> dict[str, bytes]:
@@ -49,6 +50,7 @@ def samples(photo: np.ndarray) -> dict[str, bytes]:
         "webp-lossy": _pillow(image, "WEBP", quality=85, **of_rgb),
         "webp-lossless-alpha": _pillow(see_through, "WEBP", lossless=True, **of_rgb),
         "avif": _pillow(image, "AVIF", quality=80, **of_rgb),
+        **(_heics(image, deep, of_rgb) if HAS_HEIF else {}),
     }
 
 
@@ -156,6 +158,20 @@ def _pillow(image: Image.Image, format: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format=format, **options)
     return buffer.getvalue()
+
+
+def _heics(image: Image.Image, deep: np.ndarray, options: dict[str, object]) -> dict[str, bytes]:
+    """With a thumbnail, and with tiles as phones write them."""
+    import pillow_heif
+
+    buffer = io.BytesIO()
+    size = (deep.shape[1], deep.shape[0])
+    pillow_heif.encode("RGB;16", size, deep.tobytes(), buffer, quality=80, **options)
+    return {
+        "heic-8": _pillow(image, "HEIF", quality=80, thumbnails=[max(image.size) // 2], **options),
+        "heic-10": buffer.getvalue(),
+        "heic-grid": _pillow(image, "HEIF", quality=80, tile_size=64, **options),
+    }
 
 
 def _opencv_png(pixels: np.ndarray, profile: bytes) -> bytes:

@@ -11,7 +11,8 @@ import pyarrow as pa
 import tifffile
 from PIL import Image, JpegImagePlugin
 
-from naturaltone.pipeline.photo import avif, webp
+from naturaltone.pipeline.photo import avif, heif_pixels, webp
+from naturaltone.pipeline.photo.hevc import Picture
 from naturaltone.pipeline.photo.photo import Photo
 
 _COMPRESSION, _UNCOMPRESSED = 259, 1
@@ -36,12 +37,14 @@ def coding_of(image: Image.Image, data: bytes) -> dict[str, Any]:
     return {}
 
 
-def code(photo: Photo, stored: np.ndarray, quality: int | None) -> bytes:
-    """Code pixels as a file of the photo's format, without metadata.
+def code(photo: Photo, stored: np.ndarray, quality: int | None) -> bytes | dict[int, Picture]:
+    """Code pixels as a file of the photo's format, without metadata; for a HEIF, as its pictures (`heif_pixels.code`).
 
-    stored: H×W×3 or H×W×4, uint8 or uint16, turned as they are in the file. quality: 1 to 100, for JPEG and WebP; None keeps
-    the photo's own coding.
+    stored: H×W×3 or H×W×4, uint8 or uint16, turned as they are in the file. quality: 1 to 100, for JPEG, WebP and
+    HEIF; None keeps the photo's own coding.
     """
+    if photo.format == "HEIF":
+        return heif_pixels.code(photo.original, stored, quality)
     if photo.format == "TIFF":
         return _tiff_bytes(photo, stored)
     if stored.dtype == np.uint16:

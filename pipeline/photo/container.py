@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from naturaltone.pipeline.photo import jpeg, png, tiff, webp
+from naturaltone.pipeline.photo import heif, heif_rewrite, jpeg, png, tiff, webp
+from naturaltone.pipeline.photo.hevc import Picture
 from naturaltone.pipeline.photo.xmp import Stamp, stamped, without_extras
+
+_AVIF = (b"avif", b"avis")
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Metadata:
 
 def replace_pixels(
     original: bytes,
-    encoded: bytes,
+    encoded: bytes | dict[int, Picture],
     *,
     stamp: Stamp | None,
     thumbnail: Callable[[int], bytes] | None = None,
@@ -30,22 +33,25 @@ def replace_pixels(
 ) -> bytes:
     """Return `original` with the coded pixels of `encoded`; everything else stays byte for byte.
 
-    encoded: a file of the same format without metadata. stamp: a note that is added to the XMP packet. thumbnail: a function
-    that gets a limit in bytes and returns a JPEG of the new pixels within that limit, or b"" if it cannot; this JPEG replaces
-    the thumbnail in the EXIF block. drop_extras: leave out gain maps, videos and all bytes after a JPEG's own picture, and
+    encoded: a file of the same format without metadata; for a HEIF, its coded pictures by the numbers of their items. stamp: a
+    note that is added to the XMP packet. thumbnail: a function that gets a limit in bytes and returns a JPEG of the new pixels
+    within that limit, or b"" if it cannot; this JPEG replaces the thumbnail in the EXIF block. A HEIF keeps all else, also with
+    `drop_extras`. drop_extras: leave out gain maps, videos and all bytes after a JPEG's own picture, and
     what the XMP packet says about them. Even without it, a JPEG loses its previews, which show the old pixels.
 
     `ValueError` says why a file cannot be rewritten.
     """
-    format = _format(original)
-    if format is None or _format(encoded) != format:
-        raise ValueError("the old and the new file must have the same format: JPEG, PNG, WebP or TIFF")
 
     def edit_xmp(packet: bytes | None) -> bytes | None:
         if drop_extras and packet is not None:
             packet = without_extras(packet)
         return stamped(packet, stamp) if stamp else packet
 
+    format = _format(original)
+    if isinstance(encoded, dict):
+        return heif_rewrite.replace_pixels(original, encoded, edit_xmp=edit_xmp, thumbnail=thumbnail)
+    if format not in ("JPEG", "PNG", "WebP", "TIFF") or _format(encoded) != format:
+        raise ValueError("the old and the new file must have the same format: JPEG, PNG, WebP or TIFF")
     if format == "JPEG":
         return jpeg.replace_pixels(original, encoded, edit_xmp=edit_xmp, thumbnail=thumbnail, drop_extras=drop_extras)
     if format == "PNG":
@@ -58,9 +64,10 @@ def replace_pixels(
 def extras(data: bytes) -> tuple[str, ...]:
     """Name what a file holds besides the photo: "HDR gain map", "motion video", "other pictures", "preview".
 
-    Empty for every format but JPEG.
+    Empty for every format but JPEG and HEIF.
     """
-    return jpeg.extras(data) if _format(data) == "JPEG" else ()
+    named = {"JPEG": jpeg.extras, "HEIF": heif.extras}.get(_format(data) or "")
+    return named(data) if named else ()
 
 
 def read(data: bytes) -> Metadata:
@@ -73,6 +80,8 @@ def read(data: bytes) -> Metadata:
             return Metadata(*png.read(data))
         if format == "WebP":
             return Metadata(*_without_prefix(*webp.read(data)))
+        if format == "HEIF":
+            return Metadata(*_without_prefix(*heif.read(data)))
         if format == "TIFF":
             return Metadata(data, tiff.read_xmp(data))
     except ValueError:
@@ -91,4 +100,6 @@ def _format(data: bytes) -> str | None:
         return "PNG"
     if data.startswith(b"RIFF") and data.startswith(b"WEBP", 8):
         return "WebP"
+    if data.startswith(b"ftyp", 4):
+        return None if data.startswith(_AVIF, 8) else "HEIF"
     return "TIFF" if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")) else None

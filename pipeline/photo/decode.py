@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageOps
 
-from naturaltone.pipeline.photo import container
+from naturaltone.pipeline.photo import container, heif_layout
 from naturaltone.pipeline.photo.coding import coding_of
 from naturaltone.pipeline.photo.colour import from_inks
 from naturaltone.pipeline.photo.formats import HAS_HEIF
@@ -46,17 +46,21 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BY
     check_bytes(len(data), max_bytes=max_bytes)
     image = open_image(data)
     try:
-        refuse_unsupported(image, max_pixels)
+        refuse_unsupported(image, data, max_pixels)
         depth = bit_depth(image, data)
         coding = coding_of(image, data)
-        orientation = image.getexif().get(_ORIENTATION, 1)
-        # Deep formats too: Pillow refuses a truncated file, but OpenCV would leave its missing part blank.
-        image.load()
+        is_heif = image.format == "HEIF"
+        orientation = heif_layout.orientation_of(data) if is_heif else image.getexif().get(_ORIENTATION, 1)
+        turn = 1 if is_heif else orientation  # libheif turns the pixels itself
+        # Deep formats too: Pillow refuses a truncated file, but OpenCV would leave its missing part blank. libheif decodes
+        # deep files once more, and refuses too.
+        if depth == 8 or not is_heif:
+            image.load()
         if depth > 8:
-            packed, has_alpha, is_grey = _deep_arrays(image, data, depth, orientation)
+            packed, has_alpha, is_grey = _deep_arrays(image, data, depth, turn)
         else:
             # `exif_transpose` copies the photo even when nothing has to be turned.
-            packed, has_alpha, is_grey = _arrays(ImageOps.exif_transpose(image) if orientation != 1 else image)
+            packed, has_alpha, is_grey = _arrays(ImageOps.exif_transpose(image) if turn != 1 else image)
     except (ImageError, MemoryError):  # too little memory says nothing about the file
         raise
     except Exception as error:  # Pillow's parsers raise all kinds of errors on broken files
@@ -76,7 +80,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BY
         original=data,
         extras=container.extras(data),
         stamp=stamp_in(image, data),
-        read_only=read_only(image, depth),
+        read_only=read_only(image, data, depth),
     )
 
 
@@ -111,7 +115,6 @@ def _deep_arrays(image: Image.Image, data: bytes, depth: int, orientation: int) 
         values = np.asarray(pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False))
         # libheif shifts the values up to 16 bits. The low bits are filled here, so that white becomes 65535.
         values = values | (values >> depth)
-        orientation = 1
     else:
         if image.format == "TIFF" and image.tag_v2.get(PLANES) == _SEPARATE_PLANES:  # type: ignore[attr-defined]
             raise ImageError(

@@ -53,9 +53,9 @@ def encode(
     """Return the photo's own file with new pixels; everything else in it stays.
 
     pixels: upright, H×W×3 or H×W×4, with the size and the dtype of `photo.packed`. With H×W×3, the photo keeps its opacity.
-    stamp: a note in the file that says what was done. quality: 1 to 100, for JPEG, WebP and AVIF. By default, a JPEG keeps its
-    own quality, a lossless WebP stays lossless, and others get 95. extras: keep the HDR gain map, the motion video and other
-    pictures beside the photo, drop them, or skip a photo that has one of them. A gain map stays as it is: it says how much
+    stamp: a note in the file that says what was done. quality: 1 to 100, not for PNG and TIFF. By default, a JPEG and a HEIF
+    keep their own quality, a lossless WebP stays lossless, and others get 95. extras: keep the HDR gain map, the motion
+    video and other pictures beside the photo, drop them (a HEIF keeps them), or skip a photo that has one of them. A gain map stays as it is: it says how much
     lighter than the photo the HDR picture is at each point, so the new photo carries its change into the HDR picture.
 
     `ImageError` if the photo cannot be written again.
@@ -90,7 +90,8 @@ def convert(
     if format == photo.format:
         return encode(photo, pixels, stamp=stamp, quality=quality)
     refuse_to_rewrite(photo)
-    if held := next((name for name in photo.extras if name in _EXTRAS), None):
+    # Whoever asks for another format than HEIF, which few programs read, accepts the loss of what only a HEIF can hold.
+    if photo.format != "HEIF" and (held := next((name for name in photo.extras if name in _EXTRAS), None)):
         reason, what = _EXTRAS[held]
         raise ImageError(reason, f"{format} cannot hold {what}; keep the photo's own format")
     if photo.has_alpha and format == "JPEG":
@@ -99,7 +100,9 @@ def convert(
         )
     if photo.has_alpha and pixels.shape[2] == 3:
         pixels = np.dstack([pixels, photo.packed[..., 3]])
-    stored = np.ascontiguousarray(to_8bit(as_stored(pixels, photo.orientation)))
+    # pillow_heif gives the EXIF block of a HEIF without its orientation.
+    orientation = 1 if photo.format == "HEIF" else photo.orientation
+    stored = np.ascontiguousarray(to_8bit(as_stored(pixels, orientation)))
     target = dataclasses.replace(photo, format=format, coding={} if format == "PNG" else {"quality": 95})
     try:
         info = _stamped_info(photo, stamp)
@@ -127,11 +130,11 @@ def check_rewritable(data: bytes, *, extras: Extras = "keep") -> tuple[str, ...]
     check_bytes(len(data))
     with reading_header():
         image = open_image(data)
-        refuse_unsupported(image, MAX_PIXELS)
-        refusal, stamp = read_only(image, bit_depth(image, data)), stamp_in(image, data)
+        refuse_unsupported(image, data, MAX_PIXELS)
+        refusal, stamp = read_only(image, data, bit_depth(image, data)), stamp_in(image, data)
     held = container.extras(data)
     _refuse_to_rewrite(refusal, stamp, held, extras)
-    return tuple(name for name in held if name in _EXTRAS) if extras == "keep" else ()
+    return tuple(name for name in held if name in _EXTRAS) if extras == "keep" or image.format == "HEIF" else ()
 
 
 def _refuse_to_rewrite(

@@ -19,7 +19,8 @@ REFUSED_SUFFIXES = (*RAW_SUFFIXES, ".bmp", ".gif", ".jp2", ".jxl", ".psd")
 NAMED_FORMATS = ("BMP", "GIF", "JPEG2000", "PSD")  # opened only to say what they are
 READABLE = "use JPEG, PNG, TIFF, WebP or AVIF"
 RAW = "a camera's RAW file; develop it to JPEG, TIFF or PNG with darktable or RawTherapee first"
-HEIF = "HEIC: to enhance it, convert it to JPEG or AVIF first; to train on it, `pip install 'naturaltone[heif]'`"
+HEIF = "HEIC; `pip install 'naturaltone[heif]'` adds what reads and writes it"
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"hevc", b"hevx")
 # Offset, the bytes at that offset, and the reason and detail with which such a file is refused.
 SIGNATURES = (
     (0, b"FUJIFILMCCD-RAW", Reason.RAW, RAW),
@@ -30,7 +31,7 @@ SIGNATURES = (
     (0, b"FOVb", Reason.RAW, RAW),  # Sigma
     (4, b"ftypcrx ", Reason.RAW, RAW),  # Canon CR3
     (8, b"CR\x02\0", Reason.RAW, RAW),  # Canon CR2, a TIFF
-    *((4, b"ftyp" + brand, Reason.UNSUPPORTED_FORMAT, HEIF) for brand in (b"heic", b"heix", b"mif1", b"hevc", b"heim")),
+    *((4, b"ftyp" + brand, Reason.UNSUPPORTED_FORMAT, HEIF) for brand in HEIF_BRANDS),
     (0, b"\xff\x0a", Reason.UNSUPPORTED_FORMAT, f"JPEG XL; {READABLE}"),
     (0, b"\0\0\0\x0cJXL ", Reason.UNSUPPORTED_FORMAT, f"JPEG XL; {READABLE}"),
 )

@@ -10,8 +10,17 @@ from typing import Any
 import cv2
 from PIL import Image, UnidentifiedImageError
 
-from naturaltone.pipeline.photo import avif, container, png, tiff
-from naturaltone.pipeline.photo.formats import FORMATS, HAS_HEIF, HEIF, NAMED_FORMATS, RAW, READABLE, SIGNATURES
+from naturaltone.pipeline.photo import avif, container, heif_layout, png, tiff
+from naturaltone.pipeline.photo.formats import (
+    FORMATS,
+    HAS_HEIF,
+    HEIF,
+    HEIF_BRANDS,
+    NAMED_FORMATS,
+    RAW,
+    READABLE,
+    SIGNATURES,
+)
 from naturaltone.pipeline.photo.refusals import MIN_SIDE, ImageError
 from naturaltone.pipeline.photo.xmp import Stamp, read_stamp
 from naturaltone.pipeline.reasons import Reason
@@ -66,7 +75,9 @@ def stamp_of(data: bytes) -> Stamp | None:
 
 
 def stamp_in(image: Image.Image, data: bytes) -> Stamp | None:
-    return read_stamp(image.info.get("xmp") or container.read(data).xmp)
+    # pillow_heif takes any item with a media type for XMP.
+    known = None if image.format == "HEIF" else image.info.get("xmp")
+    return read_stamp(known or container.read(data).xmp)
 
 
 def open_image(data: bytes) -> Image.Image:
@@ -79,6 +90,9 @@ def open_image(data: bytes) -> Image.Image:
             return Image.open(io.BytesIO(data), formats=(*FORMATS - {"MPO"}, *NAMED_FORMATS))
     except UnidentifiedImageError:
         pass
+    if data.startswith(b"ftyp", 4) and data.startswith(HEIF_BRANDS, 8):
+        detail = "libheif cannot read this HEIC; restore the file from a backup"
+        raise heif_layout.unreadable(data) or ImageError(Reason.TRUNCATED, detail)
     if data[:4] in _TIFF:
         _refuse_other_samples(_sample_formats(data))
         detail = f"this kind of TIFF cannot be read; save it as a plain TIFF of 8 or 16 bits a channel. It may be {RAW}"
@@ -86,7 +100,7 @@ def open_image(data: bytes) -> Image.Image:
     raise ImageError(Reason.NOT_AN_IMAGE, f"the bytes are no photo of a known format; {READABLE}, or remove the file")
 
 
-def refuse_unsupported(image: Image.Image, max_pixels: int) -> None:
+def refuse_unsupported(image: Image.Image, data: bytes, max_pixels: int) -> None:
     """Raise `ImageError` if the header shows a format, size, depth or layout that `decode` does not support."""
     width, height = image.size
     if image.format not in FORMATS:
@@ -101,6 +115,10 @@ def refuse_unsupported(image: Image.Image, max_pixels: int) -> None:
         _refuse_other_samples(image.tag_v2.get(_SAMPLE_FORMAT, ()))  # type: ignore[attr-defined]
     if image.format not in ("MPO", "HEIF") and getattr(image, "n_frames", 1) > 1:
         raise ImageError(Reason.ANIMATED, "the file holds several frames; save the one you want as a photo")
+    if image.format == "HEIF" and (unreadable := heif_layout.unreadable(data)):
+        raise unreadable
+    if image.format in ("HEIF", "AVIF") and heif_layout.is_hdr(data):
+        raise ImageError(Reason.HDR_STILL, "its light is coded as PQ or HLG; save it as an SDR photo first")
     if image.mode in ("I", "F"):
         raise ImageError(Reason.UNSUPPORTED_DEPTH, "32 bits a channel; save it with 8 or 16")
     if image.mode in ("LAB", "HSV"):
@@ -141,10 +159,10 @@ def bit_depth(image: Image.Image, data: bytes) -> int:
     return int(image.info.get("bit_depth", 8))
 
 
-def read_only(image: Image.Image, depth: int) -> ImageError | None:
+def read_only(image: Image.Image, data: bytes, depth: int) -> ImageError | None:
     """The `ImageError` for a photo that can be read but not written again; None for any other photo."""
     if image.format == "HEIF":
-        return ImageError(Reason.UNSUPPORTED_FORMAT, "HEIC is read, not written; convert it to JPEG or AVIF first")
+        return heif_layout.refusal(data)
     if image.mode == "CMYK":
         return ImageError(Reason.UNSUPPORTED_MODE, "CMYK: its inks would be lost; convert it to RGB first")
     if image.format == "TIFF":

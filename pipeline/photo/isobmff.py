@@ -24,11 +24,15 @@ class Box:
 
 @dataclass(frozen=True)
 class Splice:
-    """The bytes from `start` to `end` of a file are replaced by `new`; nothing is replaced if both are equal."""
+    """The bytes from `start` to `end` of a file are replaced by `new`.
+
+    holder: the box to whose end `new` is added, if `start` and `end` are this end. Other boxes may end there too.
+    """
 
     start: int
     end: int
     new: bytes
+    holder: Box | None = None
 
 
 @dataclass
@@ -102,6 +106,11 @@ def made(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I4s", len(content) + 8, kind) + content
 
 
+def appended(holder: Box, new: bytes) -> Splice:
+    """The splice that adds bytes to the end of a box."""
+    return Splice(holder.end, holder.end, new, holder)
+
+
 class Spliced:
     """A file with some of its bytes replaced: where everything is then, and the bytes.
 
@@ -149,7 +158,11 @@ class Spliced:
 
 def _resized(data: bytes, holder: Box, splices: list[Splice]) -> Splice | None:
     """The splice that changes a box's length; None if the length stays or the box just goes to the file's end."""
-    inside = [splice for splice in splices if holder.content <= splice.start and splice.end <= holder.end]
+    inside = [
+        splice
+        for splice in splices
+        if holder.content <= (splice.holder.content if splice.holder else splice.start) and splice.end <= holder.end
+    ]
     growth = sum(len(splice.new) - (splice.end - splice.start) for splice in inside)
     size = holder.end - holder.start + growth
     field = struct.unpack_from(">I", data, holder.start)[0]

@@ -12,11 +12,14 @@ from PIL import Image
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.encode import encode
 from tests.pipeline.photo.files import linear_profile
+from tests.pipeline.photo.heif_files import needs_heif
 
 ToFile = Callable[..., bytes]
 
 
-@pytest.mark.parametrize(("format", "better"), [("JPEG", 98), ("WEBP", 100), ("AVIF", 100)])
+@pytest.mark.parametrize(
+    ("format", "better"), [("JPEG", 98), ("WEBP", 100), ("AVIF", 100), pytest.param("HEIF", 90, marks=needs_heif)]
+)
 def test_quality_can_be_asked_for(format: str, better: int, photo: np.ndarray, to_file: ToFile) -> None:
     decoded = decode(to_file(photo, format, quality=75))
     sizes = [len(encode(decoded, photo, quality=quality)) for quality in (20, better)]

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from naturaltone.pipeline.photo.decode import decode
-from naturaltone.pipeline.photo.encode import encode
-from naturaltone.pipeline.photo.formats import HAS_HEIF
 from naturaltone.pipeline.photo.refusals import ImageError
 from tests.pipeline.photo.files import reason_of
+from tests.pipeline.photo.heif_files import needs_heif
 
 ToFile = Callable[..., bytes]
 
@@ -113,17 +112,7 @@ def test_an_avif_of_ten_bits_keeps_them(photo: np.ndarray) -> None:
     assert np.abs(decoded.pixels / 65535 - ten / 1023).mean() < 0.01
 
 
-@pytest.mark.skipif(not HAS_HEIF, reason="the optional extra [heif] is not installed")
-def test_heic_is_read_upright_and_not_rewritten(photo: np.ndarray, to_file: ToFile) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    decoded = decode(to_file(np.ascontiguousarray(np.rot90(photo)), "HEIF", quality=95, exif=exif.tobytes()))
-    assert decoded.pixels.shape == photo.shape and np.abs(decoded.pixels.astype(int) - photo).mean() < 6
-    with pytest.raises(ImageError, match="HEIC is read, not written"):
-        encode(decoded, decoded.pixels)
-
-
-@pytest.mark.skipif(not HAS_HEIF, reason="the optional extra [heif] is not installed")
+@needs_heif
 @pytest.mark.parametrize("mode", ["RGB;16", "RGBA;16"])
 def test_a_heic_of_ten_bits_keeps_them(mode: str, photo: np.ndarray) -> None:
     import pillow_heif

@@ -18,11 +18,12 @@ from naturaltone.pipeline.photo.pixels import to_8bit
 from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.pipeline.photo.xmp import Stamp
 from tests.pipeline.photo.files import exif
+from tests.pipeline.photo.heif_files import HEIF
 
 ToFile = Callable[..., bytes]
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", HEIF])
 def test_a_photo_comes_back_in_its_own_format_and_size(format: str, photo: np.ndarray, to_file: ToFile) -> None:
     decoded = decode(to_file(photo, format))
     again = Image.open(io.BytesIO(encode(decoded, decoded.pixels)))
@@ -120,7 +121,7 @@ def test_metadata_that_cannot_take_a_stamp_is_an_image_error(photo: np.ndarray, 
         encode(decoded, photo, stamp=Stamp(model="m", strength=1.0))
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF", HEIF])
 def test_a_photo_says_what_was_done_to_it_and_is_not_enhanced_twice(
     format: str, photo: np.ndarray, to_file: ToFile
 ) -> None:
@@ -145,7 +146,7 @@ def test_a_tiff_with_layers_or_associated_alpha_is_not_rewritten(kind: str, phot
         encode(decode(buffer.getvalue()), photo)
 
 
-@pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP", "AVIF", HEIF])
 def test_transparency_stays_beside_the_pixels_and_is_written_again(
     format: str, photo: np.ndarray, to_file: ToFile
 ) -> None:
@@ -153,10 +154,12 @@ def test_transparency_stays_beside_the_pixels_and_is_written_again(
     lossless = {"lossless": True, "exact": True} if format == "WEBP" else {}
     decoded = decode(to_file(np.dstack([photo, alpha]), format, **lossless))
     assert decoded.alpha is not None and np.abs(decoded.alpha.astype(int) - alpha).max() <= (
-        2 if format == "AVIF" else 0
+        2 if format in ("AVIF", "HEIF") else 0
     )
     again = decode(encode(decoded, decoded.pixels))
-    assert again.alpha is not None and np.abs(again.alpha.astype(int) - alpha).max() <= (3 if format == "AVIF" else 0)
+    assert again.alpha is not None and np.abs(again.alpha.astype(int) - alpha).max() <= (
+        3 if format in ("AVIF", "HEIF") else 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -241,7 +244,7 @@ def described(pixels: np.ndarray, format: str, to_file: ToFile, *, orientation: 
     return to_file(pixels, format, **options), profile
 
 
-@pytest.mark.parametrize("source", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("source", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF", HEIF])
 @pytest.mark.parametrize("target", CONVERTIBLE)
 def test_a_converted_photo_keeps_its_metadata_and_stays_upright(
     source: str, target: str, photo: np.ndarray, to_file: ToFile

@@ -20,6 +20,6 @@ def test_a_raw_file_is_refused_with_a_pointer_to_a_converter(photo: np.ndarray) 
             decode(data)
 
 
-def test_nobody_is_told_to_convert_a_photo_to_heic_which_is_not_enhanced() -> None:
+def test_nobody_is_told_to_convert_a_photo_to_heic_which_needs_an_extra_package() -> None:
     with pytest.raises(ImageError, match=r"use JPEG, PNG, TIFF, WebP or AVIF$"):
         decode(b"\xff\x0a" + bytes(100))

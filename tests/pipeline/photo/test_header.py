@@ -16,8 +16,10 @@ from naturaltone.pipeline.photo import header, tiff
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.encode import check_rewritable
 from naturaltone.pipeline.photo.header import size
+from naturaltone.pipeline.photo.isobmff import made
 from naturaltone.pipeline.photo.refusals import ImageError
 from tests.pipeline.photo.files import reason_of
+from tests.pipeline.photo.heif_files import Part, built, needs_heif, size_of
 
 ToFile = Callable[..., bytes]
 
@@ -52,12 +54,20 @@ def test_other_kinds_of_files_are_refused_by_name(photo: np.ndarray, to_file: To
     assert reason_of(buffer.getvalue()) == "unsupported_depth"
 
 
-def test_heic_without_its_package_says_what_helps_to_enhance_and_what_to_train(
-    photo: np.ndarray, to_file: ToFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1", b"msf1"])
+def test_heic_without_its_package_says_what_to_install(brand: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(header, "HAS_HEIF", False)
-    with pytest.raises(ImageError, match=r"enhance it, convert it .*train on it, .*naturaltone\[heif\]"):
-        decode(b"\0\0\0\x18ftypheic" + bytes(100))
+    with pytest.raises(ImageError, match=r"unsupported_format: HEIC; `pip install 'naturaltone\[heif\]'` adds what"):
+        decode(b"\0\0\0\x18ftyp" + brand + bytes(100))
+
+
+@needs_heif
+def test_a_heic_that_libheif_cannot_read_is_not_called_something_else() -> None:
+    start = made(b"ftyp", b"heic\0\0\0\0mif1heic")
+    assert reason_of(start + bytes(100)) == "truncated"
+    assert reason_of(start + made(b"moov", bytes(100))) == "animated"
+    assert reason_of(built({1: Part(b"avc1", b"", (size_of(64, 64),))})) == "unsupported_format"
+    assert reason_of(made(b"ftyp", b"isom\0\0\0\0mp42") + bytes(100)) == "not_an_image"
 
 
 def test_a_tiff_with_a_bad_second_page_is_refused_not_a_traceback(photo: np.ndarray) -> None:

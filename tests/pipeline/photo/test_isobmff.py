@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from naturaltone.pipeline.photo.isobmff import Box, Reader, Splice, Spliced, boxes, full_box, made, top_boxes
+from naturaltone.pipeline.photo.isobmff import Box, Reader, Splice, Spliced, appended, boxes, full_box, made, top_boxes
 
 
 def large(kind: bytes, content: bytes) -> bytes:
@@ -111,6 +111,14 @@ def test_replaced_bytes_change_all_lengths_around_them_and_nothing_else(
     for splice in splices:
         start = spliced.start_of(splice)
         assert new[start : start + len(splice.new)] == splice.new
+
+
+def test_bytes_added_to_the_end_of_a_box_do_not_enlarge_another_that_ends_there() -> None:
+    old = made(b"meta", made(b"iinf", b"items"))
+    (meta,) = top_boxes(old)
+    (iinf,) = boxes(old, meta.content, meta.end)
+    new = Spliced(old, [appended(iinf, b"more"), appended(meta, made(b"iref", b""))], [meta, iinf]).written()
+    assert new == made(b"meta", made(b"iinf", b"itemsmore") + made(b"iref", b""))
 
 
 def test_splices_that_would_tear_bytes_apart_are_refused() -> None:
