@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quality",
         metavar="N",
         type=int,
-        help="quality of JPEG, WebP and AVIF files, 1 to 100 (default: a JPEG keeps its own, a lossless WebP stays lossless, "
-        "others get 95)",
+        help="quality of JPEG, WebP, AVIF and HEIC files, 1 to 100 (default: a JPEG and a HEIC keep their own, a lossless WebP "
+        "stays lossless, others get 95)",
     )
     parser.add_argument(
         "--hdr",

@@ -103,8 +103,8 @@ def check_codecs() -> Finding:
 
 def check_heic(has_heif: bool = HAS_HEIF) -> Finding:
     if has_heif:
-        return ok("HEIC", "can be read, to train on it")
-    return warning("HEIC", "cannot be read", "`pip install 'naturaltone[heif]'` to train on such photos")
+        return ok("HEIC", "can be read and written")
+    return warning("HEIC", "can be neither read nor written", "`pip install 'naturaltone[heif]'`")
 
 
 def check_exiftool() -> Finding:

@@ -17,7 +17,7 @@ from naturaltone.serving.enhancer import check_strength
 class ArchiveOptions:
     """What the user chose for an archive. Construction raises `UserError` for a value out of range.
 
-    strength: 0 to 1.5. quality: of JPEG, WebP and AVIF, 1 to 100; None for at least the quality of the photo. hdr: what
+    strength: 0 to 1.5. quality: of all but PNG and TIFF, 1 to 100; None for at least the quality of the photo. hdr: what
     becomes of photos with HDR gain maps, motion videos or other pictures; see `encode`.
     photos_only: leave screenshots and drawings alone. copy_others: copy files that are not enhanced, videos too.
     keep_mtime: give outputs the modification time of their source. limit: the most files that this run processes.

@@ -40,7 +40,8 @@ _MEDIA_TYPES = (
     (0, b"RIFF", "image/webp"),
     (0, b"II", "image/tiff"),
     (0, b"MM", "image/tiff"),
-    (4, b"ftyp", "image/avif"),
+    (4, b"ftypavi", "image/avif"),
+    (4, b"ftyp", "image/heic"),
 )
 _PHOTOS = sorted({media_type for _, _, media_type in _MEDIA_TYPES})
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
@@ -88,7 +89,7 @@ class Options(BaseModel, extra="forbid"):
         None, description="another format for the answer, with 8 bits"
     )
     quality: int | None = Field(
-        None, ge=1, le=100, description="of JPEG, WebP and AVIF; a JPEG keeps its own if left out"
+        None, ge=1, le=100, description="of JPEG, WebP, AVIF and HEIC; a JPEG and a HEIC keep their own if left out"
     )
     model: Literal["model", "challenger"] = Field("model", description="which model, if the service compares two")
 

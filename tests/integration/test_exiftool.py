@@ -20,12 +20,14 @@ from naturaltone.pipeline.photo.xmp import Stamp, read_stamp
 from naturaltone.serving.enhancer import Enhancer
 from naturaltone.training.checkpoint import Bundle
 from tests.pipeline.photo.files import PROFILE, STAMP, exif, jpeg, mpf, png
+from tests.pipeline.photo.heif_files import heic, needs_heif, scene
 
 pytestmark = pytest.mark.skipif(
     shutil.which("exiftool") is None, reason="needs ExifTool: apt-get install libimage-exiftool-perl"
 )
 
 SIZE = (40, 24)
+HEICS = [pytest.param(kind, marks=needs_heif) for kind in ("HEIF of tiles", "HEIF of 10 bits")]
 WRITTEN = {
     "Make": "Maker", "Model": "Camera 5", "Orientation#": "6", "Software": "Some Editor 1.0", "Artist": "Åsa",
     "Copyright": "© Åsa", "ImageDescription": "a description", "DateTimeOriginal": "2019:07:21 14:03:12",
@@ -56,6 +58,13 @@ ALLOWED_IN: dict[str, set[str]] = {
     "TIFF": {f"IFD0:{name}" for name in ("Compression", "StripOffsets", "StripByteCounts", "RowsPerStrip", "Predictor")}
     | {f"IFD0:Tile{name}" for name in ("Width", "Length", "Offsets", "ByteCounts")}
     | {"IFD0:PlanarConfiguration", "IFD0:SampleFormat"},  # both only state the default
+    # The coded pixels, and what their coder says of itself.
+    "HEIF": {f"QuickTime:MediaData{part}" for part in ("", "Size", "Offset")}
+    | {
+        f"QuickTime:{name}"
+        for name in ("GeneralProfileIDC", "GenProfileCompatibilityFlags", "ConstraintIndicatorFlags")
+    }
+    | {f"QuickTime:{name}" for name in ("GeneralLevelIDC", "TemporalIDNested")},
     "AVIF": {f"QuickTime:MediaData{part}" for part in ("", "Size", "Offset")},  # the coded pixels
 }
 
@@ -145,7 +154,7 @@ def test_every_tag_stays_as_it_was(format: str, with_xmp: bool, order: str, tmp_
     compare(tmp_path, old, coded(format, 2, sign), format, also_allowed=new_xmp)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "PNG of 16 bits", "WEBP", "TIFF", "TIFF of 16 bits", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "PNG of 16 bits", "WEBP", "TIFF", "TIFF of 16 bits", "AVIF", *HEICS])
 def test_every_tag_outlives_the_enhancer(kind: str, bundle: Bundle, tmp_path: Path) -> None:
     """Decode, enhance and encode a photo of every format and depth that can be written."""
     format = kind.partition(" ")[0]
@@ -157,10 +166,13 @@ def test_every_tag_outlives_the_enhancer(kind: str, bundle: Bundle, tmp_path: Pa
         tifffile.imwrite(file, deep, byteorder=">", photometric="rgb", metadata=None, software=False)
     elif format == "TIFF":
         file.write_bytes(coded(format, 1))
+    elif format == "HEIF":
+        options = {"thumbnails": [64], "tile_size": 64} if kind == "HEIF of tiles" else {"depth": 10}
+        file.write_bytes(heic(scene(), icc_profile=PROFILE, **options))
     else:
         file.write_bytes(coded(format, 1, icc_profile=PROFILE))
     written = WRITTEN | ALSO.get(format, {})
-    if format == "AVIF":  # an AVIF keeps its orientation in a box outside the EXIF block
+    if format in ("AVIF", "HEIF"):  # such a file keeps its orientation in a box outside the EXIF block
         written = {name: value for name, value in written.items() if name != "Orientation#"}
     write(file, written)
     done = Stamp(model="tiny", strength=1.0, source="12ab")

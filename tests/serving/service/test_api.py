@@ -236,7 +236,7 @@ def test_the_description_names_the_body_the_media_types_and_every_status(server:
     openapi = json.loads(server.ask("/openapi.json").body)
     assert set(openapi["paths"]) == {"/v1/enhance", "/v1/model", "/healthz", "/readyz"}
     enhance = openapi["paths"]["/v1/enhance"]["post"]
-    photos = {"image/jpeg", "image/png", "image/webp", "image/tiff", "image/avif"}
+    photos = {"image/jpeg", "image/png", "image/webp", "image/tiff", "image/avif", "image/heic"}
     assert set(enhance["requestBody"]["content"]) == photos | {"application/octet-stream", "multipart/form-data"}
     assert set(enhance["responses"]["200"]["content"]) == photos
     statuses = {"200", "400", "401", "404", "405", "408", "409", "413", "415", "422", "429", "500", "503"}
@@ -290,7 +290,9 @@ def test_a_proxy_may_strip_the_prefix_or_leave_it(service: Service, photo: np.nd
         assert server.enhance(to_file(photo), authorization="").status == 401
 
 
-def test_an_avif_is_told_from_an_unknown_file() -> None:
+def test_an_avif_and_a_heic_are_told_from_an_unknown_file() -> None:
+    for brand in (b"heic", b"heix", b"mif1"):
+        assert api._media_type(b"\0\0\0\x18ftyp" + brand) == "image/heic"
     buffer = io.BytesIO()
     Image.new("RGB", (20, 20)).save(buffer, "AVIF")
     assert api._media_type(buffer.getvalue()) == "image/avif" and api._media_type(b"x") == "application/octet-stream"

@@ -8,10 +8,13 @@ from hypothesis import strategies as st
 from schemathesis import openapi
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from naturaltone.pipeline.photo.formats import HAS_HEIF
 from tests.pipeline.photo.files import file, picture
+from tests.pipeline.photo.heif_files import heic, scene
 from tests.serving.service.conftest import KEY, Server
 
 _PHOTOS = {f"image/{format.lower()}": file(picture(), format) for format in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")}
+_PHOTOS["image/heic"] = heic(scene()) if HAS_HEIF else b"no photo"
 for _media_type, _photo in _PHOTOS.items():
     openapi.media_type(_media_type, st.one_of(st.just(_photo), st.binary(max_size=200)))
 openapi.media_type("application/octet-stream", st.sampled_from([*_PHOTOS.values(), b"no photo"]))
