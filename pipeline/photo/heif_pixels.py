@@ -87,7 +87,7 @@ def _tasks(file: Heif, item: Item, pixels: np.ndarray) -> Iterator[_Task]:
     values = as_stored(pixels, turn)
     tint = heif_layout.colour(file, item)
     if item.kind == _JPEG:
-        yield _Task(item, _padded(values, left, top, width, height), None, tint)
+        yield _Task(item, _cell(values, -left, -top, width, height), None, tint)
         return
     rows, columns = heif_layout.grid(file, item)
     pictures = file.pictures(item)
@@ -95,23 +95,25 @@ def _tasks(file: Heif, item: Item, pixels: np.ndarray) -> Iterator[_Task]:
     cell_width, cell_height = codings[0].width, codings[0].height
     if any((coding.width, coding.height) != (cell_width, cell_height) for coding in codings):
         raise ValueError("the tiles differ in size")
-    if columns * cell_width * rows * cell_height > 2 * MAX_PIXELS:
+    whole_width, whole_height = columns * cell_width, rows * cell_height
+    if whole_width < left + values.shape[1] or whole_height < top + values.shape[0]:
+        raise ValueError("the tiles do not cover the photo")
+    if whole_width * whole_height > 2 * MAX_PIXELS:
         raise ValueError("the tiles are far larger than the photo")
-    values = _padded(values, left, top, columns * cell_width, rows * cell_height)
     for number, (picture, coding) in enumerate(zip(pictures, codings, strict=True)):
         row, column = number // columns * cell_height, number % columns * cell_width
-        cell = values[row : row + cell_height, column : column + cell_width]
+        cell = _cell(values, column - left, row - top, cell_width, cell_height)
         yield _Task(picture, cell, coding, tint or coding.colour)
 
 
-def _padded(values: np.ndarray, left: int, top: int, width: int, height: int) -> np.ndarray:
-    """Repeat the outermost pixels around the picture, until it has the given size."""
-    bottom, right = height - top - values.shape[0], width - left - values.shape[1]
-    if bottom < 0 or right < 0:
-        raise ValueError("the tiles do not cover the photo")
-    if not (left or top or right or bottom):
-        return values
-    return cv2.copyMakeBorder(np.ascontiguousarray(values), top, bottom, left, right, cv2.BORDER_REPLICATE)
+def _cell(values: np.ndarray, left: int, top: int, width: int, height: int) -> np.ndarray:
+    """A part of a picture. Where it reaches beyond the picture, it repeats the outermost pixels."""
+    high, wide = values.shape[:2]
+    if left >= 0 and top >= 0 and left + width <= wide and top + height <= high:
+        return values[top : top + height, left : left + width]
+    rows = np.clip(np.arange(top, top + height), 0, high - 1)
+    columns = np.clip(np.arange(left, left + width), 0, wide - 1)
+    return values[np.ix_(rows, columns)]
 
 
 def _coded(task: _Task, quality: int | None, finer: int, extra: dict[str, Any]) -> hevc.Picture:
