@@ -54,9 +54,10 @@ def encode(
 
     pixels: upright, H×W×3 or H×W×4, with the size and the dtype of `photo.packed`. With H×W×3, the photo keeps its opacity.
     stamp: a note in the file that says what was done. quality: 1 to 100, not for PNG and TIFF. By default, a JPEG and a HEIF
-    keep their own quality, a lossless WebP stays lossless, and others get 95. extras: keep the HDR gain map, the motion
-    video and other pictures beside the photo, drop them (a HEIF keeps them), or skip a photo that has one of them. A gain map stays as it is: it says how much
-    lighter than the photo the HDR picture is at each point, so the new photo carries its change into the HDR picture.
+    keep their own quality, a lossless WebP stays lossless, and others get 95. extras: keep the HDR gain map, the motion video
+    and other pictures beside the photo, drop them (a HEIF keeps them), or skip a photo that has one of them. A gain map stays
+    as it is: it says how much lighter than the photo the HDR picture is at each point, so the new photo carries its change into
+    the HDR picture.
 
     `ImageError` if the photo cannot be written again.
     """
