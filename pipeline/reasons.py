@@ -74,7 +74,13 @@ class Reason(StrEnum):
     CRASHES = "crashes", "Eight workers died while they enhanced it.", False, True, 500
     DISK_FULL = "disk_full", "There is no space left for the result.", False, False, 507
     INTERNAL = "internal", "This is a bug in naturaltone: please report it.", False, False, 500
-    NAME_COLLISION = "name_collision", "The target's disk cannot tell its name from another file's.", False, False, 409
+    NAME_COLLISION = (
+        "name_collision",
+        "The target's disk cannot tell its name from another file's, or `--heic` would give it that name.",
+        False,
+        False,
+        409,
+    )
     OUTPUT_EXISTS = (
         "output_exists",
         "The target has a file of this name that naturaltone did not write.",

@@ -20,6 +20,7 @@ def enhance_photo(
     strength: float = 1.0,
     quality: int | None = None,
     extras: Extras = "keep",
+    format: str | None = None,
     exact: bool = False,
 ) -> tuple[EnhancedFile, str]:
     """Enhance the photo file `source` into `target` (both are URIs); returns the written file and the model's version.
@@ -39,6 +40,8 @@ def enhance_photo(
     data = storage.read_bytes(source)
     check_rewritable(data, extras=extras)
     enhancer = load()
-    enhanced = enhancer.enhance_file(data, strength=strength, quality=quality, extras=extras, exact=exact)
+    enhanced = enhancer.enhance_file(
+        data, strength=strength, quality=quality, extras=extras, format=format, exact=exact
+    )
     storage.write_bytes(target, enhanced.data)
     return enhanced, enhancer.version

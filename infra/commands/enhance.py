@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from typing import TYPE_CHECKING
 
 from naturaltone.infra.commands.shared import MODEL_HELP
 from naturaltone.infra.exit_codes import OK, SOME_FAILED
 from naturaltone.pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from naturaltone.serving.archive.options import ArchiveOptions
 
 HELP = "enhance one photo, or all photos below a folder into a second folder; originals stay untouched"
 EXAMPLE = """example: naturaltone enhance photo.jpg better.jpg
@@ -47,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="keep",
         help="photos with an HDR gain map, a motion video or a depth map: enhance the photo and keep them (an HDR photo stays "
         "HDR), skip the photo, or enhance it and drop them (default: keep)",
+    )
+    parser.add_argument(
+        "--heic",
+        choices=["heic", "jpeg", "avif", "skip"],
+        default="heic",
+        help="what HEICs become: HEICs with all that is in them; JPEGs or AVIFs with their EXIF, XMP and profile, but without "
+        "HDR, video and depth; or nothing (default: heic)",
     )
     parser.add_argument(
         "--exact", action="store_true", help="one photo: run the network on every pixel, to compare the result; slow"
@@ -104,6 +115,7 @@ def run(options: argparse.Namespace) -> int:
         strength=options.strength,
         quality=options.quality,
         hdr=options.hdr,
+        heic=options.heic,
         photos_only=options.photos_only,
         copy_others=options.copy_others,
         keep_mtime=not options.no_mtime,
@@ -111,10 +123,10 @@ def run(options: argparse.Namespace) -> int:
         include=tuple(options.include),
         exclude=tuple(options.exclude),
     )
-    return _photo(options) if storage.exists(options.source) else _archive(options, chosen)
+    return _photo(options, chosen) if storage.exists(options.source) else _archive(options, chosen)
 
 
-def _photo(options: argparse.Namespace) -> int:
+def _photo(options: argparse.Namespace, chosen: ArchiveOptions) -> int:
     from naturaltone.serving.enhancer import Enhancer
     from naturaltone.serving.registry import default_model
     from naturaltone.serving.single import enhance_photo
@@ -124,6 +136,7 @@ def _photo(options: argparse.Namespace) -> int:
             raise UserError(
                 f"--{name.replace('_', '-')} is for a folder, and '{options.source}' is a photo; leave it out"
             )
+    chosen.refuse_skipped(options.source)
     enhanced, version = enhance_photo(
         options.source,
         options.target,
@@ -131,6 +144,7 @@ def _photo(options: argparse.Namespace) -> int:
         strength=options.strength,
         quality=options.quality,
         extras=options.hdr,
+        format=chosen.format_of(options.source),
         exact=options.exact,
     )
     print(f"{options.target}: {enhanced.megapixels:.1f} megapixels, enhanced by {version}")

@@ -87,7 +87,8 @@ def unread_entry(task: FileTask, job: Job) -> Entry:
 
 def _enhance(task: FileTask, job: Job, enhancer: Enhancer, entry: Entry) -> Entry:
     check_bytes(task.size)
-    options, target, key = job.options, task.uri(job.target), _key(entry)
+    job.options.refuse_skipped(task.source)
+    options, target, key = job.options, task.output_uri(job.target), _key(entry)
     output = read_output(target)
     if output is not None and output.stamp is not None and output.stamp.source == key:
         # An earlier run or worker wrote this output and was killed before it could report it.
@@ -98,6 +99,7 @@ def _enhance(task: FileTask, job: Job, enhancer: Enhancer, entry: Entry) -> Entr
         stamped = output.stamp.source if output.stamp else ""
         if not task.is_ours and stamped.partition("-")[0] != key.partition("-")[0]:
             refuse_foreign(target)
+    format = options.format_of(task.source)
     # Before `room_for`: all others wait for a huge photo, and this one may be refused.
     kept = check_rewritable(data, extras=options.hdr)
     width, height = size(data)
@@ -106,12 +108,15 @@ def _enhance(task: FileTask, job: Job, enhancer: Enhancer, entry: Entry) -> Entr
             data,
             strength=options.strength,
             quality=options.quality,
+            format=format,
             extras=options.hdr,
             photos_only=options.photos_only,
             source=key,
         )
     storage.write_bytes(target, enhanced.data, modified=task.modified if options.keep_mtime else None)
-    return replace(entry, megapixels=enhanced.megapixels, detail=f"kept: {', '.join(kept)}" if kept else "")
+    return replace(
+        entry, megapixels=enhanced.megapixels, detail=f"kept: {', '.join(kept)}" if kept and not format else ""
+    )
 
 
 def _copy(task: FileTask, job: Job, entry: Entry) -> Entry:
@@ -122,7 +127,7 @@ def _copy(task: FileTask, job: Job, entry: Entry) -> Entry:
         if is_there and not task.is_ours:
             refuse_foreign(target)
         storage.copy(source, target, modified=task.modified if job.options.keep_mtime else None)
-    return replace(entry, status=COPIED, settings=job.options.of_skipped)
+    return replace(entry, status=COPIED, output=task.source, settings=job.options.of_skipped)
 
 
 def _refused(task: FileTask, job: Job, entry: Entry, error: ImageError) -> Entry:
@@ -145,7 +150,7 @@ def _entry(task: FileTask, job: Job) -> Entry:
         fingerprint=task.fingerprint,
         model=job.model,
         settings=job.options.of_enhanced,
-        output=task.source,
+        output=task.output or task.source,
         status=ENHANCED,
         bytes=task.size,
     )

@@ -129,10 +129,10 @@ class Planner:
     def _waves(self) -> Iterator[Iterator[Listed]]:
         """The files of the source in waves. --limit chooses from all files, so it needs one wave.
 
-        On a disk that ignores case, a file's name is compared with all others, which needs one wave too.
+        On a disk that ignores case, and if HEICs get other names, each name is compared with all others: one wave too.
         """
         files = self._files()
-        if self._options.limit or self._folds_case:
+        if self._options.limit or self._folds_case or self._options.converts:
             yield files
             return
         until = time.monotonic() + _FIRST_WAVE_SECONDS
@@ -154,8 +154,8 @@ class Planner:
         self._list(wave)
         if self._is_stopped:
             return
-        if self._folds_case:
-            _name_collisions(self._database)
+        if self._folds_case or self._options.converts:
+            _name_collisions(self._database, folds_case=self._folds_case)
         self._compare()
         # With --limit, photos that did not fail before come first.
         limit = "ORDER BY (kind <> 'photo')::INT + has_failed::INT, source LIMIT $limit" if self._options.limit else ""
@@ -188,8 +188,28 @@ class Planner:
         """Make the table `listed` of the wave, and list the target as far as the wave's names reach."""
         self._database.execute(f"CREATE OR REPLACE TABLE listed ({_COLUMNS})")
         while batch := list(islice(wave, SEGMENT)):
-            insert(self._database, "listed", pa.Table.from_pylist([_task_of(*each) for each in batch], schema=TASKS))
-            self._outputs.take([file for file, _ in batch])
+            insert(
+                self._database, "listed", pa.Table.from_pylist([self._task_of(*each) for each in batch], schema=TASKS)
+            )
+            self._outputs.take(
+                [name for file, _ in batch for name in (file.relative, self._options.output_of(file.relative))]
+            )
+
+    def _task_of(self, file: File, kind: Kind) -> dict[str, object]:
+        problem = file.problem
+        return vars(
+            FileTask(
+                source=to_text(file.relative),
+                fingerprint=f"{file.size}-{file.version}",
+                name=os.fsencode(file.relative),
+                kind=kind,
+                size=file.size,
+                modified=file.modified,
+                reason=problem.reason if problem else "",
+                detail=problem.detail if problem else "",
+                output=to_text(self._options.output_of(file.relative) if kind == Kind.PHOTO else file.relative),
+            )
+        )
 
     def _compare(self) -> None:
         """Make the table `compared`: whether each listed file is done, broken for good, failed before, or has our output.
@@ -204,12 +224,13 @@ class Planner:
                 QUALIFY row_number() OVER (PARTITION BY source ORDER BY number DESC) = 1
             ), joined AS (
                 SELECT listed.* EXCLUDE is_ours, known.status, known.settings, known.model, known.reason AS known_reason,
-                    there.source IS NOT NULL AS is_there,
+                    there.source IS NOT NULL AS is_there, known.output = listed.output AS is_named_so,
                     coalesce(listed.fingerprint = known.fingerprint, FALSE) AS is_same
-                FROM listed LEFT JOIN known USING (source) LEFT JOIN there USING (source)
+                FROM listed LEFT JOIN known USING (source)
+                    LEFT JOIN there ON there.source = coalesce(known.output, listed.output)
             )
-            SELECT * EXCLUDE (status, settings, model, is_there, is_same),
-                coalesce(is_there AND status IN ('{ENHANCED}', '{COPIED}'), FALSE) AS is_ours,
+            SELECT * EXCLUDE (status, settings, model, is_there, is_named_so, is_same),
+                coalesce(is_there AND is_named_so AND status IN ('{ENHANCED}', '{COPIED}'), FALSE) AS is_ours,
                 coalesce(status = '{FAILED}', FALSE) AS has_failed,
                 coalesce(is_same AND CASE status
                     WHEN '{ENHANCED}' THEN is_there AND settings = $enhanced AND model = $model
@@ -246,10 +267,9 @@ class Outputs:
         self._next = next(self._files, None)
         database.execute("CREATE OR REPLACE TABLE there (source VARCHAR)")
 
-    def take(self, files: list[File]) -> None:
+    def take(self, names: list[str]) -> None:
         """List the target up to the last of these names, in the target's own order."""
-        last = max(self._order(file.relative) for file in files)
-        self._take(last)
+        self._take(max(map(self._order, names)))
 
     def take_all(self) -> None:
         self._take(None)
@@ -292,37 +312,24 @@ def _one_wave(first: Listed, files: Iterator[Listed], until: float) -> Iterator[
             return
 
 
-def _task_of(file: File, kind: Kind) -> dict[str, object]:
-    problem = file.problem
-    return vars(
-        FileTask(
-            source=to_text(file.relative),
-            fingerprint=f"{file.size}-{file.version}",
-            name=os.fsencode(file.relative),
-            kind=kind,
-            size=file.size,
-            modified=file.modified,
-            reason=problem.reason if problem else "",
-            detail=problem.detail if problem else "",
-        )
-    )
+def _name_collisions(database: duckdb.DuckDBPyConnection, *, folds_case: bool) -> None:
+    """Mark files as problems if their output has the name of an earlier file's, or the target's disk cannot tell the two.
 
-
-def _name_collisions(database: duckdb.DuckDBPyConnection) -> None:
-    """Mark files as problems if the target's disk cannot tell their name from the name of an earlier file.
-
-    All listed files are compared, not only those of today's run, so the first of two files always keeps the name.
+    All listed files are compared, not only those of today's run. A file that keeps its name comes before a HEIC that gets it,
+    else the first keeps the name.
     """
+    name = "lower(output)" if folds_case else "output"
+    why = "the target's disk ignores case, and another file" if folds_case else "another file"
     database.execute(
-        """
+        f"""
         UPDATE listed SET kind = $kind, reason = $reason, detail = $detail WHERE source NOT IN (
-            SELECT min(source) FROM listed GROUP BY lower(source)
+            SELECT arg_min(source, (source <> output, source)) FROM listed GROUP BY {name}
         )
         """,
         {
             "kind": Kind.PROBLEM,
             "reason": Reason.NAME_COLLISION,
-            "detail": "the target's disk ignores case, and another file has this name too; rename one of the two",
+            "detail": f"{why} has this name too; rename one of the two",
         },
     )
 

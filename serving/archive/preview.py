@@ -65,7 +65,9 @@ def estimate(plan: ArchivePlan, enhancer: Enhancer, *, cores: int) -> Estimate:
     looked_at = [task.uri(plan.source) for task in plan.spread_photos(_LOOKED_AT)]
     for uri in looked_at:
         try:
-            kept.update(check_rewritable(storage.read_bytes(uri), extras=plan.options.hdr))
+            plan.options.refuse_skipped(uri)
+            found = check_rewritable(storage.read_bytes(uri), extras=plan.options.hdr)
+            kept.update(() if plan.options.format_of(uri) else found)
             good.append(uri)
         except ImageError as error:
             reasons[error.reason] += 1
@@ -81,6 +83,7 @@ def estimate(plan: ArchivePlan, enhancer: Enhancer, *, cores: int) -> Estimate:
             enhancer.enhance_file(
                 data,
                 strength=plan.options.strength,
+                format=plan.options.format_of(uri),
                 extras=plan.options.hdr,
                 photos_only=plan.options.photos_only,
             )
@@ -143,8 +146,8 @@ def write_contact_sheet(page: str, source: str, target: str, report: Report) -> 
         for entry in track(shown, "sheet", total=len(shown)):
             try:
                 before, after = (
-                    _look(storage.read_bytes(storage.join(folder, from_text(entry.source))))
-                    for folder in (source, target)
+                    _look(storage.read_bytes(storage.join(folder, from_text(name))))
+                    for folder, name in ((source, entry.source), (target, entry.output))
                 )
             except (OSError, ImageError):  # deleted since the run
                 continue
@@ -167,6 +170,7 @@ def write_dry_sheet(page: str, plan: ArchivePlan, enhancer: Enhancer) -> None:
                     data,
                     strength=plan.options.strength,
                     quality=plan.options.quality,
+                    format=plan.options.format_of(task.source),
                     extras=plan.options.hdr,
                     photos_only=plan.options.photos_only,
                 )

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.dataset.tables import schema_of
+from naturaltone.serving.archive.names import from_text
 
 
 class Kind(StrEnum):
@@ -26,7 +27,8 @@ class FileTask:
 
     source: its name below the source folder, as text (`names.to_text`). name: the bytes of the name on disk, which may
     not be text. fingerprint: changes with the content. size: in bytes. modified: seconds since 1970. reason, detail:
-    why a `PROBLEM` is not read. is_ours: the target has a file of this name that naturaltone wrote.
+    why a `PROBLEM` is not read. output: the name of the enhanced file, as text; empty for `source`. is_ours: the target has
+    a file of this name that naturaltone wrote.
     """
 
     source: str
@@ -37,11 +39,16 @@ class FileTask:
     modified: float
     reason: str = ""
     detail: str = ""
+    output: str = ""
     is_ours: bool = False
 
     def uri(self, folder: str) -> str:
         """The URI of the file of this name below `folder`."""
         return storage.join(folder, os.fsdecode(self.name))
+
+    def output_uri(self, folder: str) -> str:
+        """The URI of the enhanced file below `folder`."""
+        return storage.join(folder, from_text(self.output or self.source))
 
 
 TASKS = schema_of(FileTask)

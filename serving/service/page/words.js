@@ -5,6 +5,7 @@ const REASONS = {
   animated: ["This file moves", "Send a single photo without further frames or pages."],
   graphic: ["This is a drawing or a screenshot", "Send a photo."],
   hdr_gain_map: ["This is an HDR photo", "Another format would lose its HDR; keep its own format."],
+  hdr_still: ["This photo is made for HDR screens", "Export it as a standard photo (SDR), then send that one."],
   motion_video: ["This is a motion photo", "Another format would lose its video; keep its own format."],
   other_pictures: ["This file holds more than one picture", "Another format would lose them; keep its own format."],
   raw: ["This is a RAW file", "Develop it first, and send the JPEG or TIFF."],

@@ -63,6 +63,34 @@ def test_files_that_are_not_enhanced_are_reported_with_a_reason_and_copied_on_re
     } == before
 
 
+def test_heics_become_jpegs_beside_their_movies_and_no_photo_loses_its_name(
+    photo: np.ndarray, to_file: ToFile, enhancer: Enhancer, tmp_path: Path
+) -> None:
+    pytest.importorskip("pillow_heif")
+    source, target = tmp_path / "phone", tmp_path / "target"
+    source.mkdir()
+    (source / "IMG_1.HEIC").write_bytes(to_file(photo, "HEIF", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"))
+    (source / "IMG_1.MOV").write_bytes(b"\0\0\0\x14ftypqt  moving")
+    (source / "IMG_2.heic").write_bytes(to_file(photo, "HEIF"))
+    (source / "IMG_2.jpg").write_bytes(to_file(photo, quality=90))
+    options = ArchiveOptions(heic="jpeg")
+    first = enhance_archive(str(source), str(target), enhancer, options)
+    assert statuses(target) == {
+        "IMG_1.HEIC": ("enhanced", ""),
+        "IMG_1.MOV": ("copied", ""),
+        "IMG_2.heic": ("failed", "name_collision"),
+        "IMG_2.jpg": ("enhanced", ""),
+    }
+    assert set(outputs(target)) == {"IMG_1.jpg", "IMG_1.MOV", "IMG_2.jpg"}
+    assert (target / "IMG_1.jpg").read_bytes().startswith(b"\xff\xd8") and first.counts["enhanced"] == 2
+    assert enhance_archive(str(source), str(target), enhancer, options).unchanged == 3
+    (target / "IMG_1.jpg").unlink()
+    again = enhance_archive(str(source), str(target), enhancer, options)
+    assert again.counts["enhanced"] == 1 and (target / "IMG_1.jpg").exists()
+    own = enhance_archive(str(source), str(target), enhancer, ArchiveOptions())
+    assert own.counts["enhanced"] == 3 and {"IMG_1.HEIC", "IMG_2.heic"} < set(outputs(target))
+
+
 def test_an_enhanced_archive_is_not_enhanced_again(photo_folder: Path, enhancer: Enhancer, tmp_path: Path) -> None:
     enhance_archive(str(photo_folder), str(tmp_path / "once"), enhancer)
     again = enhance_archive(str(tmp_path / "once"), str(tmp_path / "twice"), enhancer)

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from naturaltone.pipeline.errors import UserError
-from naturaltone.serving.archive.options import ArchiveOptions
+from naturaltone.pipeline.photo.refusals import ImageError
+from naturaltone.serving.archive.options import ArchiveOptions, Heic
 
 
 @pytest.mark.parametrize(
@@ -29,10 +30,35 @@ def test_globs_match_the_whole_name() -> None:
     assert taken == ["2019/a.jpg", "b.png"] and ArchiveOptions().takes("anything")
 
 
+@pytest.mark.parametrize(
+    ("heic", "name", "output", "format"),
+    [
+        ("heic", "a/IMG.1.HEIC", "a/IMG.1.HEIC", None),
+        ("jpeg", "a/IMG.1.HEIC", "a/IMG.1.jpg", "JPEG"),
+        ("avif", "b.hif", "b.avif", "AVIF"),
+        ("jpeg", "a.png", "a.png", None),
+        ("skip", "a.heif", "a.heif", None),
+    ],
+)
+def test_only_a_heic_that_becomes_another_format_gets_another_name(
+    heic: Heic, name: str, output: str, format: str | None
+) -> None:
+    options = ArchiveOptions(heic=heic)
+    assert (options.output_of(name), options.format_of(name)) == (output, format)
+
+
+def test_heics_are_left_alone_if_the_user_says_so() -> None:
+    ArchiveOptions(heic="skip").refuse_skipped("a.jpg")
+    ArchiveOptions().refuse_skipped("a.heic")
+    with pytest.raises(ImageError, match=r"unsupported_format: .*--heic skip"):
+        ArchiveOptions(heic="skip").refuse_skipped("a.HEIC")
+
+
 def test_only_options_that_change_a_result_cause_new_work() -> None:
     first = ArchiveOptions()
     for same in (ArchiveOptions(limit=3), ArchiveOptions(keep_mtime=False), ArchiveOptions(include=("a",))):
         assert (same.of_enhanced, same.of_skipped) == (first.of_enhanced, first.of_skipped)
-    assert ArchiveOptions(strength=0.5).of_enhanced != first.of_enhanced
+    for other in (ArchiveOptions(strength=0.5), ArchiveOptions(hdr="drop"), ArchiveOptions(heic="jpeg")):
+        assert other.of_enhanced != first.of_enhanced
     assert ArchiveOptions(copy_others=True).of_skipped != first.of_skipped
     assert json.loads(first.of_enhanced) == {"strength": 1.0, "quality": None}

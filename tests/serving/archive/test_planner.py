@@ -69,7 +69,7 @@ def test_every_output_is_found_in_time_whatever_the_order_of_the_source(
         found = Outputs(target, report.database, is_held=False)
         for start in range(0, len(names), 4):
             wave = names[start : start + 4]
-            found.take([file_of(name) for name in wave])
+            found.take(wave)
             known = {row[0] for row in report.database.execute("SELECT source FROM there").fetchall()}
             assert known & set(wave) == set(there) & set(wave)
         found.take_all()
