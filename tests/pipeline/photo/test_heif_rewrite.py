@@ -22,7 +22,7 @@ from naturaltone.pipeline.photo.hevc import Picture
 from naturaltone.pipeline.photo.isobmff import boxes, full_box, made
 from naturaltone.pipeline.photo.xmp import Stamp, read_stamp, stamped
 from tests.mutations import mutations, samples
-from tests.pipeline.photo.files import FTYP, PLAIN_XMP, STAMP, exif
+from tests.pipeline.photo.files import FTYP, MOTION_XMP, PLAIN_XMP, STAMP, exif
 from tests.pipeline.photo.heif_files import (
     Part,
     Shape,
@@ -262,6 +262,13 @@ def test_the_motion_video_stays_byte_for_byte_at_the_end() -> None:
     assert photo.extras == ("motion video",)
     result = encode(photo, 255 - photo.pixels, stamp=STAMP)
     assert result.endswith(video) and decode(result).stamp == STAMP
+
+
+def test_a_heic_that_keeps_its_video_still_says_so_if_extras_are_to_go() -> None:
+    parts = {1: picture(0, nclx()), 2: Part(b"mime", MOTION_XMP, (), ((b"cdsc", (1,)),), b"application/rdf+xml")}
+    photo = decode(built(parts, 1, Shape(after=(made(b"mpvd", FTYP),))))
+    result = encode(photo, 255 - photo.pixels, stamp=STAMP, extras="drop")
+    assert container.read(result).xmp == stamped(MOTION_XMP, STAMP) and result.endswith(made(b"mpvd", FTYP))
 
 
 def test_a_file_of_libheif_with_everything_is_written_whole() -> None:
