@@ -107,8 +107,9 @@ def cropped(picture: Picture, width: int, height: int) -> Picture:
     sequence = _sequence(plain)
     if (sequence.coding.width, sequence.coding.height) == (width, height):
         return picture
-    right, rest_right = divmod(sequence.coded_width - width, _unit(sequence)[0])
-    bottom, rest_bottom = divmod(sequence.coded_height - height, _unit(sequence)[1])
+    unit_x, unit_y = _unit(sequence.coding.chroma)
+    right, rest_right = divmod(sequence.coded_width - width, unit_x)
+    bottom, rest_bottom = divmod(sequence.coded_height - height, unit_y)
     if rest_right or rest_bottom or right < 0 or bottom < 0:
         raise ValueError(f"the new pixels cannot be coded in {width}×{height}")
     # The set ends with a one and zeros that fill its last byte.
@@ -160,9 +161,9 @@ def _unescaped(unit: bytes) -> bytes:
     return unit.replace(b"\0\0\3", b"\0\0")
 
 
-def _unit(sequence: _Sequence) -> tuple[int, int]:
+def _unit(chroma: int) -> tuple[int, int]:
     """Pixels in each unit of the conformance window (table 6-1)."""
-    return {1: (2, 2), 2: (2, 1)}.get(sequence.coding.chroma, (1, 1))
+    return {1: (2, 2), 2: (2, 1)}.get(chroma, (1, 1))
 
 
 def _sequence(unit: bytes) -> _Sequence:
@@ -201,7 +202,7 @@ def _sequence(unit: bytes) -> _Sequence:
             bits.number(order_bits + 1)
     bits.number(2)
     colour = _colour(bits) if bits.flag() else Colour(2, 2, 2, False)
-    unit_x, unit_y = {1: (2, 2), 2: (2, 1)}.get(chroma, (1, 1))
+    unit_x, unit_y = _unit(chroma)
     width, height = coded_width - unit_x * (left + right), coded_height - unit_y * (top + bottom)
     if width <= 0 or height <= 0:
         raise ValueError("the HEVC stream has an impossible size")

@@ -21,6 +21,7 @@ from naturaltone.serving.archive.task import FileTask, Kind
 from naturaltone.serving.enhancer import Enhancer
 from tests.archives import outputs, rows, statuses
 from tests.pipeline.photo.files import chunk
+from tests.pipeline.photo.heif_files import needs_heif
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 ToFile = Callable[..., bytes]
@@ -63,10 +64,10 @@ def test_files_that_are_not_enhanced_are_reported_with_a_reason_and_copied_on_re
     } == before
 
 
+@needs_heif
 def test_heics_become_jpegs_beside_their_movies_and_no_photo_loses_its_name(
     photo: np.ndarray, to_file: ToFile, enhancer: Enhancer, tmp_path: Path
 ) -> None:
-    pytest.importorskip("pillow_heif")
     source, target = tmp_path / "phone", tmp_path / "target"
     source.mkdir()
     (source / "IMG_1.HEIC").write_bytes(to_file(photo, "HEIF", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"))

@@ -18,7 +18,6 @@ from naturaltone.infra import local
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.errors import RunFailed
 from naturaltone.pipeline.photo.decode import decode
-from naturaltone.pipeline.photo.formats import HAS_HEIF
 from naturaltone.serving.archive import job as archive
 from naturaltone.serving.archive import options
 from naturaltone.serving.archive.file import Job, unread_entry
@@ -29,6 +28,7 @@ from naturaltone.serving.archive.task import FileTask
 from naturaltone.serving.enhancer import Enhancer
 from tests.archives import outputs, rows, statuses
 from tests.mutations import mutations, samples
+from tests.pipeline.photo.heif_files import needs_heif
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -119,7 +119,7 @@ def phone_folder(tmp_path: Path, photo: np.ndarray, to_file: Callable[..., bytes
     return tmp_path / "phone"
 
 
-@pytest.mark.skipif(not HAS_HEIF, reason="HEIC needs the extra heif")
+@needs_heif
 def test_what_belongs_to_a_photo_comes_with_it_and_is_copied_once(
     phone_folder: Path, bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
