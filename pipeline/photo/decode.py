@@ -73,7 +73,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BY
         has_alpha=has_alpha,
         format="JPEG" if image.format == "MPO" else str(image.format),
         # The inks of a CMYK photo are converted to sRGB, so its profile no longer applies.
-        icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile"),
+        # Some HEICs have an empty profile, which says as much as none.
+        icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
         is_grey=is_grey,
         orientation=orientation if orientation in range(1, 9) else 1,
         coding=coding,

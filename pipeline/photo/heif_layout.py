@@ -74,7 +74,11 @@ def unreadable(data: bytes) -> ImageError | None:
 def refusal(data: bytes) -> ImageError | None:
     """Why new pixels cannot take the place of the old ones in a HEIF file; None if they can."""
     try:
-        return _refusal(heif.opened(data))
+        file = heif.opened(data)
+    except ValueError as error:
+        return ImageError(Reason.TRUNCATED, f"the file is broken ({error}); restore it from a backup")
+    try:
+        return _refusal(file)
     except ValueError as error:
         return ImageError(Reason.UNWRITABLE, f"the photo cannot be written again as HEIF ({error})")
 

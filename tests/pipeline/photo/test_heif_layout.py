@@ -158,7 +158,7 @@ def overlay() -> bytes:
         ),
         (built({1: picture(refers=((b"thmb", (2,)),)), 2: picture(1)}), Reason.UNSUPPORTED_MODE, "names a thumbnail"),
         (built({1: Part(b"jpeg", b"", (size_of(64, 64),))}), Reason.UNWRITABLE, "coded as 'jpeg', not as HEVC"),
-        (b"\0\0\0\x18ftypheic" + bytes(12), Reason.UNWRITABLE, "no meta box"),
+        (b"\0\0\0\x18ftypheic" + bytes(12), Reason.TRUNCATED, "no meta box"),
     ],
 )
 def test_a_photo_whose_pixels_cannot_be_replaced_says_why(data: bytes, reason: Reason, message: str) -> None:
@@ -189,3 +189,13 @@ def test_a_turned_and_cropped_photo_is_written_as_it_is_shown(changes: list[byte
     after = decode(encode(photo, new))
     assert after.orientation == photo.orientation and error(after.pixels, new) < 2
     assert coded(96, 80).data not in encode(photo, new)
+
+
+def test_a_file_that_is_cut_short_is_called_damaged_and_not_unwritable() -> None:
+    refused = heif_layout.refusal(built({1: picture()})[:-500])
+    assert refused is not None and refused.reason == "truncated" and "outside the file" in refused.detail
+
+
+def test_an_empty_profile_says_as_much_as_none() -> None:
+    """An iPhone's photo had one; the enhancer could not open it."""
+    assert decode(built({1: picture(0, made(b"colr", b"prof"))})).icc_profile is None
