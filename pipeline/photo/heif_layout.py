@@ -36,7 +36,7 @@ def orientation_of(data: bytes) -> int:
 
 def orientation(file: Heif, item: Item) -> int:
     """The EXIF orientation that does the same as all turns and mirrors of an item."""
-    marks = np.arange(6).reshape(2, 3)
+    marks = np.arange(6, dtype=np.uint8).reshape(2, 3)
     turned = marks
     for box in file.all_of(item, *_TURNS):
         value = Reader(file.data, box.content, box.end).number(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, replace
 
@@ -166,6 +167,7 @@ def _unit(chroma: int) -> tuple[int, int]:
     return {1: (2, 2), 2: (2, 1)}.get(chroma, (1, 1))
 
 
+@functools.lru_cache(maxsize=4)  # all tiles of a photo share one, and reading it takes milliseconds
 def _sequence(unit: bytes) -> _Sequence:
     """Read a sequence parameter set (7.3.2.2)."""
     bits = _Bits(unit)

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from naturaltone.pipeline.photo.decode import decode
-from naturaltone.pipeline.photo.pixels import shrink, training_pixels
+from naturaltone.pipeline.photo.pixels import as_stored, shrink, training_pixels, upright
 
 ToFile = Callable[..., bytes]
 
@@ -47,3 +48,20 @@ def test_a_photo_is_shrunk_to_a_long_side_and_never_made_too_thin(
     pixels = np.zeros((*size, 3), np.uint8)
     small = shrink(pixels, long_side)
     assert small.shape[:2] == expected and (small is pixels) == (size == expected)
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (7, 5, 3), (5, 7, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_turned_as_pillow_turns_it_and_back(
+    orientation: int, dtype: type[np.generic], shape: tuple[int, ...]
+) -> None:
+    values = np.random.default_rng(0).integers(0, 2**8, shape).astype(dtype)
+    shown = upright(values, orientation)
+    tag = Image.Exif()
+    tag[0x0112] = orientation
+    marks = Image.fromarray(np.arange(shape[0] * shape[1], dtype=np.uint8).reshape(shape[:2]))
+    marks.info["exif"] = tag.tobytes()
+    places = np.asarray(ImageOps.exif_transpose(marks))
+    assert np.array_equal(shown, values.reshape(-1, *shape[2:])[places])
+    assert np.array_equal(as_stored(shown, orientation), values) and as_stored(shown, orientation).flags.c_contiguous

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
 from naturaltone.pipeline.photo.decode import decode
+from tests.pipeline.photo.heif_files import HEIF
 from tests.serving.service.page.actions import add, download, file_of, pixels_of, requests_of, set_strength
 from tests.serving.service.page.conftest import Site
 
@@ -64,15 +66,16 @@ def test_the_result_can_be_copied_as_png(open_page: Callable[..., Page], site: S
     assert np.abs(decode(bytes(copied)).pixels.astype(int) - expected).mean() < 1
 
 
+@pytest.mark.parametrize("format", ["TIFF", HEIF])
 def test_a_format_that_the_browser_cannot_show_is_shown_and_keeps_its_format(
-    open_page: Callable[..., Page], site: Site, astronaut: np.ndarray, to_file: Callable[..., bytes]
+    format: str, open_page: Callable[..., Page], site: Site, astronaut: np.ndarray, to_file: Callable[..., bytes]
 ) -> None:
-    tiff = to_file(astronaut, "TIFF")
+    photo = to_file(astronaut, format)
     page = open_page()
-    add(page, file_of(tiff, "scan.tif", "image/tiff"))
+    add(page, file_of(photo, f"IMG_1.{format}", f"image/{format.lower()}"))
     expect(page.locator("#facts")).to_contain_text("512 × 512")
     assert pixels_of(page).std() > 20
-    assert download(page) == ("scan-enhanced.tif", site.post(tiff))
+    assert download(page) == (f"IMG_1-enhanced.{format}", site.post(photo))
 
 
 def test_a_tiff_wider_than_webp_can_be_is_shown_too(
