@@ -36,20 +36,22 @@ def replace_pixels(
     encoded: a file of the same format without metadata; for a HEIF, its coded pictures by the numbers of their items. stamp: a
     note that is added to the XMP packet. thumbnail: a function that gets a limit in bytes and returns a JPEG of the new pixels
     within that limit, or b"" if it cannot; this JPEG replaces the thumbnail in the EXIF block. drop_extras: leave out gain
-    maps, videos and all bytes after a JPEG's own picture, and what the XMP packet says about them; a HEIF keeps all. Even
-    without it, a JPEG loses its previews, which show the old pixels.
+    maps, videos, other pictures and all bytes after a JPEG's own picture or a HEIF's boxes, and what the XMP packet says about
+    them. Even without it, a JPEG loses its previews, which show the old pixels.
 
     `ValueError` says why a file cannot be rewritten.
     """
     format = _format(original)
 
     def edit_xmp(packet: bytes | None) -> bytes | None:
-        if drop_extras and packet is not None and format != "HEIF":
+        if drop_extras and packet is not None:
             packet = without_extras(packet)
         return stamped(packet, stamp) if stamp else packet
 
     if isinstance(encoded, dict):
-        return heif_rewrite.replace_pixels(original, encoded, edit_xmp=edit_xmp, thumbnail=thumbnail)
+        return heif_rewrite.replace_pixels(
+            original, encoded, edit_xmp=edit_xmp, thumbnail=thumbnail, drop_extras=drop_extras
+        )
     if format not in ("JPEG", "PNG", "WebP", "TIFF") or _format(encoded) != format:
         raise ValueError("the old and the new file must have the same format: JPEG, PNG, WebP or TIFF")
     if format == "JPEG":

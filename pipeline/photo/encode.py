@@ -55,9 +55,8 @@ def encode(
     pixels: upright, H×W×3 or H×W×4, with the size and the dtype of `photo.packed`. With H×W×3, the photo keeps its opacity.
     stamp: a note in the file that says what was done. quality: 1 to 100, not for PNG and TIFF. By default, a JPEG and a HEIF
     keep their own quality, a lossless WebP stays lossless, and others get 95. extras: keep the HDR gain map, the motion video
-    and other pictures beside the photo, drop them (a HEIF keeps them), or skip a photo that has one of them. A gain map stays
-    as it is: it says how much lighter than the photo the HDR picture is at each point, so the new photo carries its change into
-    the HDR picture.
+    and other pictures beside the photo, drop them, or skip a photo that has one of them. A gain map stays as it is: it says how
+    much lighter than the photo the HDR picture is at each point, so the new photo carries its change into the HDR picture.
 
     `ImageError` if the photo cannot be written again.
     """
@@ -135,7 +134,7 @@ def check_rewritable(data: bytes, *, extras: Extras = "keep") -> tuple[str, ...]
         refusal, stamp = read_only(image, data, bit_depth(image, data)), stamp_in(image, data)
     held = container.extras(data)
     _refuse_to_rewrite(refusal, stamp, held, extras)
-    return tuple(name for name in held if name in _EXTRAS) if extras == "keep" or image.format == "HEIF" else ()
+    return tuple(name for name in held if name in _EXTRAS) if extras == "keep" else ()
 
 
 def _refuse_to_rewrite(

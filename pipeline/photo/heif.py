@@ -10,12 +10,14 @@ from naturaltone.pipeline.photo.isobmff import Box, Reader, boxes, full_box, top
 
 EXIF, MIME, GRID, CODED = b"Exif", b"mime", b"grid", b"hvc1"
 XMP = b"application/rdf+xml"
+TONE_MAP = b"tmap"  # ISO 21496-1: the photo and its gain map together
 OF_FILE, OF_META = 0, 1  # what the offset of an extent counts from
 _HIDDEN = 1
 _ALPHA = (b"urn:mpeg:hevc:2015:auxid:1", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha")
 _GAIN_MAP = b"aux:hdrgainmap"  # Apple's and Samsung's names end so
-_TONE_MAP = b"tmap"  # ISO 21496-1: the photo and its gain map together
+_VIDEO, _SAMSUNG_VIDEO = b"mpvd", b"MotionPhoto_Data"
 _MAX_ITEMS = 100_000  # more than any photo has; it bounds the cost of a made-up file
+_MAX_DEPTH = 10  # likewise: a tile of a thumbnail of a gain map is at depth 3
 
 
 @dataclass(frozen=True)
@@ -153,29 +155,63 @@ def extras(data: bytes) -> tuple[str, ...]:
         packet = read(data)[1] or b""
     except ValueError:
         return ()
+    names = set(_extra_items(heif).values())
+    if any(box.kind == _VIDEO for box in heif.top) or xmp.announces_video(packet):
+        names.add("motion video")
+    return tuple(sorted(names))
+
+
+def items_to_drop(heif: Heif) -> set[int]:
+    """The items of gain maps and other pictures, and all that belongs to nothing else: tiles, thumbnails, descriptions.
+
+    `ValueError` if the photo itself is made of one of them.
+    """
+    gone = set(_extra_items(heif))
+    for _ in range(_MAX_DEPTH):
+        users: dict[int, set[int]] = {}
+        subjects: dict[int, set[int]] = {}
+        for kind, number, targets in heif.references:
+            if kind == b"dimg":
+                for to in targets:
+                    users.setdefault(to, set()).add(number)
+            elif kind in (b"auxl", b"cdsc", b"thmb"):
+                subjects.setdefault(number, set()).update(targets)
+        more = {number for belongs in (users, subjects) for number, owners in belongs.items() if owners <= gone}
+        more.discard(heif.primary.number)
+        # What is made of a picture that goes can no longer be shown.
+        more |= {number for kind, number, targets in heif.references if kind == b"dimg" and gone.intersection(targets)}
+        if heif.primary.number in gone | more:
+            raise ValueError("the photo is made of its gain map or of another picture, so they cannot be dropped")
+        if more <= gone:
+            return gone
+        gone |= more
+    raise ValueError("the file's pictures are made of each other in too many steps")
+
+
+def video_boxes(heif: Heif) -> list[Box]:
+    """The boxes with the motion video, and Samsung's box that says where the video is."""
+    return [
+        box
+        for box in heif.top
+        if box.kind == _VIDEO or (box.kind == b"sefd" and _SAMSUNG_VIDEO in heif.data[box.content : box.end])
+    ]
+
+
+def _extra_items(heif: Heif) -> dict[int, str]:
+    """The items that are gain maps or other pictures, with what `extras` calls them."""
     auxiliary = {number for kind, number, _ in heif.references if kind == b"auxl"}
     parts = {to for kind, _, targets in heif.references if kind == b"dimg" for to in targets}
     parts |= {number for kind, number, _ in heif.references if kind == b"thmb"} | {heif.primary.number}
-    names = {
-        name
-        for item in heif.items.values()
-        if item.number in auxiliary
-        for box in heif.all_of(item, b"auxC")
-        for name in [heif.body(box)[4:].split(b"\0")[0]]
-    }
-    gain_maps = {name for name in names if name.endswith(_GAIN_MAP)}
-    others = [
-        item
-        for item in heif.items.values()
-        if item.number not in parts | auxiliary and item.kind != _TONE_MAP and not item.is_hidden
-        if any(heif.all_of(item, b"ispe"))
-    ]
-    found = {
-        "HDR gain map": bool(gain_maps) or any(item.kind == _TONE_MAP for item in heif.items.values()),
-        "motion video": any(box.kind == b"mpvd" for box in heif.top) or xmp.announces_video(packet),
-        "other pictures": bool(others) or bool(names - gain_maps - set(_ALPHA)),
-    }
-    return tuple(name for name, is_there in found.items() if is_there)
+    found = {}
+    for number, item in heif.items.items():
+        boxes = heif.all_of(item, b"auxC") if number in auxiliary else ()
+        names = {heif.body(box)[4:].split(b"\0")[0] for box in boxes}
+        is_picture = number not in parts | auxiliary and not item.is_hidden and any(heif.all_of(item, b"ispe"))
+        if item.kind == TONE_MAP or any(name.endswith(_GAIN_MAP) for name in names):
+            found[number] = "HDR gain map"
+        elif is_picture or names - set(_ALPHA):
+            found[number] = "other pictures"
+    return found
 
 
 def only(parts: list[Box], kind: bytes) -> Box:

@@ -151,7 +151,7 @@ def exif_item(thumbnail: bytes = b"\xff\xd8\xff" + b"old" * 300) -> bytes:
     return struct.pack(">I", 6) + exif(thumbnail=thumbnail)
 
 
-def built(parts: dict[int, Part], primary: int = 1, shape: Shape = Shape()) -> bytes:
+def built(parts: dict[int, Part], primary: int = 1, shape: Shape = Shape(), *, brand: bytes = b"") -> bytes:
     """Put a HEIF file together from its items."""
     boxes: list[bytes] = []
     rows = b""
@@ -181,7 +181,7 @@ def built(parts: dict[int, Part], primary: int = 1, shape: Shape = Shape()) -> b
     )
     inner = b"".join(part.data for part in parts.values() if part.in_meta)
     media = b"".join(part.data + b"gap" for part in parts.values() if not part.in_meta)
-    head = isobmff.made(b"ftyp", b"heic\0\0\0\0mif1heic") + b"".join(shape.before)
+    head = isobmff.made(b"ftyp", b"heic\0\0\0\0mif1heic" + brand) + b"".join(shape.before)
     mdat = (
         struct.pack(">I4sQ", 1, b"mdat", len(media) + 16)
         if shape.has_large_mdat

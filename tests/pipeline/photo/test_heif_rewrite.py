@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import random
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,17 +16,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from naturaltone.pipeline.photo import container, heif, heif_rewrite
+from naturaltone.pipeline.photo import container, heif
 from naturaltone.pipeline.photo.decode import decode
-from naturaltone.pipeline.photo.encode import encode
+from naturaltone.pipeline.photo.encode import check_rewritable, encode
 from naturaltone.pipeline.photo.hevc import Picture
 from naturaltone.pipeline.photo.isobmff import boxes, full_box, made
-from naturaltone.pipeline.photo.xmp import Stamp, read_stamp, stamped
+from naturaltone.pipeline.photo.xmp import Stamp, read_stamp, stamped, without_extras
 from tests.mutations import mutations, samples
 from tests.pipeline.photo.files import FTYP, MOTION_XMP, PLAIN_XMP, STAMP, exif
 from tests.pipeline.photo.heif_files import (
+    ALPHA,
+    APPLE_GAIN_MAP,
+    DEPTH,
     Part,
     Shape,
+    auxiliary,
     built,
     coded,
     error,
@@ -71,8 +76,8 @@ def new_picture(width: int = 64, height: int = 64) -> Picture:
     return coded(width, height, 77)
 
 
-def rewritten(data: bytes, encoded: dict[int, Picture], stamp: Stamp | None = None) -> bytes:
-    return container.replace_pixels(data, encoded, stamp=stamp)
+def rewritten(data: bytes, encoded: dict[int, Picture], stamp: Stamp | None = None, *, drop: bool = False) -> bytes:
+    return container.replace_pixels(data, encoded, stamp=stamp, drop_extras=drop)
 
 
 def config_of(data: bytes, number: int) -> bytes:
@@ -264,11 +269,81 @@ def test_the_motion_video_stays_byte_for_byte_at_the_end() -> None:
     assert result.endswith(video) and decode(result).stamp == STAMP
 
 
-def test_a_heic_that_keeps_its_video_still_says_so_if_extras_are_to_go() -> None:
+def test_a_heic_without_its_video_no_longer_says_that_it_has_one() -> None:
     parts = {1: picture(0, nclx()), 2: Part(b"mime", MOTION_XMP, (), ((b"cdsc", (1,)),), b"application/rdf+xml")}
-    photo = decode(built(parts, 1, Shape(after=(made(b"mpvd", FTYP),))))
+    boxes_after = (made(b"mpvd", FTYP), made(b"sefd", b"MotionPhoto_Data"), made(b"sefd", b"vendor's own"))
+    photo = decode(built(parts, 1, Shape(after=boxes_after)) + b"no box")
+    kept = encode(photo, 255 - photo.pixels, stamp=STAMP)
+    assert container.read(kept).xmp == stamped(MOTION_XMP, STAMP) and kept.endswith(b"".join(boxes_after) + b"no box")
     result = encode(photo, 255 - photo.pixels, stamp=STAMP, extras="drop")
-    assert container.read(result).xmp == stamped(MOTION_XMP, STAMP) and result.endswith(made(b"mpvd", FTYP))
+    assert container.read(result).xmp == stamped(without_extras(MOTION_XMP), STAMP)
+    assert container.extras(result) == () and result.endswith(boxes_after[2]) and b"MotionPhoto" not in result
+    assert check_rewritable(photo.original) == ("motion video",) and not check_rewritable(photo.original, extras="drop")
+
+
+@given(SHAPES, st.booleans(), st.booleans(), st.booleans())
+@settings(max_examples=150)
+def test_a_heic_without_its_extras_keeps_all_that_is_the_photos(
+    shape: Shape, has_packet: bool, in_meta: bool, is_shared: bool
+) -> None:
+    """Item 4 describes the gain map, 21 is its thumbnail, and the tiles 31 to 34 belong to a depth map in a grid."""
+    parts = phone_parts()
+    parts[3] = replace(parts[3], in_meta=in_meta)
+    parts[7] = Part(
+        *(b"grid", grid_of(2, 2, 128, 128), (size_of(128, 128), auxiliary(DEPTH))),
+        ((b"dimg", (31, 32, 33, 34)), (b"auxl", (1, 8))),
+        in_meta=in_meta,
+    )
+    parts[12] = picture(6, auxiliary(ALPHA), refers=((b"auxl", (1, 8)),))
+    parts[13] = picture(7, refers=((b"thmb", (1,)),))
+    parts |= {21: picture(2, refers=((b"thmb", (3,)),))}
+    parts |= {number: picture(number - 23, is_hidden=True) for number in range(31, 35)}
+    if is_shared:
+        parts[11] = replace(parts[11], refers=((b"cdsc", (1, 8)),))
+    if not has_packet:
+        del parts[5]
+    group = full(b"altr", 0, 0, struct.pack(">IIII", 99, 2, 8, 1))
+    other = full(b"brst", 0, 0, struct.pack(">IIII", 98, 2, 1, 13))
+    data = built(parts, 1, replace(shape, in_meta=(*shape.in_meta, made(b"grpl", group + other))), brand=b"tmap")
+    encoded = {1: new_picture(96, 80), 2: new_picture(), 13: new_picture()}
+    result = rewritten(data, encoded, STAMP, drop=True)
+    gone = {3, 4, 7, 8, 21, 31, 32, 33, 34}
+    assert heif.items_to_drop(heif.opened(data)) == gone and container.extras(result) == ()
+    changed = {1, 2, 13, 5 if has_packet else 100}
+    plain = {number: replace(part, refers=_to_photo(part)) for number, part in parts.items() if number not in gone}
+    assert kept(result, changed) == kept(built(plain, 1, shape), changed)
+    assert set(items_of(result)) == set(plain) | changed
+    whole = rewritten(data, encoded, STAMP)
+    assert np.array_equal(shown(result), shown(whole)) and group not in result and other in result
+    assert not any(word in result for word in (b"tmap", b"of the gain map", b"how bright", APPLE_GAIN_MAP, DEPTH))
+    lost = sum(len(parts[number].data) for number in gone)
+    assert len(whole) - len(result) >= lost and parts[3].data not in result and parts[12].data in result
+
+
+def _to_photo(part: Part) -> tuple[tuple[bytes, tuple[int, ...]], ...]:
+    return tuple((kind, tuple(number for number in targets if number != 8)) for kind, targets in part.refers)
+
+
+def test_tiles_that_the_photo_shares_with_another_picture_stay() -> None:
+    other = Part(b"grid", grid_of(1, 2, 120, 60), (size_of(120, 60),), ((b"dimg", (1, 5)),))
+    data = grid_file(_5=picture(5, is_hidden=True), _20=other)
+    assert container.extras(data) == ("other pictures",) and heif.items_to_drop(heif.opened(data)) == {5, 20}
+
+
+@pytest.mark.parametrize("kind", [b"tmap", b"iovl"])
+def test_a_photo_that_is_made_of_its_extras_is_refused(kind: bytes) -> None:
+    """Without them, there would be no photo left."""
+    depth = picture(1, auxiliary(DEPTH), refers=((b"auxl", (9,)),))
+    data = built({1: depth, 9: Part(kind, b"x", (size_of(64, 64),), ((b"dimg", (1,)),))}, 9)
+    with pytest.raises(ValueError, match="made of its gain map or of another picture"):
+        rewritten(data, {1: new_picture()}, drop=True)
+
+
+def test_pictures_that_are_made_of_each_other_without_end_are_refused() -> None:
+    chain = {number: Part(b"iden", b"", (), ((b"dimg", (number - 1,)),)) for number in range(3, 40)}
+    data = built({1: picture(), 2: picture(1, auxiliary(DEPTH), refers=((b"auxl", (1,)),)), **chain})
+    with pytest.raises(ValueError, match="too many steps"):
+        rewritten(data, {1: new_picture()}, drop=True)
 
 
 def test_a_file_of_libheif_with_everything_is_written_whole() -> None:
@@ -304,12 +379,12 @@ def test_pixels_outside_the_media_data_are_refused() -> None:
         start.to_bytes(4, "big") + len(coded().data).to_bytes(4, "big"), bytes(4) + (40).to_bytes(4, "big")
     )
     with pytest.raises(ValueError, match="outside the file's media data"):
-        heif_rewrite.replace_pixels(wrong, {1: new_picture()}, edit_xmp=lambda packet: packet, thumbnail=None)
+        rewritten(wrong, {1: new_picture()})
 
 
-@given(st.integers(0, 2**32))
+@given(st.integers(0, 2**32), st.booleans())
 @settings(max_examples=300)
-def test_damage_gives_a_value_error_or_a_file_with_all_offsets_inside(seed: int) -> None:
+def test_damage_gives_a_value_error_or_a_file_with_all_offsets_inside(seed: int, drop: bool) -> None:
     chance = random.Random(seed)
     data = bytearray(grid_file() if chance.random() < 0.3 else built(phone_parts()))
     where = data.index(b"meta")
@@ -318,7 +393,7 @@ def test_damage_gives_a_value_error_or_a_file_with_all_offsets_inside(seed: int)
     try:
         file = heif.opened(bytes(data))
         numbers = [item.number for item in file.pictures(file.primary)]
-        result = rewritten(bytes(data), dict.fromkeys(numbers, new_picture()), STAMP)
+        result = rewritten(bytes(data), dict.fromkeys(numbers, new_picture()), STAMP, drop=drop)
         after = heif.opened(result)
     except ValueError:
         return
@@ -348,7 +423,7 @@ def test_damaged_heics_are_written_whole_or_refused_and_libheif_does_not_crash(
 _ENHANCE = """
 import sys
 from naturaltone.pipeline.photo.decode import decode
-from naturaltone.pipeline.photo.encode import encode
+from naturaltone.pipeline.photo.encode import check_rewritable, encode
 from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.pipeline.photo.xmp import Stamp
 
