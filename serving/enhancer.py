@@ -97,7 +97,8 @@ class Enhancer:
             raise ImageError(Reason.GRAPHIC, "its flat colours are those of a screenshot or graphic")
         watch("decode")
         if strength == 0:
-            data = data if format is None else convert(photo, photo.packed, format=format, quality=quality)
+            if format is not None:
+                data = convert(photo, photo.packed, format=format, quality=quality, extras=extras)
             return EnhancedFile(data=data, megapixels=photo.megapixels, version=self.version)
         correction = self.correction(photo.packed, icc_profile=photo.icc_profile, exact=exact)
         watch("network")
@@ -107,7 +108,7 @@ class Enhancer:
         if format is None:
             enhanced = encode(photo, pixels, stamp=stamp, quality=quality, extras=extras)
         else:
-            enhanced = convert(photo, pixels, format=format, stamp=stamp, quality=quality)
+            enhanced = convert(photo, pixels, format=format, stamp=stamp, quality=quality, extras=extras)
         watch("encode")
         return EnhancedFile(data=enhanced, megapixels=photo.megapixels, version=correction.version)
 

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["heic", "jpeg", "avif", "skip"],
         default="heic",
         help="what HEICs become: HEICs with all that is in them; JPEGs or AVIFs with their EXIF, XMP and profile, but without "
-        "HDR, video and depth; or nothing (default: heic)",
+        "video and depth, and HDR only in JPEGs, if it is known how; or nothing (default: heic)",
     )
     parser.add_argument(
         "--exact", action="store_true", help="one photo: run the network on every pixel, to compare the result; slow"

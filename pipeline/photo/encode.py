@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from naturaltone.pipeline.photo import container, tiff
+from naturaltone.pipeline.photo import container, heif_gain_map, tiff, ultra_hdr
 from naturaltone.pipeline.photo.coding import code, pillow_bytes
 from naturaltone.pipeline.photo.header import (
     bit_depth,
@@ -24,7 +24,7 @@ from naturaltone.pipeline.photo.header import (
 from naturaltone.pipeline.photo.photo import Photo
 from naturaltone.pipeline.photo.pixels import as_stored, to_8bit
 from naturaltone.pipeline.photo.refusals import MAX_PIXELS, ImageError, check_bytes
-from naturaltone.pipeline.photo.xmp import Stamp, stamped
+from naturaltone.pipeline.photo.xmp import Stamp, stamped, with_gain_map, without_extras
 from naturaltone.pipeline.reasons import Reason
 
 CONVERTIBLE = ("JPEG", "PNG", "WEBP", "AVIF")
@@ -80,18 +80,26 @@ def encode(
 
 
 def convert(
-    photo: Photo, pixels: np.ndarray, *, format: str, stamp: Stamp | None = None, quality: int | None = None
+    photo: Photo,
+    pixels: np.ndarray,
+    *,
+    format: str,
+    stamp: Stamp | None = None,
+    quality: int | None = None,
+    extras: Extras = "keep",
 ) -> bytes:
     """Return the photo with new pixels as a file of another format, with 8 bits a channel; EXIF, XMP and profile are kept.
 
-    format: one of `CONVERTIBLE`. The other arguments: see `encode`. The photo's own format gives the same as `encode`.
-    `ImageError` if the format cannot hold the photo.
+    format: one of `CONVERTIBLE`. The other arguments: see `encode`. The photo's own format gives the same as `encode`. A JPEG
+    of a HEIF also has its gain map, unless it is to be dropped, or it is not known what its values mean. `ImageError` if the
+    format cannot hold the photo.
     """
     if format == photo.format:
-        return encode(photo, pixels, stamp=stamp, quality=quality)
-    refuse_to_rewrite(photo)
+        return encode(photo, pixels, stamp=stamp, quality=quality, extras=extras)
+    refuse_to_rewrite(photo, extras=extras)
+    is_heif = photo.format == "HEIF"
     # Whoever asks for another format than HEIF, which few programs read, accepts the loss of what only a HEIF can hold.
-    if photo.format != "HEIF" and (held := next((name for name in photo.extras if name in _EXTRAS), None)):
+    if not is_heif and (held := next((name for name in photo.extras if name in _EXTRAS), None)):
         reason, what = _EXTRAS[held]
         raise ImageError(reason, f"{format} cannot hold {what}; keep the photo's own format")
     if photo.has_alpha and format == "JPEG":
@@ -101,20 +109,34 @@ def convert(
     if photo.has_alpha and pixels.shape[2] == 3:
         pixels = np.dstack([pixels, photo.packed[..., 3]])
     # pillow_heif gives the EXIF block of a HEIF without its orientation.
-    orientation = 1 if photo.format == "HEIF" else photo.orientation
+    orientation = 1 if is_heif else photo.orientation
     stored = np.ascontiguousarray(to_8bit(as_stored(pixels, orientation)))
     target = dataclasses.replace(photo, format=format, coding={} if format == "PNG" else {"quality": 95})
+    gain_map = _gain_map(photo) if is_heif and format == "JPEG" and extras == "keep" else None
     try:
         info = _stamped_info(photo, stamp)
+        if gain_map:
+            info["xmp"] = with_gain_map(info.get("xmp"), len(gain_map))
         if exif := _exif(photo):
             info = _with_thumbnail(info | {"exif": exif}, stored)
         if format == "PNG" and "xmp" in info:
             text = PngImagePlugin.PngInfo()
             text.add_itxt("XML:com.adobe.xmp", info.pop("xmp").decode("utf-8", "replace"))
             info["pnginfo"] = text
-        return pillow_bytes(target, stored, quality, **info)
+        data = pillow_bytes(target, stored, quality, **info)
+        return ultra_hdr.joined(data, gain_map) if gain_map else data
     except (OSError, ValueError, TypeError, RuntimeError, struct.error) as error:
         raise ImageError(Reason.UNWRITABLE, f"the photo cannot be written as {format} ({error})") from None
+
+
+def _gain_map(photo: Photo) -> bytes | None:
+    """The gain map of a HEIF as the second picture of an Ultra HDR JPEG; None if it has none that is known."""
+    try:
+        found = heif_gain_map.read(photo.original)
+    except Exception as error:  # libheif raises all kinds of errors on broken files
+        detail = f"its HDR gain map cannot be read ({error}); --hdr drop leaves it out"
+        raise ImageError(Reason.TRUNCATED, detail) from None
+    return ultra_hdr.coded(*found) if found else None
 
 
 def refuse_to_rewrite(photo: Photo, *, extras: Extras = "keep") -> None:
@@ -122,10 +144,10 @@ def refuse_to_rewrite(photo: Photo, *, extras: Extras = "keep") -> None:
     _refuse_to_rewrite(photo.read_only, photo.stamp, photo.extras, extras)
 
 
-def check_rewritable(data: bytes, *, extras: Extras = "keep") -> tuple[str, ...]:
+def check_rewritable(data: bytes, *, extras: Extras = "keep", format: str | None = None) -> tuple[str, ...]:
     """Raise the `ImageError` of `decode` or `refuse_to_rewrite` if the file's header already shows the reason.
 
-    Returns what the enhanced file will keep beside the photo, such as "HDR gain map".
+    Returns what the enhanced file will keep beside the photo, such as "HDR gain map". format: see `convert`; None for `encode`.
     """
     check_bytes(len(data))
     with reading_header():
@@ -134,6 +156,8 @@ def check_rewritable(data: bytes, *, extras: Extras = "keep") -> tuple[str, ...]
         refusal, stamp = read_only(image, data, bit_depth(image, data)), stamp_in(image, data)
     held = container.extras(data)
     _refuse_to_rewrite(refusal, stamp, held, extras)
+    if format and image.format == "HEIF":
+        held = ("HDR gain map",) if format == "JPEG" and heif_gain_map.is_known(data) else ()
     return tuple(name for name in held if name in _EXTRAS) if extras == "keep" else ()
 
 
@@ -160,10 +184,13 @@ def recode(source: str, target: str) -> None:
 
 
 def _stamped_info(photo: Photo, stamp: Stamp | None) -> dict[str, Any]:
-    """The metadata for Pillow to write into an AVIF, since no code here edits AVIF containers."""
+    """The metadata for Pillow to write into an AVIF or another format than the photo's."""
     info = Image.open(io.BytesIO(photo.original)).info
     kept = {name: info[name] for name in ("exif", "icc_profile") if info.get(name)}
     xmp = info.get("xmp")
+    if photo.format == "HEIF":  # pillow_heif takes any item with a media type for XMP
+        packet = container.read(photo.original).xmp
+        xmp = without_extras(packet) if packet else None
     return kept | ({"xmp": stamped(xmp, stamp)} if stamp else {"xmp": xmp} if xmp else {})
 
 

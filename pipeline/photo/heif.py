@@ -188,6 +188,14 @@ def items_to_drop(heif: Heif) -> set[int]:
     raise ValueError("the file's pictures are made of each other in too many steps")
 
 
+def gain_maps(heif: Heif) -> list[tuple[Item, bytes]]:
+    """The pictures that Apple or Samsung call gain maps, each with its type."""
+    typed = [
+        (item, heif.body(box)[4:].split(b"\0")[0]) for item in heif.items.values() for box in heif.all_of(item, b"auxC")
+    ]
+    return [(item, name) for item, name in typed if name.endswith(_GAIN_MAP)]
+
+
 def video_boxes(heif: Heif) -> list[Box]:
     """The boxes with the motion video, and Samsung's box that says where the video is."""
     return [

@@ -15,6 +15,7 @@ MAX_PICTURES = 100  # more than any photo has; it bounds the cost of a made-up f
 
 _COUNT, _ENTRIES = 0xB001, 0xB002
 _ROW_BYTES = 16
+_PHOTO = 0x030000
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,12 @@ def with_rows(block: bytes, kept: Sequence[Row]) -> bytes:
         if count := found.get(_COUNT):
             struct.pack_into(f"{order}I", changed, count.offset, len(kept))
     return bytes(changed)
+
+
+def pair(first: int, second: int, offset: int) -> bytes:
+    """The index of a photo and a picture of no type named here that follows it: their sizes, and the second's offset."""
+    entries = struct.pack(">HHI4sHHIIHHIII", 0xB000, 7, 4, b"0100", _COUNT, 4, 1, 2, _ENTRIES, 7, 2 * _ROW_BYTES, 50, 0)
+    return b"MM\0*" + struct.pack(">IH", 8, 3) + entries + struct.pack(">7I4x", _PHOTO, first, 0, 0, 0, second, offset)
 
 
 def _entries(block: bytes) -> tuple[str, dict[int, tiff.Entry]]:

@@ -101,7 +101,7 @@ def _enhance(task: FileTask, job: Job, enhancer: Enhancer, entry: Entry) -> Entr
             refuse_foreign(target)
     format = options.format_of(task.source)
     # Before `room_for`: all others wait for a huge photo, and this one may be refused.
-    kept = check_rewritable(data, extras=options.hdr)
+    kept = check_rewritable(data, extras=options.hdr, format=format)
     width, height = size(data)
     with room_for(width * height / 1e6):
         enhanced = enhancer.enhance_file(
@@ -114,9 +114,7 @@ def _enhance(task: FileTask, job: Job, enhancer: Enhancer, entry: Entry) -> Entr
             source=key,
         )
     storage.write_bytes(target, enhanced.data, modified=task.modified if options.keep_mtime else None)
-    return replace(
-        entry, megapixels=enhanced.megapixels, detail=f"kept: {', '.join(kept)}" if kept and not format else ""
-    )
+    return replace(entry, megapixels=enhanced.megapixels, detail=f"kept: {', '.join(kept)}" if kept else "")
 
 
 def _copy(task: FileTask, job: Job, entry: Entry) -> Entry:

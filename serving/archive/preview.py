@@ -66,8 +66,8 @@ def estimate(plan: ArchivePlan, enhancer: Enhancer, *, cores: int) -> Estimate:
     for uri in looked_at:
         try:
             plan.options.refuse_skipped(uri)
-            found = check_rewritable(storage.read_bytes(uri), extras=plan.options.hdr)
-            kept.update(() if plan.options.format_of(uri) else found)
+            format = plan.options.format_of(uri)
+            kept.update(check_rewritable(storage.read_bytes(uri), extras=plan.options.hdr, format=format))
             good.append(uri)
         except ImageError as error:
             reasons[error.reason] += 1

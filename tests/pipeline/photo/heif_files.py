@@ -284,3 +284,41 @@ def top(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         size = struct.unpack_from(">Q", data, offset + 8)[0] if size == 1 else size or len(data) - offset
         yield kind, data[offset : offset + size]
         offset += size
+
+
+def hdr_parts(
+    values: np.ndarray,
+    photo: np.ndarray,
+    *properties: bytes,
+    note: bytes = b"",
+    tone_map: bytes = b"",
+    name: bytes = APPLE_GAIN_MAP,
+) -> dict[int, Part]:
+    """A photo (H×W×3) as item 1, its gain map (h×w) without loss as item 2, and EXIF with a maker note, or an ISO tone map."""
+
+    def part(pixels: np.ndarray, *more: bytes, refers: tuple[tuple[bytes, tuple[int, ...]], ...] = ()) -> Part:
+        is_map = pixels.ndim == 2
+        file = heif.opened(
+            heic(np.dstack([pixels] * 3) if is_map else pixels, chroma=0 if is_map else 1, lossless=is_map)
+        )
+        size = size_of(pixels.shape[1], pixels.shape[0])
+        config = isobmff.made(b"hvcC", file.body(next(file.all_of(file.primary, b"hvcC"))))
+        return Part(b"hvc1", file.content(file.primary), (config, size, *more, *properties), refers, is_hidden=is_map)
+
+    parts = {1: part(photo, nclx()), 2: part(values, auxiliary(name), refers=((b"auxl", (1,)),))}
+    if note:
+        head = b"MM\0*" + struct.pack(">IHHHIII", 8, 1, 0x8769, 4, 1, 26, 0)
+        block = head + struct.pack(">HHHIII", 1, 0x927C, 7, len(note), 44, 0) + note
+        parts[3] = Part(b"Exif", bytes(4) + block, (), ((b"cdsc", (1,)),))
+    if tone_map:
+        size = size_of(photo.shape[1], photo.shape[0])
+        parts[4] = Part(b"tmap", b"\0" + tone_map, (size,), ((b"dimg", (1, 2)),))
+    return parts
+
+
+def apple_note(*numbers: tuple[int, int, int], kind: int = 10) -> bytes:
+    """Apple's maker note with some rationals: tag, numerator, denominator."""
+    start = 14 + 2 + 12 * len(numbers) + 4
+    rows = [struct.pack(">HHII", tag, kind, 1, start + 8 * place) for place, (tag, _, _) in enumerate(numbers)]
+    values = b"".join(struct.pack(">ii", above, below) for _, above, below in numbers)
+    return b"Apple iOS\0\0\1MM" + struct.pack(">H", len(numbers)) + b"".join(rows) + bytes(4) + values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,11 +15,13 @@ from PIL import Image, ImageCms, PngImagePlugin
 from naturaltone.pipeline.photo import container
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.encode import CONVERTIBLE, check_rewritable, convert, encode
+from naturaltone.pipeline.photo.isobmff import made
 from naturaltone.pipeline.photo.pixels import to_8bit
 from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.pipeline.photo.xmp import Stamp
-from tests.pipeline.photo.files import exif
-from tests.pipeline.photo.heif_files import HEIF
+from tests.pipeline.photo.files import FTYP, MOTION_XMP, STAMP, exif
+from tests.pipeline.photo.gain_maps import linear, pictures
+from tests.pipeline.photo.heif_files import HEIF, Part, Shape, apple_note, built, hdr_parts, needs_heif, scene
 
 ToFile = Callable[..., bytes]
 
@@ -319,3 +322,52 @@ def test_quality_reaches_the_converted_file(photo: np.ndarray, to_file: ToFile) 
     for target in ("JPEG", "WEBP", "AVIF"):
         sizes = [len(convert(decoded, photo, format=target, quality=quality)) for quality in (20, 90)]
         assert sizes[0] < sizes[1], target
+
+
+@needs_heif
+def test_a_jpeg_of_an_hdr_heic_is_as_much_lighter_at_each_point() -> None:
+    """Upright, with the photo's new pixels, and with the map of the old ones."""
+    values = np.repeat(np.arange(0, 256, 2, dtype=np.uint8)[None], 64, axis=0)
+    parts = hdr_parts(values, scene(256, 128), made(b"irot", b"\3"), note=apple_note((33, 101, 100), (48, 1, 1)))
+    decoded = decode(built(parts))
+    result = convert(decoded, 255 - decoded.pixels, format="JPEG", stamp=STAMP)
+    assert check_rewritable(decoded.original, format="JPEG") == container.extras(result) == ("HDR gain map",)
+    base, stops, most = pictures(result)
+    assert np.abs(base - linear(255 - decoded.pixels)).mean() < 0.01 and most == pytest.approx(2)
+    encoded = cv2.resize(
+        np.rot90(values, 3).astype(np.float32) / 255, base.shape[1::-1], interpolation=cv2.INTER_LINEAR
+    )
+    light = np.where(encoded < 0.081, encoded / 4.5, ((encoded + 0.099) / 1.099) ** (1 / 0.45))
+    assert np.abs(stops - np.log2(1 + 3 * light)).mean() < 2 / 255
+    assert decode(result).stamp == STAMP and decode(result).pixels.shape == decoded.pixels.shape
+
+
+@needs_heif
+def test_what_another_format_of_an_hdr_heic_keeps_is_known_before() -> None:
+    values = np.zeros((64, 64), np.uint8)
+    motion = Part(b"mime", MOTION_XMP, (), ((b"cdsc", (1,)),), b"application/rdf+xml")
+    parts = hdr_parts(values, scene(128, 128), note=apple_note((33, 101, 100), (48, 1, 1))) | {9: motion}
+    data = built(parts, 1, Shape(after=(made(b"mpvd", FTYP),)))
+    decoded = decode(data)
+    assert check_rewritable(data) == decoded.extras == ("HDR gain map", "motion video")
+    for format, extras, expected in (
+        *(("JPEG", "keep", ("HDR gain map",)), ("JPEG", "drop", ()), ("AVIF", "keep", ()), ("AVIF", "drop", ())),
+    ):
+        assert check_rewritable(data, format=format, extras=extras) == expected  # type: ignore[arg-type]
+        result = convert(decoded, decoded.pixels, format=format, extras=extras)  # type: ignore[arg-type]
+        assert container.extras(result) == expected
+        assert b"MotionPhoto" not in result, "the video is not in it"
+    for format in ("JPEG", "AVIF"):
+        with pytest.raises(ImageError, match="hdr_gain_map"):
+            convert(decoded, decoded.pixels, format=format, extras="skip")
+    del parts[3]
+    assert check_rewritable(built(parts), format="JPEG") == ()
+
+
+@needs_heif
+def test_a_broken_gain_map_is_not_lost_silently() -> None:
+    parts = hdr_parts(np.zeros((64, 64), np.uint8), scene(128, 128), note=apple_note((33, 101, 100), (48, 1, 1)))
+    decoded = decode(built(parts | {2: replace(parts[2], data=b"\0\0\0\4text")}))
+    with pytest.raises(ImageError, match=r"truncated: its HDR gain map cannot be read .*--hdr drop"):
+        convert(decoded, decoded.pixels, format="JPEG")
+    assert convert(decoded, decoded.pixels, format="JPEG", extras="drop").startswith(b"\xff\xd8")

@@ -33,3 +33,9 @@ def test_a_broken_index_lists_nothing() -> None:
     for length in range(len(block)):
         assert len(mpf.rows(block[:length])) <= 2
     assert mpf.rows(b"") == mpf.rows(b"II*\0" + bytes(4)) == mpf.rows(bytes(100)) == []
+
+
+def test_the_index_of_a_pair_is_read_as_it_was_written() -> None:
+    photo, other = mpf.rows(mpf.pair(1000, 200, 900))
+    assert (photo.type, photo.size, photo.offset) == (3, 1000, 0)
+    assert (other.attribute, other.size, other.offset) == (0, 200, 900)

@@ -12,8 +12,11 @@ from naturaltone.pipeline.photo.xmp import (
     Stamp,
     announces_gain_map,
     announces_video,
+    gain_map_packet,
+    lists_items,
     read_stamp,
     stamped,
+    with_gain_map,
     without_extras,
 )
 
@@ -120,6 +123,31 @@ def test_what_describes_gain_maps_and_videos_is_cut_out_and_all_else_stays() -> 
     ET.fromstring(cleaned)
     assert announces_gain_map(EXTRAS) and announces_video(EXTRAS)
     assert not announces_gain_map(cleaned) and not announces_video(cleaned)
+
+
+def test_a_packet_says_which_gain_map_follows_the_photo_and_can_take_it_back() -> None:
+    others = [stamped(None, STAMP), PACKET, b'<a:RDF xmlns:a="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/>', None]
+    for packet in others:
+        result = with_gain_map(packet, 1234)
+        assert announces_gain_map(result) and lists_items(result) and not announces_video(result)
+        space, item = (
+            "{http://ns.google.com/photos/1.0/container/}",
+            "{http://ns.google.com/photos/1.0/container/item/}",
+        )
+        (directory,) = ET.fromstring(result).iter(f"{space}Directory")
+        rows = [(row.get(f"{item}Semantic"), row.get(f"{item}Length")) for row in directory.iter(f"{space}Item")]
+        assert rows == [("Primary", None), ("GainMap", "1234")]
+        assert {row.get(f"{item}Mime") for row in directory.iter(f"{space}Item")} == {"image/jpeg"}
+        again = without_extras(result)
+        assert not announces_gain_map(again) and not lists_items(again)
+        assert read_stamp(stamped(result, STAMP)) == STAMP
+    assert PACKET.partition(b"<rdf:Description")[0] in with_gain_map(PACKET, 1)
+
+
+def test_the_packet_of_a_gain_map_has_its_numbers() -> None:
+    (about,) = ET.fromstring(gain_map_packet({"GainMapMax": 2.5, "OffsetSDR": 1e-5})).iter(f"{{{RDF}}}Description")
+    space = "{http://ns.adobe.com/hdr-gain-map/1.0/}"
+    assert (about.get(f"{space}GainMapMax"), about.get(f"{space}OffsetSDR")) == ("2.500000", "0.000010")
 
 
 def test_a_packet_without_extras_stays_as_it_is() -> None:

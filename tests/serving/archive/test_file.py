@@ -21,7 +21,7 @@ from naturaltone.serving.archive.task import FileTask, Kind
 from naturaltone.serving.enhancer import Enhancer
 from tests.archives import outputs, rows, statuses
 from tests.pipeline.photo.files import chunk
-from tests.pipeline.photo.heif_files import needs_heif
+from tests.pipeline.photo.heif_files import apple_note, built, hdr_parts, needs_heif, scene
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 ToFile = Callable[..., bytes]
@@ -74,6 +74,8 @@ def test_heics_become_jpegs_beside_their_movies_and_no_photo_loses_its_name(
     (source / "IMG_1.MOV").write_bytes(b"\0\0\0\x14ftypqt  moving")
     (source / "IMG_2.heic").write_bytes(to_file(photo, "HEIF"))
     (source / "IMG_2.jpg").write_bytes(to_file(photo, quality=90))
+    hdr = hdr_parts(np.zeros((64, 64), np.uint8), scene(128, 128), note=apple_note((33, 101, 100), (48, 1, 1)))
+    (source / "IMG_3.heic").write_bytes(built(hdr))
     options = ArchiveOptions(heic="jpeg")
     first = enhance_archive(str(source), str(target), enhancer, options)
     assert statuses(target) == {
@@ -81,15 +83,18 @@ def test_heics_become_jpegs_beside_their_movies_and_no_photo_loses_its_name(
         "IMG_1.MOV": ("copied", ""),
         "IMG_2.heic": ("failed", "name_collision"),
         "IMG_2.jpg": ("enhanced", ""),
+        "IMG_3.heic": ("enhanced", ""),
     }
-    assert set(outputs(target)) == {"IMG_1.jpg", "IMG_1.MOV", "IMG_2.jpg"}
-    assert (target / "IMG_1.jpg").read_bytes().startswith(b"\xff\xd8") and first.counts["enhanced"] == 2
-    assert enhance_archive(str(source), str(target), enhancer, options).unchanged == 3
+    assert set(outputs(target)) == {"IMG_1.jpg", "IMG_1.MOV", "IMG_2.jpg", "IMG_3.jpg"}
+    assert (target / "IMG_1.jpg").read_bytes().startswith(b"\xff\xd8") and first.counts["enhanced"] == 3
+    assert {row.source for row in rows(target) if row.detail == "kept: HDR gain map"} == {"IMG_3.heic"}
+    assert b"hdrgm" in (target / "IMG_3.jpg").read_bytes()
+    assert enhance_archive(str(source), str(target), enhancer, options).unchanged == 4
     (target / "IMG_1.jpg").unlink()
     again = enhance_archive(str(source), str(target), enhancer, options)
     assert again.counts["enhanced"] == 1 and (target / "IMG_1.jpg").exists()
     own = enhance_archive(str(source), str(target), enhancer, ArchiveOptions())
-    assert own.counts["enhanced"] == 3 and {"IMG_1.HEIC", "IMG_2.heic"} < set(outputs(target))
+    assert own.counts["enhanced"] == 4 and {"IMG_1.HEIC", "IMG_2.heic"} < set(outputs(target))
 
 
 def test_an_enhanced_archive_is_not_enhanced_again(photo_folder: Path, enhancer: Enhancer, tmp_path: Path) -> None:
