@@ -66,10 +66,11 @@ def replace_pixels(
 def extras(data: bytes) -> tuple[str, ...]:
     """Name what a file holds besides the photo: "HDR gain map", "motion video", "other pictures", "preview".
 
-    Empty for every format but JPEG and HEIF.
+    Empty for every format but JPEG, HEIF and AVIF.
     """
-    named = {"JPEG": jpeg.extras, "HEIF": heif.extras}.get(_format(data) or "")
-    return named(data) if named else ()
+    if data.startswith(b"ftyp", 4):
+        return heif.extras(data)
+    return jpeg.extras(data) if _format(data) == "JPEG" else ()
 
 
 def read(data: bytes) -> Metadata:

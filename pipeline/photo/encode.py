@@ -141,7 +141,7 @@ def _gain_map(photo: Photo) -> bytes | None:
 
 def refuse_to_rewrite(photo: Photo, *, extras: Extras = "keep") -> None:
     """Raise the `ImageError` with which `encode` would refuse the photo, before any work is done."""
-    _refuse_to_rewrite(photo.read_only, photo.stamp, photo.extras, extras)
+    _refuse_to_rewrite(photo.read_only, photo.stamp, photo.format, photo.extras, extras)
 
 
 def check_rewritable(data: bytes, *, extras: Extras = "keep", format: str | None = None) -> tuple[str, ...]:
@@ -155,25 +155,24 @@ def check_rewritable(data: bytes, *, extras: Extras = "keep", format: str | None
         refuse_unsupported(image, data, MAX_PIXELS)
         refusal, stamp = read_only(image, data, bit_depth(image, data)), stamp_in(image, data)
     held = container.extras(data)
-    _refuse_to_rewrite(refusal, stamp, held, extras)
+    _refuse_to_rewrite(refusal, stamp, str(image.format), held, extras)
     if format and image.format == "HEIF":
         held = ("HDR gain map",) if format == "JPEG" and heif_gain_map.is_known(data) else ()
     return tuple(name for name in held if name in _EXTRAS) if extras == "keep" else ()
 
 
 def _refuse_to_rewrite(
-    read_only: ImageError | None, stamp: Stamp | None, held: tuple[str, ...], extras: Extras
+    read_only: ImageError | None, stamp: Stamp | None, format: str, held: tuple[str, ...], extras: Extras
 ) -> None:
     if stamp is not None:
         raise ImageError(Reason.ALREADY_ENHANCED, f"by {stamp.model}; enhance the original instead")
     if read_only:
         raise read_only
-    for name in held:
-        if name in _EXTRAS and extras == "skip":
-            reason, what = _EXTRAS[name]
-            raise ImageError(
-                reason, f"the file holds {what} beside the photo; --hdr keep enhances the photo and keeps it"
-            )
+    # An AVIF is written anew, by Pillow, which writes the photo alone.
+    if extras == "skip" or (extras == "keep" and format == "AVIF"):
+        remedy = "--hdr drop leaves it out" if format == "AVIF" else "--hdr keep enhances the photo and keeps it"
+        for reason, what in (_EXTRAS[name] for name in held if name in _EXTRAS):
+            raise ImageError(reason, f"the file holds {what} beside the photo; {remedy}")
 
 
 def recode(source: str, target: str) -> None:

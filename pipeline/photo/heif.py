@@ -11,11 +11,12 @@ from naturaltone.pipeline.photo.isobmff import Box, Reader, boxes, full_box, top
 EXIF, MIME, GRID, CODED = b"Exif", b"mime", b"grid", b"hvc1"
 XMP = b"application/rdf+xml"
 TONE_MAP = b"tmap"  # ISO 21496-1: the photo and its gain map together
+VIDEO = b"mpvd"  # the box of a motion video
 OF_FILE, OF_META = 0, 1  # what the offset of an extent counts from
 _HIDDEN = 1
 _ALPHA = (b"urn:mpeg:hevc:2015:auxid:1", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha")
 _GAIN_MAP = b"aux:hdrgainmap"  # Apple's and Samsung's names end so
-_VIDEO, _SAMSUNG_VIDEO = b"mpvd", b"MotionPhoto_Data"
+_SAMSUNG_VIDEO = b"MotionPhoto_Data"
 _MAX_ITEMS = 100_000  # more than any photo has; it bounds the cost of a made-up file
 _MAX_DEPTH = 10  # likewise: a tile of a thumbnail of a gain map is at depth 3
 
@@ -115,9 +116,9 @@ class Heif:
 def opened(data: bytes) -> Heif:
     """Take a file apart; `ValueError` says what is wrong with its structure."""
     top = top_boxes(data)
-    meta = next((box for box in top if box.kind == b"meta"), None)
-    if meta is None:
-        raise ValueError("the file has no meta box")
+    meta = only(top, b"meta")
+    if not any(data[meta.start : meta.start + 4]):
+        raise ValueError("the file's meta box does not say its length")
     parts = boxes(data, meta.content + 4, meta.end)
     items: dict[int, Item] = {}
     idat = next((part for part in parts if part.kind == b"idat"), None)
@@ -156,7 +157,7 @@ def extras(data: bytes) -> tuple[str, ...]:
     except ValueError:
         return ()
     names = set(_extra_items(heif).values())
-    if any(box.kind == _VIDEO for box in heif.top) or xmp.announces_video(packet):
+    if any(box.kind == VIDEO for box in heif.top) or xmp.announces_video(packet):
         names.add("motion video")
     return tuple(sorted(names))
 
@@ -201,7 +202,7 @@ def video_boxes(heif: Heif) -> list[Box]:
     return [
         box
         for box in heif.top
-        if box.kind == _VIDEO or (box.kind == b"sefd" and _SAMSUNG_VIDEO in heif.data[box.content : box.end])
+        if box.kind == VIDEO or (box.kind == b"sefd" and _SAMSUNG_VIDEO in heif.data[box.content : box.end])
     ]
 
 
@@ -223,11 +224,12 @@ def _extra_items(heif: Heif) -> dict[int, str]:
 
 
 def only(parts: list[Box], kind: bytes) -> Box:
-    """The first box of a kind; `ValueError` if there is none."""
-    for part in parts:
-        if part.kind == kind:
-            return part
-    raise ValueError(f"the file has no {kind.decode('latin-1')} box")
+    """The box of a kind; `ValueError` if there is none. Readers differ in which of several they take, so these are refused."""
+    found = [part for part in parts if part.kind == kind]
+    if len(found) != 1:
+        number = "several" if found else "no"
+        raise ValueError(f"the file has {number} {kind.decode('latin-1')} box{'es' if found else ''}")
+    return found[0]
 
 
 def associations(data: bytes, box: Box) -> list[tuple[int, list[tuple[bool, int]]]]:

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 from naturaltone.pipeline.photo import heif, hevc
-from naturaltone.pipeline.photo.formats import READABLE
+from naturaltone.pipeline.photo.formats import HDR_CURVES, READABLE
 from naturaltone.pipeline.photo.heif import CODED, GRID, Heif, Item
 from naturaltone.pipeline.photo.isobmff import Reader, top_boxes
 from naturaltone.pipeline.photo.pixels import upright
@@ -15,7 +15,7 @@ from naturaltone.pipeline.photo.refusals import ImageError
 from naturaltone.pipeline.reasons import Reason
 
 _TURNS = (b"irot", b"imir")
-_UNSPECIFIED, _PQ, _HLG = 2, 16, 18
+_UNSPECIFIED = 2
 _DEPTHS = (8, 10, 12)
 _KINDS = {b"iovl": "several pictures laid over each other", b"iden": "a changed view of another picture"}
 _SEQUENCE = "the file holds a sequence of pictures; save the one you want as a photo"
@@ -44,6 +44,14 @@ def orientation(file: Heif, item: Item) -> int:
     return next(number for number in range(1, 9) if np.array_equal(upright(marks, number), turned))
 
 
+def is_tiled(data: bytes) -> bool:
+    """Whether the photo consists of tiles, so that it is never decoded and coded as a whole; False if it is broken."""
+    try:
+        return heif.opened(data).primary.kind == GRID
+    except ValueError:
+        return False
+
+
 def is_hdr(data: bytes) -> bool:
     """Whether the pixels of a HEIF or AVIF file mean light by the curve PQ or HLG, which only HDR screens show."""
     try:
@@ -53,7 +61,7 @@ def is_hdr(data: bytes) -> bool:
             tint = coding(file, file.pictures(file.primary)[0]).colour
     except (ValueError, IndexError):
         return False
-    return tint is not None and tint.transfer in (_PQ, _HLG)
+    return tint is not None and tint.transfer in HDR_CURVES
 
 
 def unreadable(data: bytes) -> ImageError | None:
@@ -65,6 +73,10 @@ def unreadable(data: bytes) -> ImageError | None:
     except ValueError:
         return None
     for picture in file.pictures(file.primary):
+        if not picture.kind:
+            return ImageError(
+                Reason.TRUNCATED, "the file does not say how its pixels are coded; restore it from a backup"
+            )
         if picture.kind not in (CODED, *_KINDS):
             name = picture.kind.decode("latin-1")
             return ImageError(Reason.UNSUPPORTED_FORMAT, f"its pixels are coded as '{name}', not as HEVC; {READABLE}")

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator
 
 from naturaltone.pipeline.photo import heif, tiff
 from naturaltone.pipeline.photo.heif import EXIF, MIME, OF_META, TONE_MAP, XMP, Heif, Item, Location
 from naturaltone.pipeline.photo.hevc import Picture
-from naturaltone.pipeline.photo.isobmff import Box, Reader, Splice, Spliced, appended, boxes, full_box, made
+from naturaltone.pipeline.photo.isobmff import (
+    Box,
+    Reader,
+    Splice,
+    Spliced,
+    appended,
+    boxes,
+    full_box,
+    made,
+    top_boxes,
+)
+from naturaltone.pipeline.photo.xmp import with_length
 
 _OFFSET = 4  # bytes of an offset and of a length
 _WIDE_INDEX = 1  # flag of an ipma box
 _SHORT_INDICES = 127
 _SHORT_NUMBERS = 65_535
+_MOST_DIGITS = 3  # times that a length in the XMP packet may become longer or shorter
+# Samsung's record in a trailer: where the motion video lies, and its length.
+_SAMSUNG_VIDEO = re.compile(rb"MotionPhoto_Datampv2(.{4})", re.DOTALL)
 _HOLDERS = (b"iinf", b"iprp", b"iref", b"idat", b"grpl")
 
 
@@ -58,7 +73,20 @@ def replace_pixels(
     if drop_extras:
         splices += [Splice(box.start, box.end, b"") for box in heif.video_boxes(file)]
         splices += [*_new_brands(file), Splice(file.top[-1].end, len(original), b"")]
-    return _written(file, splices, contents, gone)
+    written = _written(file, splices, contents, gone)
+    video = next((box for box in file.top if box.kind == heif.VIDEO), None)
+    if packet is None or new is None or video is None or drop_extras:
+        return written
+    # The packet may say where the photo ends and its video begins. A number of other length moves the video once more.
+    length = video.start
+    for _ in range(_MOST_DIGITS):
+        start = next(box.start for box in top_boxes(written) if box.kind == heif.VIDEO)
+        changed = with_length(new, length, start)
+        if changed == new:
+            break
+        new = contents[packet.number] = changed
+        length, written = start, _written(file, splices, contents, gone)
+    return written
 
 
 def _written(file: Heif, splices: list[Splice], contents: dict[int, bytes], gone: set[int]) -> bytes:
@@ -86,7 +114,18 @@ def _written(file: Heif, splices: list[Splice], contents: dict[int, bytes], gone
     for number, content in contents.items():
         starts[number] = Location(extents=((0, offset, len(content)),))
         offset += len(content)
+    splices = [*splices, *_new_video_offsets(file, splices, draft)]
     return spliced(_locations(file, starts, gone, draft)).written()
+
+
+def _new_video_offsets(file: Heif, splices: list[Splice], after: Spliced) -> Iterator[Splice]:
+    """Let Samsung's records of the motion video say where it lies then."""
+    cut = {splice.start for splice in splices}
+    for box in file.top:
+        if box.kind == heif.VIDEO and box.start not in cut:
+            for match in _SAMSUNG_VIDEO.finditer(file.data, box.content):
+                if int.from_bytes(match[1], "big") == box.content:
+                    yield Splice(match.start(1), match.end(1), _packed(after.moved(box.content), _OFFSET))
 
 
 def _locations(file: Heif, new: dict[int, Location], gone: set[int], after: Spliced | None) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from naturaltone.pipeline.photo import tiff
+from naturaltone.pipeline.photo.formats import HDR_CURVES
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -75,6 +76,15 @@ def replace_pixels(
 def bit_depth(data: bytes) -> int:
     """Bits a channel, from the header."""
     return data[_DEPTH]
+
+
+def is_hdr(data: bytes) -> bool:
+    """Whether a cICP chunk says that the pixels mean light by a curve of `HDR_CURVES`."""
+    try:
+        chunks = _chunks(data)
+    except ValueError:
+        return False
+    return any(chunk.kind == b"cICP" and data[chunk.start + 9] in HDR_CURVES for chunk in chunks)
 
 
 def read(data: bytes) -> tuple[bytes | None, bytes | None]:

@@ -133,6 +133,13 @@ def announces_video(xmp: bytes) -> bool:
     return _ONES.search(_leniently(xmp)) is not None
 
 
+def with_length(xmp: bytes, old: int, new: int) -> bytes:
+    """Change an item's length in a directory of Google's container; returns the same packet if it names no such length."""
+    text, codec = _decode(xmp)
+    changed = re.sub(rf"""(:Length\s*(?:=\s*["']|>)\s*){old}(?=\s*["'<])""", rf"\g<1>{new}", text)
+    return xmp if changed == text else _encode(changed, codec)
+
+
 def lists_items(xmp: bytes) -> bool:
     """Whether a packet has a directory of Google's container, which lists by their lengths what follows the photo."""
     return _CONTAINER in _leniently(xmp)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from naturaltone.pipeline import storage
 from naturaltone.pipeline.photo.encode import check_rewritable
 from naturaltone.pipeline.photo.formats import refuse_raw
-from naturaltone.pipeline.photo.header import size
+from naturaltone.pipeline.photo.header import memory_megapixels, size
 from naturaltone.pipeline.photo.refusals import ImageError, check_bytes
 from naturaltone.pipeline.reasons import Reason
 from naturaltone.serving.archive.attempts import MOST, attempt
@@ -102,8 +102,7 @@ def _enhance(task: FileTask, job: Job, enhancer: Enhancer, entry: Entry) -> Entr
     format = options.format_of(task.source)
     # Before `room_for`: all others wait for a huge photo, and this one may be refused.
     kept = check_rewritable(data, extras=options.hdr, format=format)
-    width, height = size(data)
-    with room_for(width * height / 1e6):
+    with room_for(memory_megapixels(data)):
         enhanced = enhancer.enhance_file(
             data,
             strength=options.strength,

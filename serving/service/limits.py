@@ -9,7 +9,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from naturaltone.pipeline.photo.encode import check_rewritable
-from naturaltone.pipeline.photo.header import size
+from naturaltone.pipeline.photo.header import memory_megapixels
 from naturaltone.pipeline.photo.refusals import MAX_PIXELS, ImageError, check_bytes
 from naturaltone.pipeline.reasons import Reason
 from naturaltone.serving.room import room_for
@@ -37,8 +37,7 @@ def in_room(data: bytes, work: Callable[[], Result]) -> Result:
     `ImageError` at once if the photo's header shows that it is refused.
     """
     check_rewritable(data)  # before `room_for`: all others wait for a huge photo, and this one may be refused
-    width, height = size(data)
-    with room_for(width * height / 1e6):
+    with room_for(memory_megapixels(data)):
         return work()
 
 

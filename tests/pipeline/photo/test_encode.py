@@ -247,6 +247,20 @@ def described(pixels: np.ndarray, format: str, to_file: ToFile, *, orientation: 
     return to_file(pixels, format, **options), profile
 
 
+def test_an_avif_with_a_gain_map_is_not_written_without_it_unless_this_is_asked_for(
+    photo: np.ndarray, to_file: ToFile
+) -> None:
+    plain = to_file(photo, "AVIF", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0")
+    data = plain.replace(b"ExifExif", b"tmapExif", 1)  # the kind of an item, and its name
+    for extras in ("keep", "skip"):
+        with pytest.raises(ImageError, match="--hdr drop leaves it out") as caught:
+            check_rewritable(data, extras=extras)  # type: ignore[arg-type]
+        assert caught.value.reason == "hdr_gain_map"
+    assert check_rewritable(data, extras="drop") == ()
+    decoded = decode(data)
+    assert decode(encode(decoded, decoded.pixels, extras="drop")).format == "AVIF"
+
+
 @pytest.mark.parametrize("source", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF", HEIF])
 @pytest.mark.parametrize("target", CONVERTIBLE)
 def test_a_converted_photo_keeps_its_metadata_and_stays_upright(

@@ -15,11 +15,11 @@ from PIL import Image
 from naturaltone.pipeline.photo import header, tiff
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.encode import check_rewritable
-from naturaltone.pipeline.photo.header import size
+from naturaltone.pipeline.photo.header import memory_megapixels, size
 from naturaltone.pipeline.photo.isobmff import made
 from naturaltone.pipeline.photo.refusals import ImageError
-from tests.pipeline.photo.files import reason_of
-from tests.pipeline.photo.heif_files import Part, built, needs_heif, size_of
+from tests.pipeline.photo.files import chunk, reason_of
+from tests.pipeline.photo.heif_files import Part, built, heic, needs_heif, size_of
 
 ToFile = Callable[..., bytes]
 
@@ -175,3 +175,26 @@ def test_a_bigtiff_that_does_not_open_is_no_damaged_file_to_remove(kind: str, or
     for look in (check_rewritable, decode):
         reason, detail = refusal(look, data)
         assert reason == "unsupported_format" and "plain TIFF" in detail and "remove" not in detail
+
+
+@pytest.mark.parametrize(("curve", "is_hdr"), [(16, True), (18, True), (13, False), (1, False)])
+def test_a_png_whose_light_is_coded_for_hdr_screens_is_left_alone(
+    curve: int, is_hdr: bool, photo: np.ndarray, to_file: ToFile
+) -> None:
+    plain = to_file(photo, "PNG")
+    data = plain[:33] + chunk(b"cICP", bytes([9, curve, 0, 1])) + plain[33:]
+    if is_hdr:
+        assert reason_of(data) == "hdr_still"
+    else:
+        assert np.array_equal(decode(data).pixels, photo)
+
+
+@needs_heif
+def test_a_heic_of_one_picture_or_with_more_bits_counts_for_more_memory(photo: np.ndarray, to_file: ToFile) -> None:
+    pixels = np.tile(photo, (3, 3, 1))
+    area = pixels.shape[0] * pixels.shape[1] / 1e6
+    shares = [
+        memory_megapixels(data) / area
+        for data in (to_file(pixels, "JPEG"), heic(pixels, tile_size=64), heic(pixels), heic(pixels, depth=10))
+    ]
+    assert shares == pytest.approx([1, 1, 1.75, 2.625])

@@ -21,6 +21,7 @@ from tests.pipeline.photo.heif_files import (
     auxiliary,
     built,
     exif_item,
+    full,
     grid_file,
     heic,
     items_of,
@@ -124,6 +125,12 @@ def test_tiles_are_no_other_pictures() -> None:
     assert len(heif.opened(grid_file()).pictures(heif.opened(grid_file()).primary)) == 4
 
 
+def _without_length(data: bytes, kind: bytes) -> bytes:
+    """The last box of a file then goes to the file's end (ISO/IEC 14496-12, 4.2)."""
+    start = data.index(kind) - 4
+    return data[:start] + bytes(4) + data[start + 4 :]
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -132,6 +139,12 @@ def test_tiles_are_no_other_pictures() -> None:
         (built({1: picture()})[:-500], "outside the file"),
         (built({1: picture()}).replace(b"iloc", b"xloc"), "no iloc box"),
         (built({1: picture()}).replace(b"ipco", b"xpco"), "no ipco box"),
+        (2 * built({1: picture()}), "several meta boxes"),
+        (built({1: picture()}, shape=Shape(in_meta=(full(b"pitm", 0, 0, b"\0\1"),))), "several pitm boxes"),
+        (
+            _without_length(built({1: picture()}, shape=Shape(meta_is_last=True)), b"meta"),
+            "meta box does not say its length",
+        ),
     ],
 )
 def test_a_broken_file_is_refused_and_the_fault_is_named(data: bytes, message: str) -> None:

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from naturaltone.pipeline.photo import container, heif
+from naturaltone.pipeline.photo import container, heif, heif_rewrite
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.encode import check_rewritable, encode
+from naturaltone.pipeline.photo.heif import MIME, XMP
 from naturaltone.pipeline.photo.hevc import Picture
 from naturaltone.pipeline.photo.isobmff import boxes, full_box, made
 from naturaltone.pipeline.photo.xmp import Stamp, read_stamp, stamped, without_extras
@@ -267,6 +268,33 @@ def test_the_motion_video_stays_byte_for_byte_at_the_end() -> None:
     assert photo.extras == ("motion video",)
     result = encode(photo, 255 - photo.pixels, stamp=STAMP)
     assert result.endswith(video) and decode(result).stamp == STAMP
+
+
+@pytest.mark.parametrize("grown", [0, 1_000, 2_000_000])
+def test_samsungs_record_and_the_packet_still_say_where_the_motion_video_lies(grown: int) -> None:
+    def length(number: int) -> bytes:
+        return b'Item:Semantic="Primary" Item:Length="%d"' % number
+
+    def file_with(start: int) -> bytes:
+        record = b"MotionPhoto_Datampv2" + struct.pack(">II", start + 8, 9)
+        other = b"MotionPhoto_Datampv2" + struct.pack(">II", start + 9, 9)
+        packet = PLAIN_XMP.replace(b"<rdf:Description", b"<rdf:Description " + length(start), 1)
+        parts = {1: picture(0, nclx()), 2: Part(MIME, packet, content_type=XMP, refers=((b"cdsc", (1,)),))}
+        return built(parts, 1, Shape(after=(made(b"mpvd", FTYP + record + other),)))
+
+    before = file_with(9_000)
+    before = file_with(before.index(b"mpvd") - 4)
+    start = before.index(b"mpvd") - 4
+    assert length(start) in before, "the made-up file is right"
+    new = Picture(coded(64, 64, 0).config, bytes(grown))
+    after = heif_rewrite.replace_pixels(
+        before, {1: new}, edit_xmp=lambda packet: packet, thumbnail=None, drop_extras=False
+    )
+    moved = after.index(b"mpvd") - 4
+    record, other = after.index(b"mpv2") + 4, after.rindex(b"mpv2") + 4
+    assert struct.unpack_from(">II", after, record) == (moved + 8, 9)
+    assert struct.unpack_from(">II", after, other) == (start + 9, 9), "a record of something else stays"
+    assert length(moved) in after and heif.read(after)[1] is not None
 
 
 def test_a_heic_without_its_video_no_longer_says_that_it_has_one() -> None:

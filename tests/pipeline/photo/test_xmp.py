@@ -17,6 +17,7 @@ from naturaltone.pipeline.photo.xmp import (
     read_stamp,
     stamped,
     with_gain_map,
+    with_length,
     without_extras,
 )
 
@@ -142,6 +143,17 @@ def test_a_packet_says_which_gain_map_follows_the_photo_and_can_take_it_back() -
         assert not announces_gain_map(again) and not lists_items(again)
         assert read_stamp(stamped(result, STAMP)) == STAMP
     assert PACKET.partition(b"<rdf:Description")[0] in with_gain_map(PACKET, 1)
+
+
+@pytest.mark.parametrize(
+    "form", ['i:Length="%s"', "i:Length='%s'", "<i:Length>%s</i:Length>", "<i:Length> %s </i:Length>"]
+)
+def test_the_length_of_an_item_changes_and_nothing_else(form: str) -> None:
+    packet = (form % 4711 + ' i:Length="47110" i:Padding="4711" x:WaveLength="4711"').encode()
+    assert (
+        with_length(packet, 4711, 12) == (form % 12 + ' i:Length="47110" i:Padding="4711" x:WaveLength="4711"').encode()
+    )
+    assert with_length(packet, 471, 12) is packet
 
 
 def test_the_packet_of_a_gain_map_has_its_numbers() -> None:
