@@ -28,12 +28,24 @@ class Reason(StrEnum):
     ALREADY_ENHANCED = "already_enhanced", "It carries naturaltone's note, so it is enhanced already.", True, True, 409
     ANIMATED = "animated", "It holds several frames or pages.", True, True, 415
     GRAPHIC = "graphic", "It is a screenshot or a drawing (only with `--photos-only`).", True, True, 415
-    HDR_GAIN_MAP = "hdr_gain_map", "It is an HDR photo with a gain map (only with `--hdr skip`).", True, True, 415
-    HDR_STILL = "hdr_still", "Its light is coded as PQ or HLG, for HDR screens.", True, True, 415
+    HDR_GAIN_MAP = (
+        "hdr_gain_map",
+        "It is an HDR photo with a gain map (only with `--hdr skip`, and AVIFs).",
+        True,
+        True,
+        415,
+    )
+    HDR_STILL = (
+        "hdr_still",
+        "Its pixels are made for HDR screens, by PQ, HLG or a gain map that makes the SDR picture.",
+        True,
+        True,
+        415,
+    )
     MOTION_VIDEO = "motion_video", "It is a motion photo, with a video (only with `--hdr skip`).", True, True, 415
     OTHER_PICTURES = (
         "other_pictures",
-        "It also holds depth, stereo or panorama pictures (only with `--hdr skip`).",
+        "It also holds depth, stereo or panorama pictures (only with `--hdr skip`, and AVIFs).",
         True,
         True,
         415,

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 from PIL import Image, UnidentifiedImageError
 
-from naturaltone.pipeline.photo import avif, container, heif_layout, png, tiff
+from naturaltone.pipeline.photo import avif, container, heif_layout, jpeg, png, tiff
 from naturaltone.pipeline.photo.formats import (
     FORMATS,
     HAS_HEIF,
@@ -41,6 +41,13 @@ _EXTRA_SAMPLES, _ASSOCIATED, _PHOTOSHOP_LAYERS = 338, 1, 37724
 _RAW_PHOTOMETRICS = (32803, 34892)
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 _SAMPLE_FORMAT = 339
+_IS_HDR = {
+    "JPEG": jpeg.is_hdr,
+    "MPO": jpeg.is_hdr,
+    "PNG": png.is_hdr,
+    "HEIF": heif_layout.is_hdr,
+    "AVIF": heif_layout.is_hdr,
+}
 # Pillow takes signed 8-bit samples for unsigned ones: −1 would become white. 4 means undefined; Pillow opens no such file.
 _OTHER_SAMPLES = {2: "signed integers", 3: "floating-point numbers", 5: "complex integers", 6: "complex numbers"}
 
@@ -131,8 +138,12 @@ def refuse_unsupported(image: Image.Image, data: bytes, max_pixels: int) -> None
         raise ImageError(Reason.ANIMATED, "the file holds several frames; save the one you want as a photo")
     if image.format == "HEIF" and (unreadable := heif_layout.unreadable(data)):
         raise unreadable
-    if (image.format == "PNG" and png.is_hdr(data)) or (image.format in ("HEIF", "AVIF") and heif_layout.is_hdr(data)):
-        raise ImageError(Reason.HDR_STILL, "its light is coded as PQ or HLG; save it as an SDR photo first")
+    is_hdr = _IS_HDR.get(str(image.format))
+    if is_hdr and is_hdr(data):
+        how = "PQ, HLG, or a gain map that makes the SDR picture"
+        raise ImageError(
+            Reason.HDR_STILL, f"its pixels are made for HDR screens ({how}); save it as an SDR photo first"
+        )
     if image.mode in ("I", "F"):
         raise ImageError(Reason.UNSUPPORTED_DEPTH, "32 bits a channel; save it with 8 or 16")
     if image.mode in ("LAB", "HSV"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from naturaltone.pipeline.photo import mpf, tiff
@@ -23,6 +24,7 @@ from naturaltone.pipeline.photo.trailer import ISO_GAIN_MAP, is_gain_map, moved_
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _LEADING = ((0xE0, b"JFIF\0"), (0xE0, b"JFXX\0"), (APP1, EXIF))
+_HDR_BASE, _TRUE = b"BaseRenditionIsHDR", re.compile(rb"""\s*(?:=\s*["']|>)\s*True\b""")
 _ADOBE, _ADOBE_TRANSFORM, _YCBCR = b"Adobe", 11, 1
 
 
@@ -104,6 +106,17 @@ def extras(data: bytes) -> tuple[str, ...]:
         "preview": bool(trailer.previews) and not trailer.others,
     }
     return tuple(name for name, is_there in found.items() if is_there)
+
+
+def is_hdr(data: bytes) -> bool:
+    """Whether a JPEG's own pixels are the HDR picture, of which a gain map makes the SDR one, by Ultra HDR 1.0."""
+    # All of the file is searched: this costs less than to find the gain map, which has the words in its packet.
+    start = data.find(_HDR_BASE)
+    while start >= 0:
+        if _TRUE.match(data, start + len(_HDR_BASE)):
+            return True
+        start = data.find(_HDR_BASE, start + 1)
+    return False
 
 
 def read(data: bytes) -> tuple[bytes | None, bytes | None]:

@@ -19,7 +19,8 @@ from naturaltone.pipeline.photo.header import memory_megapixels, size
 from naturaltone.pipeline.photo.isobmff import made
 from naturaltone.pipeline.photo.refusals import ImageError
 from tests.pipeline.photo.files import chunk, reason_of
-from tests.pipeline.photo.heif_files import Part, built, heic, needs_heif, size_of
+from tests.pipeline.photo.gain_maps import ultra_hdr
+from tests.pipeline.photo.heif_files import Part, built, heic, needs_heif, scene, size_of
 
 ToFile = Callable[..., bytes]
 
@@ -187,6 +188,20 @@ def test_a_png_whose_light_is_coded_for_hdr_screens_is_left_alone(
         assert reason_of(data) == "hdr_still"
     else:
         assert np.array_equal(decode(data).pixels, photo)
+
+
+@pytest.mark.parametrize(("said", "is_hdr"), [("True", True), ("False", False)])
+def test_an_ultra_hdr_photo_whose_own_pixels_are_the_hdr_picture_is_left_alone(said: str, is_hdr: bool) -> None:
+    plain = ultra_hdr(scene(), np.ones((40, 48)), most=2)
+    # As long as before, so that all lengths stay true.
+    old = b'hdrgm:GainMapMin="0" hdrgm:GainMapMax="2"'
+    new = f'hdrgm:BaseRenditionIsHDR="{said}"'.encode().ljust(len(old))
+    data = plain.replace(old, new)
+    assert len(data) == len(plain) and data != plain
+    if is_hdr:
+        assert reason_of(data) == "hdr_still"
+    else:
+        assert decode(data).extras == ("HDR gain map",)
 
 
 @needs_heif
