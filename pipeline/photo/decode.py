@@ -52,12 +52,13 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BY
         is_heif = image.format == "HEIF"
         orientation = heif_layout.orientation_of(data) if is_heif else image.getexif().get(_ORIENTATION, 1)
         turn = 1 if is_heif else orientation  # libheif turns the pixels itself
-        # Deep formats too: Pillow refuses a truncated file, but OpenCV would leave its missing part blank. libheif decodes
-        # deep files once more, and refuses too.
-        if depth == 8 or not is_heif:
+        # Pillow would copy what libheif has decoded. Opacity that is multiplied into the colours is work for Pillow.
+        is_by_libheif = is_heif and (depth > 8 or image.mode != "RGBa")
+        # Deep formats too: Pillow refuses a truncated file, but OpenCV would leave its missing part blank. libheif refuses it.
+        if not is_by_libheif:
             image.load()
-        if depth > 8:
-            packed, has_alpha, is_grey = _deep_arrays(image, data, depth, turn)
+        if depth > 8 or is_by_libheif:
+            packed, has_alpha, is_grey = _other_arrays(image, data, depth, turn)
         else:
             # `exif_transpose` copies the photo even when nothing has to be turned.
             packed, has_alpha, is_grey = _arrays(ImageOps.exif_transpose(image) if turn != 1 else image)
@@ -102,10 +103,10 @@ def _packed(image: Image.Image) -> np.ndarray:
     return np.asarray(pa.array(image).flatten()).reshape(image.height, image.width, 4)
 
 
-def _deep_arrays(image: Image.Image, data: bytes, depth: int, orientation: int) -> tuple[np.ndarray, bool, bool]:
-    """Like `_arrays`, for more than 8 bits a channel: H×W×3 or H×W×4 uint16.
+def _other_arrays(image: Image.Image, data: bytes, depth: int, orientation: int) -> tuple[np.ndarray, bool, bool]:
+    """Like `_arrays`, for more than 8 bits a channel (uint16) and for HEIFs: H×W×3 or H×W×4.
 
-    Pillow has no colour images of this depth, so OpenCV and libheif decode them.
+    Pillow has no colour images of more than 8 bits, so OpenCV and libheif decode them.
     """
     if image.mode == "CMYK" or "transparency" in image.info:
         raise ImageError(
@@ -114,8 +115,8 @@ def _deep_arrays(image: Image.Image, data: bytes, depth: int, orientation: int) 
         )
     if image.format == "HEIF":
         values = np.asarray(pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False))
-        # libheif shifts the values up to 16 bits. The low bits are filled here, so that white becomes 65535.
-        values = values | (values >> depth)
+        # libheif shifts deep values up to 16 bits. The low bits are filled here, so that white becomes 65535.
+        values = values | (values >> depth) if depth > 8 else values
     else:
         if image.format == "TIFF" and image.tag_v2.get(PLANES) == _SEPARATE_PLANES:  # type: ignore[attr-defined]
             raise ImageError(
