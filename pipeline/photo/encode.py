@@ -133,6 +133,8 @@ def _gain_map(photo: Photo) -> bytes | None:
     """The gain map of a HEIF as the second picture of an Ultra HDR JPEG; None if it has none that is known."""
     try:
         found = heif_gain_map.read(photo.original)
+    except MemoryError:  # says nothing about the file
+        raise
     except Exception as error:  # libheif raises all kinds of errors on broken files
         detail = f"its HDR gain map cannot be read ({error}); --hdr drop leaves it out"
         raise ImageError(Reason.TRUNCATED, detail) from None
@@ -169,10 +171,12 @@ def _refuse_to_rewrite(
     if read_only:
         raise read_only
     # An AVIF is written anew, by Pillow, which writes the photo alone.
-    if extras == "skip" or (extras == "keep" and format == "AVIF"):
-        remedy = "--hdr drop leaves it out" if format == "AVIF" else "--hdr keep enhances the photo and keeps it"
-        for reason, what in (_EXTRAS[name] for name in held if name in _EXTRAS):
-            raise ImageError(reason, f"the file holds {what} beside the photo; {remedy}")
+    can_keep = format != "AVIF"
+    first = next((name for name in held if name in _EXTRAS), None)
+    if first and (extras == "skip" or (extras == "keep" and not can_keep)):
+        reason, what = _EXTRAS[first]
+        remedy = "--hdr keep enhances the photo and keeps it" if can_keep else "--hdr drop leaves it out"
+        raise ImageError(reason, f"the file holds {what} beside the photo; {remedy}")
 
 
 def recode(source: str, target: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
-from naturaltone.pipeline.photo import container
+from naturaltone.pipeline.photo import container, heif_gain_map
 from naturaltone.pipeline.photo.decode import decode
 from naturaltone.pipeline.photo.encode import CONVERTIBLE, check_rewritable, convert, encode
 from naturaltone.pipeline.photo.isobmff import made
@@ -385,3 +385,15 @@ def test_a_broken_gain_map_is_not_lost_silently() -> None:
     with pytest.raises(ImageError, match=r"truncated: its HDR gain map cannot be read .*--hdr drop"):
         convert(decoded, decoded.pixels, format="JPEG")
     assert convert(decoded, decoded.pixels, format="JPEG", extras="drop").startswith(b"\xff\xd8")
+
+
+@needs_heif
+def test_too_little_memory_for_a_gain_map_does_not_condemn_a_good_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(data: bytes) -> None:
+        raise MemoryError
+
+    parts = hdr_parts(np.zeros((64, 64), np.uint8), scene(128, 128), note=apple_note((33, 101, 100), (48, 1, 1)))
+    decoded = decode(built(parts))
+    monkeypatch.setattr(heif_gain_map, "read", no_memory)
+    with pytest.raises(MemoryError):
+        convert(decoded, decoded.pixels, format="JPEG")
