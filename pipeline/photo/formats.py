@@ -10,6 +10,7 @@ from naturaltone.pipeline.reasons import Reason
 HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
 FORMATS = {"JPEG", "MPO", "PNG", "TIFF", "WEBP", "AVIF", *({"HEIF"} if HAS_HEIF else ())}
 HDR_CURVES = (16, 18)  # PQ and HLG, as ITU-T H.273 numbers them
+SAMSUNG_VIDEO = b"MotionPhoto_Data"  # the record in a Samsung's trailer that says where the motion video lies
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".avif", *HEIF_SUFFIXES)
 RAW_SUFFIXES = (

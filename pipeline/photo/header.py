@@ -75,8 +75,8 @@ def size(data: bytes) -> tuple[int, int]:
 def memory_megapixels(data: bytes) -> float:
     """The size of the JPEG that takes as much memory to enhance as this photo; `ImageError` as of `size`.
 
-    Measured (RESULTS.md, 2026-11-28): a HEIC of one picture takes 1.6 times a JPEG's room of 20 bytes a pixel, one of tiles
-    with 10 bits 1.4 times, and one picture with 10 bits 2.6 times.
+    Measured (RESULTS.md, 2026-11-28): a HEIC of one picture takes up to 1.6 times a JPEG's room of 20 bytes a pixel, one of
+    tiles with 10 bits 1.4 times, and one picture with 10 bits 2.6 times.
     """
     with reading_header():
         image = open_image(data)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from naturaltone.pipeline.photo import xmp
+from naturaltone.pipeline.photo.formats import SAMSUNG_VIDEO
 from naturaltone.pipeline.photo.isobmff import Box, Reader, boxes, full_box, top_boxes
 
 EXIF, MIME, GRID, CODED = b"Exif", b"mime", b"grid", b"hvc1"
@@ -16,7 +17,6 @@ OF_FILE, OF_META = 0, 1  # what the offset of an extent counts from
 _HIDDEN = 1
 _ALPHA = (b"urn:mpeg:hevc:2015:auxid:1", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha")
 _GAIN_MAP = b"aux:hdrgainmap"  # Apple's and Samsung's names end so
-_SAMSUNG_VIDEO = b"MotionPhoto_Data"
 _MAX_ITEMS = 100_000  # more than any photo has; it bounds the cost of a made-up file
 _MAX_DEPTH = 10  # likewise: a tile of a thumbnail of a gain map is at depth 3
 
@@ -167,16 +167,16 @@ def items_to_drop(heif: Heif) -> set[int]:
 
     `ValueError` if the photo itself is made of one of them.
     """
+    users: dict[int, set[int]] = {}
+    subjects: dict[int, set[int]] = {}
+    for kind, number, targets in heif.references:
+        if kind == b"dimg":
+            for to in targets:
+                users.setdefault(to, set()).add(number)
+        elif kind in (b"auxl", b"cdsc", b"thmb"):
+            subjects.setdefault(number, set()).update(targets)
     gone = set(_extra_items(heif))
     for _ in range(_MAX_DEPTH):
-        users: dict[int, set[int]] = {}
-        subjects: dict[int, set[int]] = {}
-        for kind, number, targets in heif.references:
-            if kind == b"dimg":
-                for to in targets:
-                    users.setdefault(to, set()).add(number)
-            elif kind in (b"auxl", b"cdsc", b"thmb"):
-                subjects.setdefault(number, set()).update(targets)
         more = {number for belongs in (users, subjects) for number, owners in belongs.items() if owners <= gone}
         more.discard(heif.primary.number)
         # What is made of a picture that goes can no longer be shown.
@@ -202,7 +202,7 @@ def video_boxes(heif: Heif) -> list[Box]:
     return [
         box
         for box in heif.top
-        if box.kind == VIDEO or (box.kind == b"sefd" and _SAMSUNG_VIDEO in heif.data[box.content : box.end])
+        if box.kind == VIDEO or (box.kind == b"sefd" and SAMSUNG_VIDEO in heif.data[box.content : box.end])
     ]
 
 

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterator
 
 from naturaltone.pipeline.photo import heif, tiff
+from naturaltone.pipeline.photo.formats import SAMSUNG_VIDEO
 from naturaltone.pipeline.photo.heif import EXIF, MIME, OF_META, TONE_MAP, XMP, Heif, Item, Location
 from naturaltone.pipeline.photo.hevc import Picture
 from naturaltone.pipeline.photo.isobmff import (
@@ -27,8 +28,7 @@ _WIDE_INDEX = 1  # flag of an ipma box
 _SHORT_INDICES = 127
 _SHORT_NUMBERS = 65_535
 _MOST_DIGITS = 3  # times that a length in the XMP packet may become longer or shorter
-# Samsung's record in a trailer: where the motion video lies, and its length.
-_SAMSUNG_VIDEO = re.compile(rb"MotionPhoto_Datampv2(.{4})", re.DOTALL)
+_PLACE_OF_VIDEO = re.compile(SAMSUNG_VIDEO + rb"mpv2(.{4})", re.DOTALL)
 _HOLDERS = (b"iinf", b"iprp", b"iref", b"idat", b"grpl")
 
 
@@ -123,7 +123,7 @@ def _new_video_offsets(file: Heif, splices: list[Splice], after: Spliced) -> Ite
     cut = {splice.start for splice in splices}
     for box in file.top:
         if box.kind == heif.VIDEO and box.start not in cut:
-            for match in _SAMSUNG_VIDEO.finditer(file.data, box.content):
+            for match in _PLACE_OF_VIDEO.finditer(file.data, box.content):
                 if int.from_bytes(match[1], "big") == box.content:
                     yield Splice(match.start(1), match.end(1), _packed(after.moved(box.content), _OFFSET))
 

@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass, replace
 
 from naturaltone.pipeline.photo import mpf, xmp
+from naturaltone.pipeline.photo.formats import SAMSUNG_VIDEO
 from naturaltone.pipeline.photo.segments import APP1, APP2, SIGNATURE, XMP, Segment, content_of, end_of, read_segments
 
 ISO_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"
 
-_SAMSUNG_VIDEO = b"MotionPhoto_Data"
 _ZEROS = re.compile(rb"\0*")
 
 
@@ -125,7 +125,7 @@ def is_gain_map(data: bytes, offset: int) -> bool:
 
 
 def _has_video(data: bytes, end: int) -> bool:
-    if data.find(_SAMSUNG_VIDEO, end) >= 0:
+    if data.find(SAMSUNG_VIDEO, end) >= 0:
         return True
     offset = end
     while (offset := data.find(b"ftyp", offset)) >= 0:
