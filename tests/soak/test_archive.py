@@ -26,7 +26,8 @@ from naturaltone.serving.enhancer import Enhancer
 from tests.archives import outputs, statuses
 from tests.fault_proxy import Faults, fault_proxy
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+# Alone it takes two minutes, beside the long tests of a cluster six. Only a hang is to end it.
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(900)]
 ToFile = Callable[..., bytes]
 _DRIVER = """
 import sys
