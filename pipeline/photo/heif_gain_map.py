@@ -104,6 +104,8 @@ def _apples_headroom(file: Heif) -> float:
         headroom, gain = (_rational(note, tags[tag]) for tag in (_HEADROOM, _GAIN))
     except (ValueError, KeyError, IndexError, ZeroDivisionError, struct.error):
         return 0.0
+    if gain < 0:  # damaged: the formula would give any number of stops
+        return 0.0
     if headroom < 1:
         return 1.8 - 20 * gain if gain <= 0.01 else 1.601 - 0.101 * gain
     return 3 - 70 * gain if gain <= 0.01 else 2.303 - 0.303 * gain

@@ -85,6 +85,7 @@ _SAMSUNG = b"urn:com:samsung:photo:2024:aux:hdrgainmap"
         {"note": apple_note(*BOTH, kind=5)},
         {"note": apple_note(BOTH[0], (48, 1, 0))},
         {"note": apple_note(BOTH[0], (48, 100, 1))},
+        {"note": apple_note(BOTH[0], (48, -1, 100))},
         {"note": apple_note(*BOTH)[:30]},
         {"note": b"Nikon\0\2\0" + bytes(60)},
         {"note": apple_note(*BOTH), "name": _SAMSUNG},
